@@ -1,0 +1,103 @@
+"""One job as a source of its own: what `Session.submit`, `run` and `wait` hand to the dispatcher."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from ._dispatcher import Dispatcher
+from ._exceptions import RunningHubError
+from ._job import Accepted, Job, JobState
+from ._outcomes import Outcome
+from ._scheduler import Entry
+
+__all__ = ["Call"]
+
+logger = logging.getLogger("runninghub_async")
+
+
+class Call:
+    """A source with a single job, whose result one coroutine awaits."""
+
+    def __init__(self, dispatcher: Dispatcher, job: Job) -> None:
+        self.closed = False
+        self._dispatcher = dispatcher
+        self._entry = Entry(job, self)
+        self._taken = False
+        self._result: asyncio.Future[Outcome | Accepted] = (
+            asyncio.get_running_loop().create_future()
+        )
+
+    @property
+    def task_id(self) -> str:
+        """The id of its task; empty as long as there is none."""
+        return self._entry.job.task_id
+
+    async def result(self) -> Outcome | Accepted:
+        """Hand the job over and wait for its end. Raises what stopped it.
+
+        When cancelled, the job is let go: a task that exists runs on, and its id is named in a
+        warning; a submit under way is answered in the background and then treated likewise.
+        """
+        scheduler = self._dispatcher.scheduler
+        if self._entry.job.state is JobState.WAITING:
+            self._taken = True
+            scheduler.watch(self._entry, asyncio.get_running_loop().time())
+        else:
+            scheduler.add(self)
+        self._dispatcher.wake()
+        try:
+            return await self._result
+        except asyncio.CancelledError:
+            self._leave()
+            raise
+
+    def _leave(self) -> None:
+        if self.closed:
+            return
+        self.closed = True
+        scheduler = self._dispatcher.scheduler
+        scheduler.discard(self)
+        if self._entry.job.state is JobState.WAITING:
+            scheduler.release(self._entry)
+        self._dispatcher.wake()
+
+    def fail(self, error: BaseException) -> None:
+        """The session broke or closed."""
+        self.closed = True
+        if not self._result.done():
+            self._result.set_exception(error)
+
+    # -- the dispatcher's side ----------------------------------------------------------------
+
+    @property
+    def exhausted(self) -> bool:
+        return self._taken
+
+    def ready(self) -> bool:
+        return not self._taken and not self.closed
+
+    def take(self) -> Entry | None:
+        self._taken = True
+        return self._entry
+
+    def deliver(self, entry: Entry, result: Outcome | Accepted) -> None:
+        if not self._result.done():
+            self._result.set_result(result)
+        else:
+            self.let_go(entry)
+
+    def stop(self, entry: Entry, error: RunningHubError) -> None:
+        if not self._result.done():
+            self._result.set_exception(error)
+
+    def let_go(self, entry: Entry) -> None:
+        # A mere wait that is given up leaves nothing behind that its caller does not know of.
+        if entry.job.attempts and entry.job.task_id:
+            logger.warning("left while task %s still runs at the service", entry.job.task_id)
+
+
+def waiting_job(task_id: str, request: Any = None, index: int = 0) -> Job:
+    """A job for a task that already exists."""
+    return Job(index, request, JobState.WAITING, task_id)

@@ -1,0 +1,353 @@
+"""What can be called: the service's models, their parameters and their prices.
+
+The facts are package data (`catalogue.json`, refreshed by `scripts/refresh_catalogue.py`), read
+when first needed; a model is turned into objects when it is first asked for.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
+from importlib import resources
+from typing import Any, ClassVar, Literal, Self
+
+import attrs
+import cattrs
+
+from ._exceptions import PayloadError
+
+__all__ = ["Catalogue", "ModelSpec", "ParamSpec", "Price", "PriceRule", "PriceSpec"]
+
+ParamType = Literal[
+    "string", "enum", "boolean", "integer", "number", "image", "video", "audio", "object"
+]
+
+#: Fields that any model takes beside its own (runninghub-api model pages and run endpoints).
+COMMON_FIELDS = frozenset({"webhookUrl", "instanceType", "retainSeconds"})
+
+_MEDIA = frozenset({"image", "video", "audio"})
+
+
+@attrs.frozen
+class ParamSpec:
+    """One parameter of a model, as the service documents it.
+
+    `name` is the JSON key; `alias` a second key the service is known to take. `choices` are sent
+    as JSON strings, also for numbers. `multiple` means a list, of at most `max_items`. Lengths
+    are in characters, `max_size_mb` in megabytes. `step` is how the site's own slider moves; a
+    value between two steps is not known to be refused, so it is not a fault here either.
+    """
+
+    name: str
+    type: ParamType
+    required: bool = False
+    multiple: bool = False
+    default: Any = None
+    alias: str | None = None
+    choices: tuple[str, ...] = ()
+    alias_choices: tuple[str, ...] = ()
+    known_values: tuple[str, ...] = ()
+    min: float | None = None
+    max: float | None = None
+    step: float | None = None
+    min_length: int | None = None
+    max_length: int | None = None
+    max_items: int | None = None
+    max_size_mb: float | None = None
+    accept: tuple[str, ...] = ()
+
+    def check(self, value: Any, key: str | None = None) -> Iterator[str]:
+        """Every fault of `value`, each as `name: description @ $.path`."""
+        key = key or self.name
+        if not self.multiple:
+            for fault in self._check_one(value):
+                yield f"{key}: {fault} @ $.{key}"
+            return
+        if not isinstance(value, list | tuple):
+            yield f"{key}: expected a list, got {_kind(value)} @ $.{key}"
+            return
+        if self.required and not value:
+            yield f"{key}: expected at least one item @ $.{key}"
+        if self.max_items is not None and len(value) > self.max_items:
+            yield f"{key}: more than {self.max_items} items @ $.{key}"
+        for place, item in enumerate(value):
+            for fault in self._check_one(item):
+                yield f"{key}: {fault} @ $.{key}[{place}]"
+
+    def _check_one(self, value: Any) -> Iterator[str]:
+        match self.type:
+            case "string":
+                yield from self._check_text(value)
+            case "integer" | "number":
+                yield from self._check_number(value)
+            case "boolean":
+                if not isinstance(value, bool):
+                    yield f"expected true or false, got {_kind(value)}"
+            case "enum":
+                if value not in self.choices and value not in self.alias_choices:
+                    shown = ", ".join(self.choices[:12]) + (", …" if self.choices[12:] else "")
+                    yield f"expected one of {shown}, got {value!r:.60}"
+            case "image" | "video" | "audio":
+                if not isinstance(value, str):
+                    yield f"expected a URL, got {_kind(value)}"
+                elif not value.startswith(("https://", "http://", "data:")):
+                    yield f"expected an http(s) URL or a data URI, got {value!r:.60}"
+            case "object":
+                return
+
+    def _check_text(self, value: Any) -> Iterator[str]:
+        if not isinstance(value, str):
+            yield f"expected text, got {_kind(value)}"
+            return
+        if self.min_length is not None and len(value) < self.min_length:
+            yield f"shorter than {self.min_length}"
+        if self.max_length is not None and len(value) > self.max_length:
+            yield f"longer than {self.max_length}"
+        if not value.isascii() and not _encodable(value):
+            yield "not valid Unicode"
+
+    def _check_number(self, value: Any) -> Iterator[str]:
+        whole = self.type == "integer"
+        if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
+            yield f"expected a {'whole ' if whole else ''}number, got {_kind(value)}"
+            return
+        if not math.isfinite(value):
+            yield "not a finite number"
+            return
+        if self.min is not None and value < self.min:
+            yield f"less than {self.min:g}"
+        if self.max is not None and value > self.max:
+            yield f"more than {self.max:g}"
+
+
+@attrs.frozen
+class PriceRule:
+    """An amount for calls whose parameters equal `when`; absent ones count as their default."""
+
+    when: Mapping[str, Any]
+    amount: Decimal
+
+
+@attrs.frozen
+class Price:
+    """An amount of money."""
+
+    amount: Decimal
+    currency: str
+
+    def __str__(self) -> str:
+        return f"{self.amount:f} {self.currency}"
+
+
+@attrs.frozen
+class PriceSpec:
+    """The listed price of a model: the first rule that fits, per `unit` (call, image, second, …;
+    None when the source names none). `at_least` where the source says "from"."""
+
+    currency: str
+    unit: str | None = None
+    rules: tuple[PriceRule, ...] = ()
+    at_least: bool = False
+
+
+@attrs.frozen
+class ModelSpec:
+    """One model: its path, its documented name, its parameters and its price.
+
+    The name and the path often differ; the path is what is sent. `documented` says whether the
+    model has a page in the service's own documentation, `incomplete` that the sources leave
+    parameters out, so that unknown ones pass.
+    """
+
+    path: str
+    name: str
+    task: str
+    output: str
+    vendor: str
+    params: tuple[ParamSpec, ...]
+    aliases: tuple[str, ...] = ()
+    documented: bool = False
+    deprecated: bool = False
+    incomplete: bool = False
+    price: PriceSpec | None = None
+    _by_key: dict[str, ParamSpec] = attrs.field(init=False, repr=False, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        keys = {param.alias: param for param in self.params if param.alias}
+        keys |= {param.name: param for param in self.params}
+        object.__setattr__(self, "_by_key", keys)
+
+    def param(self, key: str) -> ParamSpec | None:
+        """The parameter with this name or alias."""
+        return self._by_key.get(key)
+
+    def check(self, params: Mapping[str, Any]) -> tuple[str, ...]:
+        """Every fault of `params` at once, each as `description @ $.path`; empty if none.
+
+        Unknown keys are faults, with the nearest known one named: the service ignores them, so
+        a typo would be paid for. `None` is a fault too: leave out what is not to be sent.
+        """
+        problems: list[str] = []
+        seen: set[str] = set()
+        for key, value in params.items():
+            spec = self._by_key.get(key)
+            if spec is None:
+                if key not in COMMON_FIELDS and not self.incomplete:
+                    problems.append(f"{key}: unknown field{self._hint(key)} @ $.{key}")
+                continue
+            if spec.name in seen:
+                problems.append(f"{key}: given twice, also as its alias @ $.{key}")
+            seen.add(spec.name)
+            problems.extend(spec.check(value, key))
+        problems.extend(
+            f"{spec.name}: missing @ $.{spec.name}"
+            for spec in self.params
+            if spec.required and spec.name not in seen
+        )
+        return tuple(problems)
+
+    def _hint(self, key: str) -> str:
+        near = difflib.get_close_matches(key, self._by_key, 1)
+        return f", perhaps {near[0]}" if near else ""
+
+    def price_of(self, params: Mapping[str, Any]) -> Price | None:
+        """The listed price of a call with `params`, at most; None where no rule tells.
+
+        Per image it counts as many as may come back (`maxImages`, `imageNum`), per second the
+        `duration` asked for. An estimate from the catalogue's date, not a quotation.
+        """
+        if self.price is None or self.price.at_least:
+            return None
+        amount = next((r.amount for r in self.price.rules if self._fits(r, params)), None)
+        times = self._units(self.price.unit, params)
+        if amount is None or times is None:
+            return None
+        return Price(amount * times, self.price.currency)
+
+    def _fits(self, rule: PriceRule, params: Mapping[str, Any]) -> bool:
+        return all(self._value(params, key) == value for key, value in rule.when.items())
+
+    def _units(self, unit: str | None, params: Mapping[str, Any]) -> Decimal | None:
+        if unit == "call":
+            return Decimal(1)
+        if unit == "image":
+            if self._value(params, "sequentialImageGeneration") == "disabled":
+                return Decimal(1)
+            return _count(self._value(params, "maxImages") or self._value(params, "imageNum") or 1)
+        if unit == "second":
+            return _count(self._value(params, "duration"))
+        return None
+
+    def _value(self, params: Mapping[str, Any], key: str) -> Any:
+        spec = self._by_key.get(key)
+        return params.get(key, spec.default if spec else None)
+
+
+class Catalogue:
+    """All models, by path or by documented name; iterating gives each `ModelSpec` by path."""
+
+    _loaded: ClassVar[Self | None] = None
+
+    def __init__(self, facts: Mapping[str, Any]) -> None:
+        self.as_of: str = facts["as_of"]
+        self.prices_as_of: str = facts["prices_as_of"]
+        self.sources: tuple[str, ...] = tuple(facts["sources"])
+        self._facts: dict[str, Mapping[str, Any]] = {m["path"]: m for m in facts["models"]}
+        self._paths: dict[str, str] = {}
+        for model in facts["models"]:
+            for name in (model["path"], model["name"], *model.get("aliases", ())):
+                self._paths.setdefault(name, model["path"])
+        self._specs: dict[str, ModelSpec] = {}
+
+    @classmethod
+    def load(cls) -> Self:
+        """The package's catalogue, read from disk once per process."""
+        if cls._loaded is None:
+            data = resources.files(__package__).joinpath("catalogue.json")
+            cls._loaded = cls.parse(data.read_text(encoding="utf-8"))
+        return cls._loaded
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """A catalogue from the text of a file of the package's form."""
+        return cls(json.loads(text))
+
+    def __len__(self) -> int:
+        return len(self._facts)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._paths
+
+    def __iter__(self) -> Iterator[ModelSpec]:
+        return map(self.find, self._facts)
+
+    def find(self, name_or_path: str) -> ModelSpec:
+        """The model with this path, documented name or alias.
+
+        Raises `PayloadError`, which names the nearest ones, when there is none.
+        """
+        path = self._paths.get(name_or_path)
+        if path is None:
+            near = difflib.get_close_matches(name_or_path, self._paths, 3)
+            hint = f"; perhaps {', '.join(near)}" if near else ""
+            raise PayloadError(
+                [f"model: {name_or_path!r} is not in the catalogue of {self.as_of}{hint} @ $.model"]
+            )
+        spec = self._specs.get(path)
+        if spec is None:
+            spec = self._specs[path] = _converter().structure(self._facts[path], ModelSpec)
+        return spec
+
+    def search(self, words: Sequence[str] | str) -> list[ModelSpec]:
+        """The models whose path, names, task, output or vendor hold all the words, by path."""
+        wanted = [w.casefold() for w in (words.split() if isinstance(words, str) else words)]
+        return [
+            self.find(path)
+            for path, facts in self._facts.items()
+            if all(word in _searchable(facts) for word in wanted)
+        ]
+
+
+def _searchable(facts: Mapping[str, Any]) -> str:
+    keys = ("path", "name", "task", "output", "vendor")
+    return " ".join([*(facts[key] for key in keys), *facts.get("aliases", ())]).casefold()
+
+
+@functools.cache
+def _converter() -> cattrs.Converter:
+    converter = cattrs.Converter(forbid_extra_keys=True)
+    converter.register_structure_hook(Decimal, lambda value, _: Decimal(value))
+    return converter
+
+
+def _kind(value: Any) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "true" if value else "false"
+        case str():
+            return f"text {value!r:.40}"
+        case int() | float():
+            return f"the number {value!r:.40}"
+    return f"a {type(value).__name__}"
+
+
+def _count(value: Any) -> Decimal | None:
+    try:
+        count = Decimal(str(value))
+    except ArithmeticError:
+        return None
+    return count if count.is_finite() and count > 0 else None
+
+
+def _encodable(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

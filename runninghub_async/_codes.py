@@ -1,0 +1,126 @@
+"""The service's error codes, as one table.
+
+In this file: what each documented code means, which error it becomes, and what it says about a
+submit that it answers. Not in this file: reading answers, waiting, deciding to repeat.
+
+The codes are those of the service's own tables (v1: 301 to 1520; model API: 1000 to 1505), plus
+a few that were only ever met in the field (401, 403, 414, 1520, 1601, -1). A code without a row
+is treated as an `APIError` that leaves a submit's fate open.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Final, NamedTuple
+
+from ._exceptions import (
+    APIError,
+    AuthenticationError,
+    CapacityError,
+    ContentPolicyError,
+    InsufficientBalanceError,
+    InvalidRequestError,
+    NotFoundError,
+    PlanError,
+    RateLimitError,
+    ServerError,
+)
+
+__all__ = ["CODES", "Code", "Submit", "code_of_status", "look_up"]
+
+
+class Submit(enum.Enum):
+    """What an answer to a submit says about the task."""
+
+    WAIT = "nothing was created; there will be room later"
+    NEVER = "nothing was created; the same request will be refused again"
+    OPEN = "a task may or may not have been created"
+
+
+class Code(NamedTuple):
+    """One row: the error a code becomes, what it says of a submit, its meaning in a few words."""
+
+    error: type[APIError]
+    submit: Submit
+    meaning: str
+
+
+CODES: Final[dict[str, Code]] = {
+    # v1 codes; the service also sends them as v2 `errorCode` strings.
+    "-1": Code(AuthenticationError, Submit.NEVER, "API key verification failed"),
+    "301": Code(InvalidRequestError, Submit.NEVER, "bad or missing parameter"),
+    "380": Code(NotFoundError, Submit.NEVER, "no such workflow"),
+    "401": Code(AuthenticationError, Submit.NEVER, "API key missing or invalid"),
+    "403": Code(AuthenticationError, Submit.NEVER, "no permission"),
+    "412": Code(AuthenticationError, Submit.NEVER, "token invalid; often a misspelt path"),
+    "414": Code(InsufficientBalanceError, Submit.NEVER, "not enough coins"),
+    "415": Code(CapacityError, Submit.WAIT, "no free exclusive machine"),
+    "416": Code(InsufficientBalanceError, Submit.NEVER, "wallet empty"),
+    "421": Code(CapacityError, Submit.WAIT, "API concurrency cap reached"),
+    "423": Code(NotFoundError, Submit.OPEN, "no such task"),
+    "433": Code(InvalidRequestError, Submit.NEVER, "graph validation failed"),
+    "435": Code(PlanError, Submit.NEVER, "no exclusive machine of this class"),
+    "436": Code(PlanError, Submit.NEVER, "exclusive membership expired"),
+    "500": Code(ServerError, Submit.OPEN, "server error"),
+    "801": Code(PlanError, Submit.NEVER, "free users may not use the API"),
+    "802": Code(AuthenticationError, Submit.NEVER, "API key not authorised"),
+    "803": Code(InvalidRequestError, Submit.NEVER, "nodeInfoList does not fit the graph"),
+    "804": Code(APIError, Submit.OPEN, "task is running"),
+    "805": Code(APIError, Submit.OPEN, "task failed or was aborted"),
+    "806": Code(AuthenticationError, Submit.NEVER, "no user for this API key"),
+    "807": Code(NotFoundError, Submit.OPEN, "no such task"),
+    "808": Code(ServerError, Submit.OPEN, "upload failed"),
+    "809": Code(InvalidRequestError, Submit.NEVER, "file too big"),
+    "810": Code(InvalidRequestError, Submit.NEVER, "save the workflow and run it once by hand"),
+    "811": Code(AuthenticationError, Submit.NEVER, "enterprise key invalid"),
+    "812": Code(InsufficientBalanceError, Submit.NEVER, "enterprise balance too low"),
+    "813": Code(APIError, Submit.OPEN, "task is queued"),
+    "814": Code(CapacityError, Submit.WAIT, "personal queue is full"),
+    "901": Code(NotFoundError, Submit.NEVER, "no such AI app"),
+    # v2 codes.
+    "1000": Code(ServerError, Submit.OPEN, "unknown error"),
+    "1001": Code(InvalidRequestError, Submit.NEVER, "invalid URL"),
+    "1002": Code(AuthenticationError, Submit.NEVER, "invalid API key"),
+    "1003": Code(RateLimitError, Submit.WAIT, "rate limit exceeded"),
+    "1004": Code(NotFoundError, Submit.OPEN, "task not found or expired"),
+    "1005": Code(ServerError, Submit.OPEN, "internal server error"),
+    "1006": Code(ServerError, Submit.OPEN, "task execution timed out"),
+    "1007": Code(InvalidRequestError, Submit.NEVER, "invalid parameters"),
+    "1008": Code(InvalidRequestError, Submit.NEVER, "file size limit exceeded"),
+    "1009": Code(InvalidRequestError, Submit.NEVER, "HTTP method not supported"),
+    "1010": Code(ServerError, Submit.OPEN, "service unavailable"),
+    "1011": Code(ServerError, Submit.OPEN, "system busy"),
+    "1012": Code(ServerError, Submit.OPEN, "upstream service exception"),
+    "1013": Code(APIError, Submit.OPEN, "file processing failed"),
+    "1014": Code(PlanError, Submit.NEVER, "standard models need an enterprise-shared key"),
+    "1015": Code(APIError, Submit.OPEN, "generation failed"),
+    "1101": Code(InvalidRequestError, Submit.NEVER, "workflow node data could not be parsed"),
+    "1501": Code(ContentPolicyError, Submit.NEVER, "content verification failed"),
+    "1504": Code(ServerError, Submit.OPEN, "model response timed out"),
+    "1505": Code(ContentPolicyError, Submit.NEVER, "photorealistic real people are prohibited"),
+    "1520": Code(CapacityError, Submit.WAIT, "per-user concurrent task limit"),
+    "1601": Code(AuthenticationError, Submit.NEVER, "API key verification failed"),
+}
+
+_UNLISTED = Code(APIError, Submit.OPEN, "undocumented code")
+
+
+def look_up(code: str) -> Code:
+    """The row of `code`; a row that leaves everything open when there is none."""
+    return CODES.get(code, _UNLISTED)
+
+
+def code_of_status(status: int) -> Code | None:
+    """The row for an HTTP status that speaks without a code; None when the status says no error.
+
+    The service answers most refusals with HTTP 200, so the statuses come from the gateway in
+    front of it: 429 asks for a pause, 401 and 403 concern the key, and anything else tells
+    nothing about whether a submit reached the service.
+    """
+    if status == 429:
+        return CODES["1003"]
+    if status in (401, 403):
+        return CODES[str(status)]
+    if status >= 500 or status == 408:
+        return CODES["500"]
+    return _UNLISTED if status >= 300 else None

@@ -1,0 +1,237 @@
+"""The workers of a session: they ask the scheduler what to do, do it, and report.
+
+A bounded pool, started as needed. A worker with nothing to do parks; whatever makes something to
+do wakes exactly one, and that one wakes the next if there is more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+from ._exceptions import PayloadError, RunningHubError
+from ._limits import Limits
+from ._models import Request
+from ._job import Rules
+from ._pacing import RateLimiter, local_limiter
+from ._protocol import parse_query, parse_submit
+from ._scheduler import Entry, Scheduler, Step
+from ._transport import Transport
+
+__all__ = ["Dispatcher"]
+
+#: Requests in flight at once, at most. At 0.2 s a request that is over 300 a second, several
+#: times what the default rates ask for.
+WORKERS: Final = 64
+
+#: How long a leaving session waits for submits that are under way, so as to learn their ids.
+GRACE: Final = 1.0
+
+
+class Dispatcher:
+    """Drives the jobs of one session on one event loop."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        limits: Limits,
+        rules: Rules,
+        rng: random.Random,
+        build_submit: Callable[[Any], Request],
+        build_query: Callable[[str], Request],
+    ) -> None:
+        self.scheduler = Scheduler(limits, rules, rng.random)
+        self._transport = transport
+        self._build_submit = build_submit
+        self._build_query = build_query
+        self._submit_limiter = local_limiter(limits.submit_rate)
+        self._query_limiter = local_limiter(limits.query_rate)
+        self.loop = asyncio.get_running_loop()
+        self._parked: deque[asyncio.Future[None]] = deque()
+        self._workers: set[asyncio.Task[None]] = set()
+        self._helpers: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._submitting = 0
+        self._submits_done = asyncio.Event()
+        self._on_crash: Callable[[BaseException], None] | None = None
+        self._closed = False
+
+    @property
+    def submit_limiter(self) -> RateLimiter | None:
+        """The limiter of submits."""
+        return self._submit_limiter
+
+    @property
+    def query_limiter(self) -> RateLimiter | None:
+        """The limiter of queries and other single calls."""
+        return self._query_limiter
+
+    def on_crash(self, callback: Callable[[BaseException], None]) -> None:
+        """Tell `callback` if a worker ever dies of an unexpected error."""
+        self._on_crash = callback
+
+    def wake(self) -> None:
+        """Wake one worker if there is something to do."""
+        if self._closed or self.scheduler.next_step(self.loop.time()) is None:
+            return
+        while self._parked:
+            parked = self._parked.popleft()
+            if not parked.done():
+                parked.set_result(None)
+                return
+        if len(self._workers) < WORKERS:
+            worker = self.loop.create_task(self._work(), name="runninghub_async worker")
+            self._workers.add(worker)
+            worker.add_done_callback(self._worker_ended)
+
+    def help(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run `coroutine` as a task that ends, at the latest, with the session."""
+        helper = self.loop.create_task(coroutine, name="runninghub_async helper")
+        self._helpers.add(helper)
+        helper.add_done_callback(self._helper_ended)
+        return helper
+
+    async def settle(self, grace: float = GRACE) -> None:
+        """Wait until no submit is under way, for at most `grace` seconds."""
+        if self._submitting:
+            self._submits_done.clear()
+            try:
+                async with asyncio.timeout(grace):
+                    await self._submits_done.wait()
+            except TimeoutError:
+                pass
+
+    async def aclose(self) -> None:
+        """Learn what can be learnt of submits under way, then end all workers."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        try:
+            await self.settle()
+        finally:
+            tasks = [*self._workers, *self._helpers]
+            for task in tasks:
+                task.cancel()
+            # Not gather: a second cancellation must not leave one of them behind.
+            while pending := [task for task in tasks if not task.done()]:
+                await asyncio.wait(pending)
+
+    # -- a worker -----------------------------------------------------------------------------
+
+    async def _work(self) -> None:
+        scheduler, clock = self.scheduler, self.loop.time
+        while not self._closed:
+            step = scheduler.next_step(clock())
+            if step is None:
+                await self._park()
+            elif step is Step.QUERY:
+                await self._query()
+            else:
+                await self._submit()
+
+    async def _park(self) -> None:
+        parked = self.loop.create_future()
+        self._parked.append(parked)
+        self._set_timer()
+        await parked
+
+    def _set_timer(self) -> None:
+        now = self.loop.time()
+        at = self.scheduler.wake_at(now)
+        if at is None or (self._timer is not None and now < self._timer.when() <= at):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self.loop.call_at(at, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self.wake()
+        self._set_timer()
+
+    async def _query(self) -> None:
+        scheduler, clock = self.scheduler, self.loop.time
+        if self._query_limiter is not None:
+            scheduler.pacing_query = True
+            try:
+                self.wake()
+                await self._query_limiter.acquire()
+            finally:
+                scheduler.pacing_query = False
+        entry = scheduler.take_query(clock())
+        if entry is None:
+            await asyncio.sleep(0)
+            return
+        self.wake()
+        sent_at = clock()
+        try:
+            answer = await self._transport.send(self._build_query(entry.job.task_id))
+            task = parse_query(answer, entry.job.task_id)
+        except RunningHubError as error:
+            scheduler.missed(entry, error, clock(), sent_at)
+        else:
+            scheduler.seen(entry, task, clock(), sent_at)
+
+    async def _submit(self) -> None:
+        scheduler, clock = self.scheduler, self.loop.time
+        if self._submit_limiter is not None:
+            scheduler.pacing_submit = True
+            try:
+                self.wake()
+                await self._submit_limiter.acquire()
+            finally:
+                scheduler.pacing_submit = False
+        taken = await self._take_good_one()
+        if taken is None:
+            return
+        entry, request = taken
+        self.wake()
+        sent_at = clock()
+        scheduler.sending(entry, sent_at)
+        self._submitting += 1
+        try:
+            answer = await self._transport.send(request)
+            task = parse_submit(answer)
+        except RunningHubError as error:
+            scheduler.refused(entry, error, clock(), sent_at)
+        else:
+            scheduler.accepted(entry, task, clock(), sent_at)
+        finally:
+            self._submitting -= 1
+            if not self._submitting:
+                self._submits_done.set()
+
+    async def _take_good_one(self) -> tuple[Entry, Request] | None:
+        """The next job that can be sent; those at fault end here and cost neither request nor
+        token."""
+        scheduler, clock = self.scheduler, self.loop.time
+        while not self._closed:
+            entry = scheduler.take_submit(clock())
+            if entry is None:
+                break
+            try:
+                return entry, self._build_submit(entry.job.request)
+            except PayloadError as error:
+                scheduler.rejected(entry, error)
+            # A long run of bad input must not hold the loop.
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        return None
+
+    # -- ends ---------------------------------------------------------------------------------
+
+    def _worker_ended(self, worker: asyncio.Task[None]) -> None:
+        self._workers.discard(worker)
+        self._report_crash(worker)
+
+    def _helper_ended(self, helper: asyncio.Task[None]) -> None:
+        self._helpers.discard(helper)
+        self._report_crash(helper)
+
+    def _report_crash(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None and self._on_crash:
+            self._on_crash(error)

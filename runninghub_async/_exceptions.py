@@ -1,0 +1,279 @@
+"""Every error the package raises, each with the facts a handler needs.
+
+RunningHubError
+    PayloadError                before any I/O: the request itself is at fault
+    SessionError                the session is not open, or belongs to another event loop
+    TransportError              no answer came
+        ConnectError              certainly not sent
+        ReadError                 perhaps sent
+        ReadTimeout               perhaps sent
+    ProtocolError               an answer that breaks the contract
+    APIError                    the service said no
+        AuthenticationError       the key is wrong
+        PlanError                 the key's plan does not allow the call
+        InsufficientBalanceError  the wallet is empty
+        InvalidRequestError       the service does not take these parameters
+        ContentPolicyError        the service does not take this content
+        NotFoundError             no such task, app or workflow
+        CapacityError             no slot is free; nothing was created
+        RateLimitError            too many requests; nothing was created
+        ServerError               the service itself is in trouble
+    TaskError                   the calls worked, the task did not
+        TaskFailed
+        TaskCancelled
+        WaitTimeout               it still runs at the service
+    SubmitUnknown               may or may not exist at the service, and may have been billed
+    SubmitManyError             some of many submits were not accepted
+    DownloadError               a result could not be fetched whole
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ._models import Output, Response, Task
+
+__all__ = [
+    "APIError",
+    "AuthenticationError",
+    "CapacityError",
+    "ConnectError",
+    "ContentPolicyError",
+    "DownloadError",
+    "InsufficientBalanceError",
+    "InvalidRequestError",
+    "NotFoundError",
+    "PayloadError",
+    "PlanError",
+    "ProtocolError",
+    "RateLimitError",
+    "ReadError",
+    "ReadTimeout",
+    "RunningHubError",
+    "ServerError",
+    "SessionError",
+    "SubmitManyError",
+    "SubmitUnknown",
+    "TaskCancelled",
+    "TaskError",
+    "TaskFailed",
+    "TransportError",
+    "WaitTimeout",
+]
+
+
+def _rebuild(cls: type[RunningHubError], args: tuple[Any, ...], facts: dict[str, Any]) -> Any:
+    error = cls.__new__(cls, *args)
+    error.__dict__.update(facts)
+    return error
+
+
+class RunningHubError(Exception):
+    """The root: `except RunningHubError` catches whatever this package raises on purpose."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Keyword-only facts would be lost by the default, which replays `args` alone.
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+class PayloadError(RunningHubError, ValueError):
+    """A request that the service would refuse, found before anything was sent.
+
+    `problems` holds every fault, each as `description @ $.path`.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems: tuple[str, ...] = tuple(problems)
+        super().__init__("; ".join(self.problems))
+
+
+class SessionError(RunningHubError, RuntimeError):
+    """The session cannot be used here: not open yet, closed, or opened on another event loop."""
+
+
+class TransportError(RunningHubError):
+    """No answer came. The original exception is the `__cause__`."""
+
+
+class ConnectError(TransportError):
+    """The request certainly did not leave: name resolution, connection, TLS or pool failed."""
+
+
+class ReadError(TransportError):
+    """The connection broke after the request may have left."""
+
+
+class ReadTimeout(TransportError):
+    """The service stayed silent for longer than the read time-out."""
+
+
+class ProtocolError(RunningHubError):
+    """An answer that breaks the contract: not JSON, not an object, neither id nor error code.
+
+    `response` is the answer itself.
+    """
+
+    def __init__(self, message: str, response: Response) -> None:
+        super().__init__(message)
+        self.response = response
+
+
+class APIError(RunningHubError):
+    """The service said no.
+
+    `code` is the service's code as a string (`""` when only the HTTP status speaks), `status`
+    the HTTP status, `message` the service's own text, `retry_after` seconds to wait where the
+    answer named them.
+    """
+
+    #: What to do about it, for errors that no repetition mends.
+    advice = ""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str = "",
+        status: int = 200,
+        retry_after: float | None = None,
+    ) -> None:
+        text = f"[{code or f'HTTP {status}'}] {message}"
+        super().__init__(f"{text} ({self.advice})" if self.advice else text)
+        self.message = message
+        self.code = code
+        self.status = status
+        self.retry_after = retry_after
+
+
+class AuthenticationError(APIError):
+    """The API key is missing, wrong, disabled, or belongs to the service's other site."""
+
+    advice = (
+        "check the API key, and that it is a key of this site: "
+        "keys of runninghub.cn and runninghub.ai are not interchangeable"
+    )
+
+
+class PlanError(APIError):
+    """The key is valid but its plan forbids the call (free, consumer or expired)."""
+
+    advice = (
+        "standard models need an enterprise-shared API key; "
+        "see the key's type on the site's enterprise API page"
+    )
+
+
+class InsufficientBalanceError(APIError):
+    """The wallet or the coins do not cover the call."""
+
+    advice = "top up the account's wallet or coins, then submit what is left"
+
+
+class InvalidRequestError(APIError):
+    """The service does not take these parameters, this path or this file."""
+
+
+class ContentPolicyError(APIError):
+    """The service does not take this content; the same input will be refused again."""
+
+
+class NotFoundError(APIError):
+    """There is no such task, app or workflow, or no longer."""
+
+
+class CapacityError(APIError):
+    """No slot is free. Nothing was created and nothing billed: wait for one and submit again."""
+
+
+class RateLimitError(APIError):
+    """Too many requests. Nothing was created: slow down."""
+
+
+class ServerError(APIError):
+    """The service is in trouble. After a submit, whether a task exists is not known."""
+
+
+class TaskError(RunningHubError):
+    """The calls worked, the task did not. `task_id` is always set."""
+
+    task_id: str
+
+    @property
+    def task(self) -> Task | None:
+        """The task as last seen; None where it was never seen."""
+        task: Task | None = self.__dict__.get("_task")
+        return task
+
+    @classmethod
+    def from_task(cls, task: Task) -> Self:
+        """The error for `task`, which it then carries."""
+        error = cls(f"task {task.id}: {task.error or task.status}")
+        error.task_id = task.id
+        error.__dict__["_task"] = task
+        return error
+
+
+class TaskFailed(TaskError):
+    """The service gave the task up; `task.error` says why."""
+
+    @property
+    def code(self) -> str:
+        """The service's code, e.g. `1501` for a content refusal; empty when it gave none."""
+        return self.task.error.code if self.task and self.task.error else ""
+
+
+class TaskCancelled(TaskError):
+    """Somebody cancelled the task."""
+
+
+class WaitTimeout(TaskError, TimeoutError):
+    """The wait ran out; the task still runs at the service and can be waited for again."""
+
+    def __init__(self, message: str, task_id: str = "") -> None:
+        super().__init__(message)
+        self.task_id = task_id
+
+
+class SubmitUnknown(RunningHubError):
+    """A submit whose answer was lost or unreadable: the task may exist and may be billed.
+
+    `request` is what was submitted. It is never sent again unless `RetryPolicy.resubmit_unknown`
+    is set. The `__cause__` says what happened; look for the task in the site's call records.
+    """
+
+    def __init__(self, message: str, request: Any) -> None:
+        super().__init__(message)
+        self.request = request
+
+
+class SubmitManyError(RunningHubError):
+    """Some of many submits were not accepted; those that were must not be lost.
+
+    `tasks` has the accepted task, or None, for each request in input order; `errors` what
+    happened to the others, by their place in the input.
+    """
+
+    def __init__(
+        self, tasks: Sequence[Task | None], errors: Mapping[int, RunningHubError]
+    ) -> None:
+        first = min(errors)
+        super().__init__(
+            f"{len(errors)} of {len(tasks)} requests were not accepted;"
+            f" request {first}: {errors[first]}"
+        )
+        self.tasks: tuple[Task | None, ...] = tuple(tasks)
+        self.errors: dict[int, RunningHubError] = dict(errors)
+
+
+class DownloadError(RunningHubError):
+    """A result could not be fetched whole. Nothing was left at the target path.
+
+    `output` is the result; its URL can be tried again as long as it lives (about 24 hours).
+    """
+
+    def __init__(self, message: str, output: Output) -> None:
+        super().__init__(message)
+        self.output = output

@@ -1,0 +1,142 @@
+"""Whether to try again. The money rules live here.
+
+A submit is repeated only when it certainly created nothing: it never left, or the service
+refused it for want of room. Anything else after the body left leaves its fate open, and is
+reported, not repeated. Queries cost nothing and are repeated for ever, ever less often.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+
+import attrs
+
+from ._codes import Submit, code_of_status, look_up
+from ._exceptions import (
+    APIError,
+    AuthenticationError,
+    CapacityError,
+    ConnectError,
+    InsufficientBalanceError,
+    PlanError,
+    RateLimitError,
+    RunningHubError,
+)
+from ._polling import jitter
+
+__all__ = ["Cause", "GiveUp", "Retry", "RetryPolicy", "Verdict", "asked_pause", "decide_submit", "query_wait"]
+
+
+class Cause(enum.Enum):
+    """Why a submit is to be repeated."""
+
+    UNSENT = "it never left"
+    CAPACITY = "no free slot"
+    RATE = "too many requests"
+    POLICY = "the user's policy repeats submits of unknown fate"
+
+
+class Verdict(enum.Enum):
+    """What is to become of a submit that is not repeated."""
+
+    FAILED = "this request was refused"
+    STOP = "every further request would be refused alike"
+    UNKNOWN = "it may or may not exist"
+
+
+@attrs.frozen
+class Retry:
+    """Submit again. `after` is the pause in seconds that the service asked for; None where it
+    named none, and whoever sees all jobs decides."""
+
+    cause: Cause
+    after: float | None = None
+
+
+@attrs.frozen
+class GiveUp:
+    """Do not submit again."""
+
+    verdict: Verdict
+
+
+@attrs.frozen(kw_only=True)
+class RetryPolicy:
+    """How to repeat what may be repeated. Waits are in seconds.
+
+    `attempts`: how often a submit that cannot even be sent is tried before the submitting stops
+    (None: for ever). `wait_initial`, `wait_exp_base`, `wait_max`: the pauses, exponential;
+    `wait_jitter`: the share by which each is moved either way. `retry_after_max`: the longest
+    `Retry-After` that is believed. `capacity_wait_max`: the longest pause before a submit that
+    found no free slot is tried again; a task of one's own that ends cuts it short. `query_wait_max`: how rarely a task is looked at while its
+    queries fail. `resubmit_unknown`: repeat submits whose fate is unknown, up to `attempts`
+    times; each repetition may be **billed again**, so it is off.
+    """
+
+    attempts: int | None = 10
+    wait_initial: float = 1.0
+    wait_max: float = 60.0
+    wait_jitter: float = 0.25
+    wait_exp_base: float = 2.0
+    retry_after_max: float = 600.0
+    capacity_wait_max: float = 10.0
+    query_wait_max: float = 60.0
+    resubmit_unknown: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        if self.attempts is not None and self.attempts < 1:
+            raise ValueError(f"attempts must be at least 1 or None, not {self.attempts!r}")
+        for name in (
+            "wait_initial",
+            "wait_max",
+            "retry_after_max",
+            "capacity_wait_max",
+            "query_wait_max",
+        ):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise ValueError(f"{name} must be a positive number, not {value!r}")
+        if not 0 <= self.wait_jitter < 1:
+            raise ValueError("wait_jitter must be at least 0 and less than 1")
+        if not (math.isfinite(self.wait_exp_base) and self.wait_exp_base >= 1):
+            raise ValueError("wait_exp_base must be at least 1")
+
+    def backoff(self, attempt: int, u: float) -> float:
+        """The pause after failed attempt number `attempt`, which counts from 1."""
+        # 2**60 initial pauses are beyond any ceiling; the bound keeps the power from overflowing.
+        wait = min(self.wait_max, self.wait_initial * self.wait_exp_base ** min(attempt - 1, 60))
+        return jitter(wait, self.wait_jitter, u)
+
+
+def decide_submit(policy: RetryPolicy, error: RunningHubError, attempt: int) -> Retry | GiveUp:
+    """What to do about a submit that failed with `error` at its `attempt`-th try (from 1)."""
+    tries_left = policy.attempts is None or attempt < policy.attempts
+    if isinstance(error, ConnectError):
+        return Retry(Cause.UNSENT) if tries_left else GiveUp(Verdict.STOP)
+    if isinstance(error, APIError):
+        if isinstance(error, RateLimitError):
+            return Retry(Cause.RATE, asked_pause(policy, error))
+        if isinstance(error, CapacityError):
+            return Retry(Cause.CAPACITY, asked_pause(policy, error))
+        if isinstance(error, AuthenticationError | PlanError | InsufficientBalanceError):
+            return GiveUp(Verdict.STOP)
+        row = look_up(error.code) if error.code else code_of_status(error.status)
+        if row is not None and row.submit is Submit.NEVER:
+            return GiveUp(Verdict.FAILED)
+    if policy.resubmit_unknown and tries_left:
+        return Retry(Cause.POLICY)
+    return GiveUp(Verdict.UNKNOWN)
+
+
+def asked_pause(policy: RetryPolicy, error: RunningHubError) -> float | None:
+    """The pause that the service asked for with `error`, as far as it is believed."""
+    if isinstance(error, APIError) and error.retry_after is not None:
+        return min(error.retry_after, policy.retry_after_max)
+    return None
+
+
+def query_wait(policy: RetryPolicy, usual: float, misses: int) -> float:
+    """Seconds to the next look after `misses` failed queries in a row (from 1), where a
+    successful one would be followed after `usual` seconds: doubled for each miss, bounded."""
+    return max(usual, min(policy.query_wait_max, usual * 2.0 ** min(misses, 30)))

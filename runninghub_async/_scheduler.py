@@ -1,0 +1,309 @@
+"""What to do next, over all the jobs of a session. Plain functions of the time; no I/O.
+
+One heap of due times holds every waiting job, so a waiting job is a small record and not a
+coroutine or a timer. Workers ask `next_step`; what they learn they report, and the scheduler
+keeps the books: tasks alive, the window of slots, the gate, what is due when.
+"""
+
+from __future__ import annotations
+
+import enum
+import heapq
+import itertools
+import math
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+import attrs
+
+from ._exceptions import RateLimitError, RunningHubError
+from ._job import (
+    Accepted,
+    Action,
+    Deliver,
+    Job,
+    LookAt,
+    Missed,
+    Refused,
+    Rules,
+    Seen,
+    Sent,
+    Stop,
+    SubmitAgain,
+    advance,
+    reject,
+)
+from ._limits import Gate, Limits, Window
+from ._models import Task
+from ._outcomes import Outcome
+from ._retry import Cause, asked_pause
+
+__all__ = ["Entry", "Scheduler", "Source", "Step"]
+
+
+class Step(enum.Enum):
+    """What a free worker should do."""
+
+    QUERY = "query the task that is due"
+    SUBMIT = "submit the next request"
+
+
+class Source(Protocol):
+    """Where jobs come from and where their results go."""
+
+    #: Left by its user: its jobs are let go as soon as they come up.
+    closed: bool
+
+    def ready(self) -> bool:
+        """Whether `take` would give a job now."""
+        ...
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether no more jobs will come."""
+        ...
+
+    def take(self) -> Entry | None:
+        """The next new job; None if there turned out to be none."""
+        ...
+
+    def deliver(self, entry: Entry, result: Outcome | Accepted) -> None:
+        """A job has ended."""
+        ...
+
+    def stop(self, entry: Entry, error: RunningHubError) -> None:
+        """Every further submit would be refused like this one: take no more."""
+        ...
+
+    def let_go(self, entry: Entry) -> None:
+        """A job of a closed source came up, in the state it was left in."""
+        ...
+
+
+@attrs.define(eq=False)
+class Entry:
+    """A job and where it belongs. `gone` once its source has let go of it."""
+
+    job: Job
+    source: Source
+    gone: bool = False
+
+
+class Scheduler:
+    """The books of one session. `chance` gives uniform random numbers in [0, 1)."""
+
+    def __init__(self, limits: Limits, rules: Rules, chance: Callable[[], float]) -> None:
+        self.window = Window.open(limits)
+        self.gate = Gate()
+        self.alive = 0
+        self.in_flight = 0
+        #: A worker is waiting for the rate limiter; a second one would only queue behind it.
+        self.pacing_submit = False
+        self.pacing_query = False
+        self._rules = rules
+        self._chance = chance
+        self._due: list[tuple[float, int, Entry]] = []
+        self._again: list[tuple[float, int, Entry]] = []
+        self._sources: deque[Source] = deque()
+        self._order = itertools.count()
+        self._refusals = 0
+        self._slot_pause = -math.inf
+
+    def add(self, source: Source) -> None:
+        """Take jobs from `source` from now on, in turn with the others."""
+        self._sources.append(source)
+
+    def watch(self, entry: Entry, now: float) -> None:
+        """Follow a task that is already running, started by whomever; it takes no slot here."""
+        heapq.heappush(self._due, (now, next(self._order), entry))
+
+    def discard(self, source: Source) -> None:
+        """Take no more jobs from `source`."""
+        if source in self._sources:
+            self._sources.remove(source)
+
+    # -- what to do ---------------------------------------------------------------------------
+
+    def next_step(self, now: float) -> Step | None:
+        """What a free worker should do now; None if nothing."""
+        if not self.gate.admits(now, self.in_flight):
+            return None
+        if self._due and self._due[0][0] <= now and not self.pacing_query:
+            return Step.QUERY
+        if not self.pacing_submit and self._may_submit(now):
+            return Step.SUBMIT
+        return None
+
+    def wake_at(self, now: float) -> float | None:
+        """When `next_step` may next say something else merely because time has passed."""
+        if now < self.gate.closed_until:
+            return self.gate.closed_until
+        times: list[float] = []
+        if self._due and self._due[0][0] > now:
+            times.append(self._due[0][0])
+        if self._again and self.alive < self.window.size:
+            times.append(max(self._again[0][0], self._slot_pause))
+        if self._slot_pause > now:
+            times.append(self._slot_pause)
+        return min((at for at in times if at > now), default=None)
+
+    def _may_submit(self, now: float) -> bool:
+        if self.alive >= self.window.size or now < self._slot_pause:
+            return False
+        if self._again and self._again[0][0] <= now:
+            return True
+        return any(source.ready() for source in self._sources)
+
+    def take_query(self, now: float) -> Entry | None:
+        """The job whose query is due, now counted as in flight."""
+        while self._due and self._due[0][0] <= now and self.gate.admits(now, self.in_flight):
+            entry = heapq.heappop(self._due)[2]
+            if entry.gone:
+                continue
+            if entry.source.closed:
+                self.release(entry)
+                continue
+            self.in_flight += 1
+            return entry
+        return None
+
+    def take_submit(self, now: float) -> Entry | None:
+        """The job to submit, new or again; its slot is counted from here on."""
+        if not self.gate.admits(now, self.in_flight) or not self._may_submit(now):
+            return None
+        entry = self._take_again(now) or self._take_new()
+        if entry is not None:
+            self.alive += 1
+            self.in_flight += 1
+        return entry
+
+    def _take_again(self, now: float) -> Entry | None:
+        while self._again and self._again[0][0] <= now:
+            entry = heapq.heappop(self._again)[2]
+            if entry.gone:
+                continue
+            if not entry.source.closed:
+                return entry
+            entry.source.let_go(entry)
+        return None
+
+    def _take_new(self) -> Entry | None:
+        for _ in range(len(self._sources)):
+            source = self._sources.popleft()
+            entry = source.take() if source.ready() else None
+            if not source.exhausted and not source.closed:
+                self._sources.append(source)
+            if entry is not None:
+                return entry
+        return None
+
+    # -- what happened ------------------------------------------------------------------------
+
+    def sending(self, entry: Entry, now: float) -> None:
+        """The submit of `entry` leaves now."""
+        entry.job, _ = advance(entry.job, Sent(), now, self._rules, 0.0)
+
+    def rejected(self, entry: Entry, error: RunningHubError) -> None:
+        """`entry` was taken but is at fault itself; nothing was sent."""
+        self.in_flight -= 1
+        self.alive -= 1
+        entry.job, action = reject(entry.job, error)
+        entry.source.deliver(entry, action.result)
+
+    def accepted(self, entry: Entry, task: Task, now: float, sent_at: float) -> None:
+        """The submit sent at `sent_at` was answered with `task`."""
+        self._passed(sent_at)
+        self._refusals = 0
+        self._apply(entry, Accepted(task), now, sent_at)
+
+    def refused(self, entry: Entry, error: RunningHubError, now: float, sent_at: float) -> None:
+        """The submit sent at `sent_at` was not answered with a task."""
+        self.in_flight -= 1
+        self._apply(entry, Refused(error), now, sent_at)
+
+    def seen(self, entry: Entry, task: Task, now: float, sent_at: float) -> None:
+        """The query sent at `sent_at` was answered with `task`."""
+        self._passed(sent_at)
+        self._apply(entry, Seen(task), now, sent_at)
+
+    def missed(self, entry: Entry, error: RunningHubError, now: float, sent_at: float) -> None:
+        """The query sent at `sent_at` failed."""
+        self.in_flight -= 1
+        self.slow_down(error, now, sent_at)
+        self._apply(entry, Missed(error), now, sent_at)
+
+    def slow_down(self, error: RunningHubError, now: float, sent_at: float) -> None:
+        """Close the gate if `error`, to a request sent at `sent_at`, says that it was one too
+        many."""
+        if isinstance(error, RateLimitError):
+            self._close_gate(asked_pause(self._rules.retry, error), now, sent_at)
+
+    def release(self, entry: Entry) -> None:
+        """Let go of a waiting job whose source was closed; its task runs on."""
+        entry.gone = True
+        self._free_slot(entry)
+        entry.source.let_go(entry)
+
+    def _free_slot(self, entry: Entry) -> None:
+        # Only what was submitted here holds a slot.
+        if entry.job.attempts:
+            self.alive -= 1
+
+    def _passed(self, sent_at: float) -> None:
+        self.in_flight -= 1
+        if self.gate.width != math.inf and sent_at >= self.gate.closed_until:
+            self.gate = self.gate.passed()
+
+    def _apply(
+        self, entry: Entry, event: Accepted | Refused | Seen | Missed, now: float, sent_at: float
+    ) -> None:
+        entry.job, action = advance(entry.job, event, now, self._rules, self._chance())
+        if isinstance(action, LookAt):
+            if entry.source.closed:
+                self.release(entry)
+            else:
+                heapq.heappush(self._due, (action.at, next(self._order), entry))
+            return
+        self._free_slot(entry)
+        if isinstance(action, Deliver):
+            if entry.job.task_id:
+                self.window = self.window.ended()
+                self._slot_pause = -math.inf
+            entry.source.deliver(entry, action.result)
+        elif isinstance(action, SubmitAgain):
+            self._put_back(entry, action, now, sent_at)
+        elif isinstance(action, Stop):
+            self.discard(entry.source)
+            entry.source.stop(entry, action.error)
+
+    def _put_back(self, entry: Entry, action: SubmitAgain, now: float, sent_at: float) -> None:
+        retry = self._rules.retry
+        at = now
+        match action.cause:
+            case Cause.CAPACITY:
+                self._lose_slot(action.after, now)
+            case Cause.RATE | Cause.UNSENT:
+                self._close_gate(action.after, now, sent_at)
+            case Cause.POLICY:
+                at = now + retry.backoff(entry.job.attempts, self._chance())
+        if entry.source.closed:
+            entry.source.let_go(entry)
+        else:
+            heapq.heappush(self._again, (at, next(self._order), entry))
+
+    def _lose_slot(self, asked: float | None, now: float) -> None:
+        """The service has no room: keep to what is alive, and wait for one of those to end."""
+        self.window = self.window.refused(self.alive)
+        # Submits that were under way together are refused together: one pause for all of them.
+        if now >= self._slot_pause:
+            self._refusals += 1
+            retry = self._rules.retry
+            pause = retry.backoff(self._refusals, self._chance()) if asked is None else asked
+            self._slot_pause = now + min(pause, retry.capacity_wait_max)
+
+    def _close_gate(self, asked: float | None, now: float, sent_at: float) -> None:
+        if asked is None:
+            again = sent_at >= self.gate.closed_until
+            asked = self._rules.retry.backoff(self.gate.closings + again, self._chance())
+        self.gate = self.gate.closed(now, asked, sent_at)

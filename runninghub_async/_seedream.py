@@ -1,0 +1,170 @@
+"""What can be submitted: the typed requests of the seedream models, and one for any other model.
+
+A typed request mirrors its model's documentation page: snake_case fields, the page's defaults,
+which are sent, so that a run means the same when the service's defaults change. A field set to
+None is left out. With `image_urls` a request goes to the model's image-to-image path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal, Protocol
+
+import attrs
+
+from ._catalogue import Catalogue, ModelSpec
+from ._exceptions import PayloadError
+
+__all__ = ["GenerationRequest", "ModelRequest", "SeedreamV4", "SeedreamV5Lite", "SeedreamV45"]
+
+
+class GenerationRequest(Protocol):
+    """What a session takes: anything that knows its path, its JSON body and its own faults."""
+
+    @property
+    def path(self) -> str:
+        """The model's path below `/openapi/v2/`."""
+        ...
+
+    def to_params(self) -> dict[str, Any]:
+        """The JSON body, in the service's own field names."""
+        ...
+
+    def check(self) -> tuple[str, ...]:
+        """Every fault, each as `description @ $.path`; empty if there is none."""
+        ...
+
+
+def _image_list(value: Sequence[str] | str) -> tuple[str, ...]:
+    # A lone string would otherwise fall apart into its characters.
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
+@attrs.frozen
+class _Seedream:
+    """What all seedream requests share.
+
+    `prompt`: 5 to 2000 characters. `width`, `height`: pixels. `resolution` (such as `2k`), when
+    set, overrides both. `sequential_image_generation`: `auto` lets the model make up to
+    `max_images` related pictures (1 to 15), each of which is billed. `image_urls`: up to 10
+    pictures to work from, http(s) URLs or data URIs. `webhook_url` is called when the task ends.
+    Ranges and choices are those of the catalogue; `check` holds a request against them.
+    """
+
+    prompt: str
+    width: int | None = 2048
+    height: int | None = 2048
+    image_urls: Sequence[str] = attrs.field(default=(), converter=_image_list, kw_only=True)
+    sequential_image_generation: Literal["disabled", "auto"] | None = attrs.field(
+        default="disabled", kw_only=True
+    )
+    max_images: int | None = attrs.field(default=1, kw_only=True)
+    resolution: str | None = attrs.field(default=None, kw_only=True)
+    webhook_url: str | None = attrs.field(default=None, kw_only=True)
+
+    family: ClassVar[str]
+    wire_names: ClassVar[Mapping[str, str]] = {
+        "prompt": "prompt",
+        "width": "width",
+        "height": "height",
+        "image_urls": "imageUrls",
+        "sequential_image_generation": "sequentialImageGeneration",
+        "max_images": "maxImages",
+        "resolution": "resolution",
+        "webhook_url": "webhookUrl",
+    }
+
+    @property
+    def path(self) -> str:
+        """`FAMILY/image-to-image` with `image_urls`, else `FAMILY/text-to-image`."""
+        return f"{self.family}/{'image' if self.image_urls else 'text'}-to-image"
+
+    def to_params(self) -> dict[str, Any]:
+        """The JSON body; fields that are None, or an empty `image_urls`, are left out."""
+        params: dict[str, Any] = {}
+        for field, key in self.wire_names.items():
+            value = getattr(self, field)
+            if value is not None and value != ():
+                params[key] = list(value) if type(value) is tuple else value
+        return params
+
+    def check(self) -> tuple[str, ...]:
+        """Every fault against the catalogue, each as `description @ $.path`."""
+        return _spec(self.path).check(self.to_params())
+
+
+def _spec(path: str) -> ModelSpec:
+    return Catalogue.load().find(path)
+
+
+@attrs.frozen
+class SeedreamV4(_Seedream):
+    """seedream-v4: sides of 512 to 8192 pixels, `resolution` of 1k, 2k or 4k."""
+
+    __doc__ += "\n\n" + (_Seedream.__doc__ or "")
+    family: ClassVar[str] = "seedream-v4"
+
+
+@attrs.frozen
+class SeedreamV45(_Seedream):
+    """seedream-v4.5: sides of 512 to 8192 pixels, `resolution` of 2k or 4k."""
+
+    __doc__ += "\n\n" + (_Seedream.__doc__ or "")
+    family: ClassVar[str] = "seedream-v4.5"
+
+
+@attrs.frozen
+class SeedreamV5Lite(_Seedream):
+    """seedream-v5-lite: width 1600 to 4704, height 1344 to 4096, `resolution` of 2k or 3k.
+
+    `tools_type`: `web_search` lets the model look things up; text-to-image only, and the page's
+    default there. None leaves it out.
+    """
+
+    __doc__ += "\n\n" + (_Seedream.__doc__ or "")
+    tools_type: Literal["web_search"] | None = attrs.field(
+        default=attrs.Factory(
+            lambda self: None if self.image_urls else "web_search", takes_self=True
+        ),
+        kw_only=True,
+    )
+    family: ClassVar[str] = "seedream-v5-lite"
+    wire_names: ClassVar[Mapping[str, str]] = {
+        **_Seedream.wire_names,
+        "tools_type": "toolsType",
+    }
+
+
+@attrs.frozen
+class ModelRequest:
+    """Any model of the service, by path or by documented name, with its own JSON fields.
+
+    `params` goes out as it is. `checked=False` sends it unseen, and takes `model` as a path:
+    for models that are newer than the catalogue.
+    """
+
+    model: str
+    params: Mapping[str, Any] = attrs.field(factory=dict)
+    checked: bool = attrs.field(default=True, kw_only=True)
+
+    @property
+    def path(self) -> str:
+        """The model's path. Raises `PayloadError` for a name that the catalogue does not know."""
+        return _spec(self.model).path if self.checked else self.model.strip("/")
+
+    def to_params(self) -> dict[str, Any]:
+        """A copy of `params`."""
+        return dict(self.params)
+
+    def check(self) -> tuple[str, ...]:
+        """Every fault against the catalogue, each as `description @ $.path`."""
+        if not isinstance(self.params, Mapping):
+            return (f"params: expected a mapping, got {type(self.params).__name__} @ $",)
+        if not self.checked:
+            segments = self.model.strip("/").split("/")
+            fine = all(s not in ("", ".", "..") and not set(s) & set("?#% \\") for s in segments)
+            return () if fine else (f"model: {self.model!r} is not a path @ $.model",)
+        try:
+            return _spec(self.model).check(self.params)
+        except PayloadError as error:
+            return error.problems

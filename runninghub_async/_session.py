@@ -1,0 +1,481 @@
+"""The session: one key, one set of limits, one pool of connections, for one call or many."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+
+import anyio
+import anyio.to_thread
+
+from ._call import Call, waiting_job
+from ._catalogue import Catalogue
+from ._dispatcher import Dispatcher
+from ._download import Download, Gone, Incomplete, download_once
+from ._exceptions import (
+    DownloadError,
+    PayloadError,
+    RunningHubError,
+    SessionError,
+    SubmitManyError,
+    TransportError,
+    WaitTimeout,
+)
+from ._job import Accepted, Job, Rules
+from ._limits import Limits
+from ._models import Output, Request, Response, Task
+from ._outcomes import Outcome, Succeeded
+from ._pacing import RateLimiter
+from ._polling import ExponentialPolling, Polling
+from ._protocol import (
+    authorization,
+    build_query,
+    build_submit,
+    check_task_id,
+    normalize_base_url,
+    parse_query,
+)
+from ._protocol_v1 import build_cancel, parse_cancel
+from ._retry import RetryPolicy
+from ._seedream import GenerationRequest
+from ._stream import Feed, JobStream, OnLeave, TaskStream
+from ._transport import AiohttpTransport, Transport
+
+__all__ = ["Session"]
+
+logger = logging.getLogger("runninghub_async")
+
+DEFAULT_BASE_URL: Final = "https://www.runninghub.ai"
+
+#: How often a download that faltered is tried.
+_DOWNLOAD_TRIES: Final = 5
+
+#: How long cancelling the tasks of a stream that was left may take, in seconds.
+_CANCEL_TIME: Final = 10.0
+
+_T = TypeVar("_T")
+
+
+class Session:
+    """A client of the service; use it with `async with`, on one event loop.
+
+    `api_key`: the key; default `RUNNINGHUB_API_KEY`, else `RH_API_KEY`. `base_url`: the service's
+    origin, with or without `/openapi/v2`; default `RUNNINGHUB_BASE_URL`, else `RH_API_BASE_URL`,
+    else `https://www.runninghub.ai`. A key works only on its own site (.ai or .cn). `limits`,
+    `polling`, `retry`: see `Limits`, `ExponentialPolling`, `RetryPolicy`. `transport`: the
+    network, or `testing.MockTransport`; the session closes it. `rng`: the source of all chance;
+    seed it for a run that repeats. `journal` is reserved for a durable record of runs, which does
+    not exist yet: anything but None raises `TypeError`.
+
+    Raises `ValueError` for a base URL or key that cannot be one, and `SessionError` on entering
+    without a key.
+    """
+
+    def __init__(
+        self,
+        api_key: str | None = None,
+        *,
+        base_url: str | None = None,
+        limits: Limits | None = None,
+        polling: Polling | None = None,
+        retry: RetryPolicy | None = None,
+        journal: None = None,
+        transport: Transport | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        if journal is not None:
+            raise TypeError("journal: there is no journal yet; leave it None")
+        env = os.environ
+        key = api_key or env.get("RUNNINGHUB_API_KEY") or env.get("RH_API_KEY") or ""
+        self.base_url = normalize_base_url(
+            base_url
+            or env.get("RUNNINGHUB_BASE_URL")
+            or env.get("RH_API_BASE_URL")
+            or DEFAULT_BASE_URL
+        )
+        self._api_key = key.strip()
+        self._headers: Mapping[str, str] = authorization(key) if self._api_key else {}
+        self.limits = limits or Limits()
+        self._rules = Rules(polling or ExponentialPolling(), retry or RetryPolicy())
+        self._transport = transport or AiohttpTransport()
+        self._rng = rng or random.Random()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._dispatcher: Dispatcher | None = None
+        self._closed = False
+        self._feeds: set[Feed] = set()
+        self._calls: set[Call] = set()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "open" if self._dispatcher else "not open"
+        return f"<Session {self.base_url} {state}>"
+
+    async def __aenter__(self) -> Self:
+        if self._loop is not None:
+            raise SessionError("a session is opened once; make a new one")
+        if not self._api_key:
+            raise SessionError(
+                "no API key: pass api_key=..., or set RUNNINGHUB_API_KEY (or RH_API_KEY); "
+                "without one, the package's emulator stands in for the service"
+            )
+        try:
+            self._loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise SessionError("a session needs an asyncio event loop") from None
+        # Read now, in a thread: the first request must not hold the loop for it.
+        await anyio.to_thread.run_sync(Catalogue.load)
+        self._dispatcher = Dispatcher(
+            self._transport,
+            self.limits,
+            self._rules,
+            self._rng,
+            self._build_submit,
+            self._build_query,
+        )
+        self._dispatcher.on_crash(self._fail_all)
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """End the session: streams and waits end with a `SessionError`, connections close.
+
+        Tasks that still run at the service run on; their ids are named in a warning. Submits
+        under way are given a second to answer. Calling it again does nothing.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        dispatcher, self._dispatcher = self._dispatcher, None
+        try:
+            if dispatcher is not None:
+                for feed in self._feeds:
+                    feed.end(SessionError("the session was closed"))
+                for call in list(self._calls):
+                    call.fail(SessionError("the session was closed"))
+                await dispatcher.aclose()
+                for feed in self._feeds:
+                    feed.conclude()
+        finally:
+            await self._transport.aclose()
+
+    # -- one call -----------------------------------------------------------------------------
+
+    async def submit(self, request: GenerationRequest) -> Task:
+        """Submit one request and return its task, which has usually not ended.
+
+        Waits while the service has no free slot. Raises `PayloadError`, an `APIError`,
+        `TransportError` if it could not be sent at all, or `SubmitUnknown`.
+        """
+        result = await self._call(Job(0, request, follow=False))
+        if isinstance(result, Accepted):
+            return result.task
+        raise _error_of(result)
+
+    async def query(self, task_id: str) -> Task:
+        """Ask once how a task stands. Raises `PayloadError`, `APIError`, `ProtocolError` or
+        `TransportError`, none of which says that the task failed."""
+        check_task_id(task_id)
+        return await self._direct(
+            self._build_query(task_id), lambda answer: parse_query(answer, task_id)
+        )
+
+    async def wait(self, task_id: str, *, timeout: float | None = None) -> Task:
+        """Wait until a task has ended, well or badly, and return it.
+
+        Queries may fail meanwhile for as long as they like. Raises `WaitTimeout` after `timeout`
+        seconds (the task runs on and can be waited for again) and `NotFoundError` once the
+        service has said several times in a row that there is no such task.
+        """
+        check_task_id(task_id)
+        try:
+            async with asyncio.timeout(timeout) as scope:
+                result = await self._call(waiting_job(task_id))
+        except TimeoutError:
+            if not scope.expired():
+                raise
+            raise WaitTimeout(
+                f"task {task_id} still runs after {timeout:g} s; wait for it again", task_id
+            ) from None
+        assert not isinstance(result, Accepted)
+        if result.task is not None and result.task.done:
+            return result.task
+        raise _error_of(result)
+
+    async def run(self, request: GenerationRequest, *, on_leave: OnLeave = "detach") -> Task:
+        """Submit one request, wait for its end and return the task, which has succeeded.
+
+        Raises what `submit` raises, and `TaskFailed` or `TaskCancelled`. If the caller is
+        cancelled meanwhile, a task that exists runs on and its id is named in a warning of the
+        logger `runninghub_async`; with `on_leave="cancel"` the service is asked to cancel it,
+        with `on_leave="wait"` it is waited for before the cancellation takes effect.
+        """
+        dispatcher = self._open()
+        call = Call(dispatcher, Job(0, request))
+        if on_leave == "wait":
+            waiter = dispatcher.loop.create_task(self._finish(call))
+            try:
+                result = await asyncio.shield(waiter)
+            except asyncio.CancelledError:
+                with anyio.CancelScope(shield=True):
+                    await asyncio.wait([waiter])
+                raise
+        else:
+            try:
+                result = await self._finish(call)
+            except asyncio.CancelledError:
+                if on_leave == "cancel" and call.task_id:
+                    with anyio.CancelScope(shield=True):
+                        await self._cancel_all([call.task_id])
+                raise
+        if isinstance(result, Succeeded):
+            return result.task
+        raise _error_of(result)
+
+    async def cancel(self, task_id: str) -> None:
+        """Ask the service to cancel a task; time it has run may be billed.
+
+        The service documents this for workflow tasks only; for standard models it is best
+        effort, and its refusal is raised as an `APIError`.
+        """
+        check_task_id(task_id)
+        request = build_cancel(self.base_url, self._headers, self._api_key, task_id)
+        await self._direct(request, parse_cancel)
+
+    async def download(
+        self, output: Output, path: str | os.PathLike[str], *, max_bytes: int = 2**30
+    ) -> Download:
+        """Fetch a result into the file `path`, whole or not at all.
+
+        It is written beside the target under another name, checked for its length and, if it is
+        announced as an image, for an image's first bytes, and then renamed over the target. The
+        API key is not sent along. What falters is tried five times; a URL that has expired is
+        asked for again once. Raises `DownloadError` for a result that is no file, is longer than
+        `max_bytes` or is not what it was announced as, `TransportError`, or `OSError`.
+        """
+        self._open()
+        target = Path(path)
+        asked_again = False
+        for attempt in range(1, _DOWNLOAD_TRIES + 1):
+            try:
+                return await download_once(self._transport, output, target, max_bytes)
+            except Gone as error:
+                fresh = None if asked_again else await self._fresh_url(output)
+                if fresh is None:
+                    raise
+                asked_again, output = True, fresh
+                logger.info("%s; asked the service for a fresh URL", error)
+            except (Incomplete, TransportError):
+                if attempt == _DOWNLOAD_TRIES:
+                    raise
+                await anyio.sleep(self._rules.retry.backoff(attempt, self._rng.random()))
+        raise DownloadError("the result's URL expired again and again", output)
+
+    # -- many ---------------------------------------------------------------------------------
+
+    async def submit_many(
+        self, requests: Iterable[GenerationRequest] | AsyncIterable[GenerationRequest]
+    ) -> list[Task]:
+        """Submit all requests and return their tasks in input order.
+
+        All are checked before the first is sent: a `PayloadError` names every faulty item and
+        costs nothing. If the service then refuses some, `SubmitManyError` carries the tasks that
+        it accepted. The input is read whole; for input without end use `stream`.
+        """
+        dispatcher = self._open()
+        if isinstance(requests, AsyncIterable):
+            items = [request async for request in requests]
+        else:
+            items = list(requests)
+        problems: list[str] = []
+        for index, request in enumerate(items):
+            try:
+                self._build_submit(request)
+            except PayloadError as error:
+                problems.extend(f"item {index}: {problem}" for problem in error.problems)
+        if problems:
+            raise PayloadError(problems)
+        feed = self._feed(
+            Feed(
+                dispatcher,
+                items,
+                ordered=False,
+                backlog=max(1, len(items)),
+                slots=None,
+                follow=False,
+            )
+        )
+        feed.start()
+        tasks: list[Task | None] = [None] * len(items)
+        errors: dict[int, RunningHubError] = {}
+        try:
+            while True:
+                try:
+                    index, result = await feed.next_indexed()
+                except StopAsyncIteration:
+                    break
+                if isinstance(result, Accepted):
+                    tasks[index] = result.task
+                else:
+                    errors[index] = _error_of(result)
+        except RunningHubError as error:
+            if not any(tasks):
+                raise
+            not_sent = (index for index, task in enumerate(tasks) if task is None)
+            errors = {**dict.fromkeys(not_sent, error), **errors}
+        except asyncio.CancelledError:
+            ids = [task.id for task in tasks if task is not None]
+            if ids:
+                logger.warning("left submit_many with %d tasks: %s", len(ids), " ".join(ids))
+            raise
+        finally:
+            await feed.leave()
+        if errors:
+            raise SubmitManyError(tasks, errors)
+        return [task for task in tasks if task is not None]
+
+    def as_completed(self, task_ids: Iterable[str]) -> TaskStream:
+        """The tasks with these ids, each as it ends, well or badly.
+
+        The ids are read at once. A task the service no longer knows comes with the status
+        UNKNOWN and its error. Raises `PayloadError` for what is not an id.
+        """
+        dispatcher = self._open()
+        ids = [check_task_id(task_id) for task_id in task_ids]
+        feed = self._feed(Feed(dispatcher, (), ordered=False, backlog=None, slots=None))
+        feed.watch(ids)
+        feed.start()
+        return TaskStream(feed)
+
+    def stream(
+        self,
+        requests: Iterable[GenerationRequest] | AsyncIterable[GenerationRequest],
+        *,
+        ordered: bool = False,
+        window: int | None = None,
+        on_leave: OnLeave = "detach",
+    ) -> JobStream:
+        """Submit, follow and hand out: an async iterator of one outcome per request.
+
+        `requests` is any iterable or async iterable, finite or not; give an async one if getting
+        the next request takes time. A request is taken only when there is a slot for it, and at
+        most `window` (default: the limit on concurrency) are taken and not yet handed out, so a
+        slow consumer slows the submits and memory does not grow. `ordered` hands out in input
+        order; a wider `window` then keeps slots busy behind a slow task.
+
+        A faulty request becomes a `Failed` with a `PayloadError`. A wrong key, an exhausted
+        balance or a plan that forbids the call stops the submitting; what runs is still handed
+        out, and then that error is raised, once. An input that raises has its error raised in
+        the same way. `on_leave`: see `JobStream.aclose`; the default is `detach`.
+        """
+        dispatcher = self._open()
+        if window is not None and window < 1:
+            raise ValueError(f"window must be at least 1, not {window!r}")
+        feed = Feed(
+            dispatcher,
+            requests,
+            ordered=ordered,
+            backlog=window,
+            slots=self.limits.max_concurrency,
+        )
+        self._feed(feed).start()
+        return JobStream(feed, on_leave, self._cancel_all)
+
+    # -- inside -------------------------------------------------------------------------------
+
+    def _open(self) -> Dispatcher:
+        if self._closed:
+            raise SessionError("the session is closed")
+        if self._dispatcher is None or self._loop is None:
+            raise SessionError("the session is not open: use it with `async with`")
+        if asyncio.get_running_loop() is not self._loop:
+            raise SessionError(
+                "the session belongs to another event loop; open one session on each loop"
+            )
+        return self._dispatcher
+
+    def _feed(self, feed: Feed) -> Feed:
+        self._feeds = {known for known in self._feeds if not known.concluded}
+        self._feeds.add(feed)
+        return feed
+
+    async def _call(self, job: Job) -> Outcome | Accepted:
+        return await self._finish(Call(self._open(), job))
+
+    async def _finish(self, call: Call) -> Outcome | Accepted:
+        self._calls.add(call)
+        try:
+            return await call.result()
+        finally:
+            self._calls.discard(call)
+
+    async def _direct(self, request: Request, parse: Callable[[Response], _T]) -> _T:
+        """A single exchange, paced with the queries and behind the same gate."""
+        dispatcher = self._open()
+        scheduler, clock = dispatcher.scheduler, dispatcher.loop.time
+        limiter: RateLimiter | None = dispatcher.query_limiter
+        while (pause := scheduler.gate.closed_until - clock()) > 0:
+            await anyio.sleep(pause)
+        if limiter is not None:
+            await limiter.acquire()
+        sent_at = clock()
+        try:
+            return parse(await self._transport.send(request))
+        except RunningHubError as error:
+            scheduler.slow_down(error, clock(), sent_at)
+            raise
+
+    async def _cancel_all(self, task_ids: list[str]) -> None:
+        with anyio.move_on_after(_CANCEL_TIME, shield=True):
+            for task_id in task_ids:
+                try:
+                    await self.cancel(task_id)
+                except RunningHubError as error:
+                    logger.warning("task %s could not be cancelled: %s", task_id, error)
+
+    async def _fresh_url(self, output: Output) -> Output | None:
+        """The same output of the same task, as the service tells it now."""
+        if not output.task_id:
+            return None
+        task = await self.query(output.task_id)
+        # The order of outputs is not documented, so it counts only among those of one node.
+        same = [o for o in task.outputs if (o.node_id, o.type) == (output.node_id, output.type)]
+        moved = [o for o in same if o.url and o.url != output.url]
+        return moved[0] if len(same) == 1 and moved else None
+
+    def _build_submit(self, request: Any) -> Request:
+        try:
+            problems, params = request.check(), request.to_params
+        except AttributeError:
+            raise PayloadError(
+                [f"request: expected one such as SeedreamV5Lite, got {request!r:.60} @ $"]
+            ) from None
+        if problems:
+            raise PayloadError(problems)
+        return build_submit(self.base_url, self._headers, request.path, params())
+
+    def _build_query(self, task_id: str) -> Request:
+        return build_query(self.base_url, self._headers, task_id)
+
+    def _fail_all(self, error: BaseException) -> None:
+        for feed in self._feeds:
+            feed.end(error)
+        for call in list(self._calls):
+            call.fail(error)
+
+
+def _error_of(outcome: Outcome | Accepted) -> RunningHubError:
+    error = getattr(outcome, "error", None)
+    assert isinstance(error, RunningHubError)
+    return error

@@ -1,0 +1,516 @@
+"""Many jobs: from any iterable in, as outcomes out.
+
+A stream is a class, not an async generator: its work belongs to the session's dispatcher, so
+leaving the loop early, cancelling or dropping the stream never has to run code inside a half
+finished generator.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import weakref
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from types import TracebackType
+from typing import Any, Final, Generic, Literal, Self, TypeVar
+
+import attrs
+
+from ._call import waiting_job
+from ._dispatcher import Dispatcher
+from ._exceptions import RunningHubError
+from ._job import Accepted, Job, JobState
+from ._models import ErrorInfo, Task, TaskStatus
+from ._outcomes import Cancelled, Failed, Outcome, Succeeded, Unfinished, Unknown
+from ._scheduler import Entry
+
+__all__ = ["JobStream", "OnLeave", "Statistics", "TaskStream"]
+
+logger = logging.getLogger("runninghub_async")
+
+#: What to do with tasks that still run when their caller leaves.
+OnLeave = Literal["detach", "cancel", "wait"]
+
+#: With no limit on tasks alive, results that wait for a slow consumer still need one.
+_UNLIMITED_BACKLOG: Final = 1000
+
+_T = TypeVar("_T")
+
+
+@attrs.frozen
+class Statistics:
+    """The state of a stream, as numbers.
+
+    `pulled`: requests taken from the input. `submitted`: tasks the service accepted. `waiting`:
+    pulled, and not ended. `succeeded`, `failed` (cancelled ones included), `unknown`: ended.
+    `queries`: answers to questions after tasks. `refused`: submits sent back for want of room.
+    `delivered`: outcomes handed out.
+    """
+
+    pulled: int = 0
+    submitted: int = 0
+    waiting: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    unknown: int = 0
+    queries: int = 0
+    refused: int = 0
+    delivered: int = 0
+
+
+class Feed:
+    """The part of a stream that the dispatcher knows: a `Source` with a bounded backlog.
+
+    It never refers to the stream object, so that dropping that object can be noticed.
+    """
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        requests: Iterable[Any] | AsyncIterable[Any],
+        *,
+        ordered: bool,
+        backlog: int | None,
+        slots: int | None,
+        follow: bool = True,
+    ) -> None:
+        self.dispatcher = dispatcher
+        self.closed = False
+        self.concluded = False
+        self.dropped = False
+        self.entries: dict[int, Entry] = {}
+        self.unfinished: list[Unfinished] = []
+        self.error: BaseException | None = None
+        self.ready_results: deque[tuple[int, Outcome | Accepted]] = deque()
+        self._follow = follow
+        self.held_back: dict[int, Outcome | Accepted] = {}
+        self._ordered = ordered
+        self._next_out = 0
+        self._consumers: deque[asyncio.Future[None]] = deque()
+        self._pulled = 0
+        self._handed = 0
+        self._ended = dict.fromkeys((Succeeded, Failed, Cancelled, Unknown), 0)
+        self._queries = 0
+        self._submitted = 0
+        self._refused = 0
+        self._exhausted = False
+        self._backlog = backlog or slots
+        self._fetched: deque[Any] = deque()
+        self._wanted: asyncio.Event | None = None
+        self._drained: asyncio.Event | None = None
+        self._input: Iterator[Any] | AsyncIterator[Any]
+        self.feeder: asyncio.Task[None] | None = None
+        if isinstance(requests, AsyncIterable):
+            self._input = aiter(requests)
+            self._wanted = asyncio.Event()
+            self._wanted.set()
+        else:
+            self._input = iter(requests)
+
+    def start(self) -> None:
+        """Begin to take requests."""
+        self.dispatcher.scheduler.add(self)
+        if self._wanted is not None:
+            self.feeder = self.dispatcher.help(self._feed())
+        self.dispatcher.wake()
+
+    def watch(self, task_ids: Iterable[str]) -> None:
+        """Follow tasks that exist already, in place of taking requests."""
+        now = asyncio.get_running_loop().time()
+        for task_id in task_ids:
+            entry = Entry(waiting_job(task_id, index=self._pulled), self)
+            self.entries[self._pulled] = entry
+            self._pulled += 1
+            self.dispatcher.scheduler.watch(entry, now)
+        self.dispatcher.wake()
+
+    # -- the dispatcher's side ----------------------------------------------------------------
+
+    @property
+    def exhausted(self) -> bool:
+        return self._exhausted and not self._fetched
+
+    def ready(self) -> bool:
+        if self.closed or not self._has_room():
+            return False
+        return bool(self._fetched) or (not self._exhausted and self._wanted is None)
+
+    def take(self) -> Entry | None:
+        if self._fetched:
+            request = self._fetched.popleft()
+            self._ask_for_more()
+        else:
+            try:
+                request = next(self._input)  # type: ignore[arg-type]
+            except StopIteration:
+                self._end_input(None)
+                return None
+            except Exception as error:
+                self._end_input(error)
+                return None
+        entry = Entry(Job(self._pulled, request, follow=self._follow), self)
+        self.entries[self._pulled] = entry
+        self._pulled += 1
+        return entry
+
+    def deliver(self, entry: Entry, result: Outcome | Accepted) -> None:
+        self.entries.pop(entry.job.index, None)
+        self._queries += entry.job.queries
+        self._submitted += bool(entry.job.task_id)
+        self._refused += max(0, entry.job.attempts - 1)
+        if not isinstance(result, Accepted):
+            self._ended[type(result)] += 1
+        if self._ordered:
+            self.held_back[entry.job.index] = result
+            self._put_out_in_order()
+        else:
+            self.ready_results.append((entry.job.index, result))
+            self._notify()
+        if self.concluded and not isinstance(result, Accepted):
+            self._report_late(result)
+        self._settle_if_done()
+
+    def stop(self, entry: Entry, error: RunningHubError) -> None:
+        self._end_input(error)
+        self.let_go(entry)
+        # What had been put back, to be submitted again, would meet the same refusal.
+        for other in list(self.entries.values()):
+            if other.job.state is JobState.NEW:
+                other.gone = True
+                self.let_go(other)
+
+    def let_go(self, entry: Entry) -> None:
+        if self.concluded:
+            # Its fate was already told, as far as it was known then.
+            if entry.job.task_id:
+                logger.warning("task %s still runs at the service", entry.job.task_id)
+            return
+        self.entries.pop(entry.job.index, None)
+        self.unfinished.append(_unfinished(entry.job))
+        self._put_out_in_order()
+        self._settle_if_done()
+
+    def _put_out_in_order(self) -> None:
+        # A job that will not come must not keep the others waiting for its turn.
+        skipped = {left.index for left in self.unfinished} if self.held_back else ()
+        while self._next_out in self.held_back or self._next_out in skipped:
+            if self._next_out in self.held_back:
+                result = self.held_back.pop(self._next_out)
+                self.ready_results.append((self._next_out, result))
+                self._notify()
+            self._next_out += 1
+
+    # -- the consumer's side ------------------------------------------------------------------
+
+    async def next_result(self) -> Outcome | Accepted:
+        """The next result; raises the stream's error, once, and then `StopAsyncIteration`."""
+        return (await self.next_indexed())[1]
+
+    async def next_indexed(self) -> tuple[int, Outcome | Accepted]:
+        """The same with the request's place in the input."""
+        while not self.ready_results:
+            if self.finished:
+                if self.error is not None:
+                    error, self.error = self.error, None
+                    raise error
+                raise StopAsyncIteration
+            consumer = asyncio.get_running_loop().create_future()
+            self._consumers.append(consumer)
+            try:
+                await consumer
+            except asyncio.CancelledError:
+                if consumer in self._consumers:
+                    self._consumers.remove(consumer)
+                elif self.ready_results:
+                    # It had been told of a result that it will not fetch: tell another.
+                    self._notify()
+                raise
+        self._handed += 1
+        result = self.ready_results.popleft()
+        self._ask_for_more()
+        self.dispatcher.wake()
+        return result
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing more will be put out."""
+        return self.closed or (self.exhausted and not self.entries and not self.held_back)
+
+    def statistics(self) -> Statistics:
+        running = self.entries.values()
+        return Statistics(
+            pulled=self._pulled,
+            submitted=self._submitted + sum(bool(entry.job.task_id) for entry in running),
+            waiting=len(self.entries),
+            succeeded=self._ended[Succeeded],
+            failed=self._ended[Failed] + self._ended[Cancelled],
+            unknown=self._ended[Unknown],
+            queries=self._queries + sum(entry.job.queries for entry in running),
+            refused=self._refused + sum(max(0, e.job.attempts - 1) for e in running),
+            delivered=self._handed,
+        )
+
+    async def drain(self) -> None:
+        """Take nothing more; return when what had been taken has ended."""
+        self._end_input(None)
+        self._fetched.clear()
+        self.dispatcher.scheduler.discard(self)
+        self._drained = asyncio.Event()
+        if self.entries:
+            await self._drained.wait()
+
+    def close(self) -> None:
+        """Take and put out nothing more; let go of what waits. Submits under way go on."""
+        if self.closed:
+            return
+        self.closed = True
+        self._end_input(None)
+        self._fetched.clear()
+        scheduler = self.dispatcher.scheduler
+        scheduler.discard(self)
+        for entry in list(self.entries.values()):
+            if entry.job.state is JobState.WAITING:
+                scheduler.release(entry)
+            elif entry.job.state is JobState.NEW and entry.job.attempts:
+                entry.gone = True
+                self.let_go(entry)
+        if self.feeder is not None:
+            self.feeder.cancel()
+        for consumer in self._consumers:
+            if not consumer.done():
+                consumer.set_result(None)
+
+    def drop(self) -> None:
+        """Close without anybody waiting: stock is taken once nothing is under way any more."""
+        self.dropped = True
+        self.close()
+        self._settle_if_done()
+
+    def end(self, error: BaseException) -> None:
+        """The session broke or closed: say so to whoever still waits for results."""
+        if not self.finished:
+            self.error = error
+        self.close()
+
+    def conclude(self) -> None:
+        """Take stock: submits still under way have an unknown fate; name what runs on."""
+        if self.concluded:
+            return
+        self.concluded = True
+        for entry in self.entries.values():
+            self.unfinished.append(_unfinished(entry.job))
+        self.entries.clear()
+        _name_what_runs(self.unfinished)
+
+    async def leave(self) -> None:
+        """Close, give submits under way a moment to tell their ids, and take stock."""
+        if self.closed:
+            return
+        self.close()
+        try:
+            if self.entries:
+                await self.dispatcher.settle()
+        finally:
+            self.conclude()
+        if self.feeder is not None:
+            await asyncio.wait([self.feeder])
+
+    # -- inside -------------------------------------------------------------------------------
+
+    def _has_room(self) -> bool:
+        if self._backlog is not None:
+            return self._pulled - self._handed - len(self.unfinished) < self._backlog
+        return len(self.ready_results) + len(self.held_back) < _UNLIMITED_BACKLOG
+
+    def _ask_for_more(self) -> None:
+        if self._wanted is not None and not self._fetched and self._has_room():
+            self._wanted.set()
+
+    async def _feed(self) -> None:
+        """Fetch from an async input, one request ahead of what there is room for."""
+        assert self._wanted is not None
+        try:
+            while not self._exhausted:
+                await self._wanted.wait()
+                self._wanted.clear()
+                try:
+                    request = await anext(self._input)  # type: ignore[arg-type]
+                except StopAsyncIteration:
+                    self._end_input(None)
+                except Exception as error:
+                    self._end_input(error)
+                else:
+                    self._fetched.append(request)
+                    self.dispatcher.wake()
+        finally:
+            close = getattr(self._input, "aclose", None)
+            if close is not None and self.closed:
+                await close()
+
+    def _end_input(self, error: BaseException | None) -> None:
+        self._exhausted = True
+        if self.error is None:
+            self.error = error
+        if self._wanted is not None:
+            self._wanted.set()
+        self._settle_if_done()
+
+    def _notify(self) -> None:
+        while self._consumers:
+            consumer = self._consumers.popleft()
+            if not consumer.done():
+                consumer.set_result(None)
+                return
+
+    def _settle_if_done(self) -> None:
+        if not self.entries and self._drained is not None:
+            self._drained.set()
+        if not self.entries and self.dropped:
+            self.conclude()
+        if self.finished:
+            while self._consumers:
+                self._notify()
+
+    def _report_late(self, result: Outcome) -> None:
+        if result.task is not None:
+            logger.warning("task %s ended after its stream was left", result.task.id)
+
+
+def _unfinished(job: Job) -> Unfinished:
+    state: Literal["running", "unknown", "not_submitted"] = "not_submitted"
+    if job.task_id:
+        state = "running"
+    elif job.state is JobState.SUBMITTING:
+        state = "unknown"
+    return Unfinished(
+        index=job.index, request=job.request, state=state, task_id=job.task_id or None
+    )
+
+
+class _Stream(Generic[_T]):
+    """What both kinds of stream share: an async iterator that ends properly however it is left."""
+
+    def __init__(self, feed: Feed, convert: Callable[[Any], _T]) -> None:
+        self._feed = feed
+        self._convert = convert
+        # When the iterator is dropped in the middle of a loop. Nothing is scheduled from a
+        # destructor but one plain call on the loop's own thread.
+        self._dropped = weakref.finalize(self, _let_go_later, feed, asyncio.get_running_loop())
+        self._dropped.atexit = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> _T:
+        return self._convert(await self._feed.next_result())
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Stop: take no more input, let go of what waits.
+
+        Submits that are under way are given a second to answer, so that their ids are known.
+        """
+        self._dropped.detach()
+        await self._feed.leave()
+
+
+class JobStream(_Stream["Outcome"]):
+    """The outcomes of many requests, as they come or in input order. See `Session.stream`.
+
+    `async with session.stream(...) as stream: async for outcome in stream: ...` stops at once on
+    leaving; a bare `async for` is stopped when the stream object is dropped, or at the latest
+    when the session closes.
+    """
+
+    def __init__(
+        self,
+        feed: Feed,
+        on_leave: OnLeave,
+        cancel: Callable[[list[str]], Coroutine[Any, Any, None]],
+    ) -> None:
+        super().__init__(feed, _same)
+        self._on_leave: OnLeave = on_leave
+        self._cancel = cancel
+
+    def statistics(self) -> Statistics:
+        """The numbers of the run so far."""
+        return self._feed.statistics()
+
+    @property
+    def unfinished(self) -> tuple[Unfinished, ...]:
+        """What had been taken from the input and did not end, once the stream was left or
+        stopped: tasks that still run, submits of unknown fate, requests never submitted."""
+        return tuple(sorted(self._feed.unfinished, key=lambda left: left.index))
+
+    @property
+    def undelivered(self) -> tuple[Outcome, ...]:
+        """Outcomes that had come in but were not consumed when the stream was left."""
+        feed = self._feed
+        waiting = [*feed.ready_results, *sorted(feed.held_back.items())]
+        return tuple(result for _, result in waiting if not isinstance(result, Accepted))
+
+    async def aclose(self) -> None:
+        """Stop: take no more input, and do with what still runs as `on_leave` said.
+
+        `detach` (the default) lets it run on and names the task ids in `unfinished` and in a
+        warning of the logger `runninghub_async`; `cancel` asks the service to cancel it, for at
+        most ten seconds; `wait` waits for it, and its outcomes are then in `undelivered`.
+        """
+        if self._on_leave == "wait" and not self._feed.closed:
+            await self._feed.drain()
+        await super().aclose()
+        running = [left.task_id for left in self._feed.unfinished if left.task_id]
+        if self._on_leave == "cancel" and running:
+            await self._cancel(running)
+
+
+class TaskStream(_Stream[Task]):
+    """Tasks as they end, well or badly; no error is raised for a task that failed."""
+
+    def __init__(self, feed: Feed) -> None:
+        super().__init__(feed, _task_of)
+
+
+def _same(outcome: Outcome) -> Outcome:
+    return outcome
+
+
+def _task_of(outcome: Outcome) -> Task:
+    task = outcome.task
+    assert task is not None
+    if task.done or not isinstance(outcome, Failed):
+        return task
+    # The service no longer knows the id; the task has no end of its own to show.
+    code = getattr(outcome.error, "code", "")
+    return Task(task.id, TaskStatus.UNKNOWN, error=ErrorInfo(code, str(outcome.error)))
+
+
+def _let_go_later(feed: Feed, loop: asyncio.AbstractEventLoop) -> None:
+    if feed.closed or loop.is_closed():
+        return
+
+    loop.call_soon_threadsafe(feed.drop)
+
+
+def _name_what_runs(unfinished: Iterable[Unfinished]) -> None:
+    running = [left.task_id for left in unfinished if left.task_id]
+    unknown = sum(left.state == "unknown" for left in unfinished)
+    if running:
+        logger.warning(
+            "left a stream while %d tasks still run at the service: %s",
+            len(running),
+            " ".join(running),
+        )
+    if unknown:
+        logger.warning("left a stream while %d submits were under way; they may exist", unknown)

@@ -1,0 +1,187 @@
+"""The wire: one request out, one answer in. Nothing here knows what either means."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager
+from typing import Final, Protocol, runtime_checkable
+
+import aiohttp
+import attrs
+import yarl
+
+from ._exceptions import ConnectError, ReadError, ReadTimeout, TransportError
+from ._models import Request, Response
+
+__all__ = ["AiohttpTransport", "StreamedResponse", "StreamingTransport", "Transport"]
+
+#: An answer of the API is a few kilobytes; one beyond this is not the API's.
+MAX_ANSWER_BYTES: Final = 8 * 2**20
+
+_CHUNK: Final = 2**18
+
+
+class Transport(Protocol):
+    """What a session needs of the network. `testing.MockTransport` is one without any."""
+
+    async def send(self, request: Request) -> Response:
+        """Send `request` once and read its whole answer; do not follow redirects.
+
+        Raises `ConnectError` when the request certainly did not leave, `ReadError` or
+        `ReadTimeout` when it perhaps did.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        ...
+
+
+@attrs.frozen
+class StreamedResponse:
+    """An answer whose body is read piece by piece. Header names are lower case."""
+
+    status: int
+    headers: dict[str, str] = attrs.field(repr=False)
+    chunks: AsyncIterator[bytes] = attrs.field(repr=False)
+
+
+@runtime_checkable
+class StreamingTransport(Transport, Protocol):
+    """A transport that can also hand out a body in pieces, for results of any size."""
+
+    def stream(self, request: Request) -> AbstractAsyncContextManager[StreamedResponse]:
+        """Send `request` once; the body is read while the context is open."""
+        ...
+
+
+#: Their errors to ours; the first class that fits wins, so the more special ones come first.
+#: ServerDisconnectedError is "perhaps sent": a kept-alive connection may have died under the
+#: request, or after the service had read it.
+_ERRORS: Final[dict[type[BaseException], type[TransportError]]] = {
+    aiohttp.ConnectionTimeoutError: ConnectError,
+    aiohttp.SocketTimeoutError: ReadTimeout,
+    aiohttp.ClientConnectorError: ConnectError,
+    aiohttp.InvalidURL: ConnectError,
+    aiohttp.ClientError: ReadError,
+    TimeoutError: ReadTimeout,
+    OSError: ReadError,
+}
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except tuple(_ERRORS) as error:
+        ours = next(ours for theirs, ours in _ERRORS.items() if isinstance(error, theirs))
+        raise ours(f"{type(error).__name__}: {error}" if str(error) else repr(error)) from error
+
+
+class AiohttpTransport:
+    """HTTP by aiohttp.
+
+    `connect_timeout`: seconds for a connection, name resolution and TLS included. `connections`:
+    how many at once. `keepalive`: how long an idle connection is kept, in seconds; it is shorter
+    than servers keep theirs, since a submit sent on a connection that the server is just closing
+    has an unknown fate. `trust_env`: take proxies from the environment. `session`: bring your
+    own `aiohttp.ClientSession` instead; it stays yours to close.
+    """
+
+    def __init__(
+        self,
+        *,
+        connect_timeout: float = 10.0,
+        connections: int = 128,
+        keepalive: float = 10.0,
+        trust_env: bool = False,
+        session: aiohttp.ClientSession | None = None,
+    ) -> None:
+        self._connect_timeout = connect_timeout
+        self._connections = connections
+        self._keepalive = keepalive
+        self._trust_env = trust_env
+        self._session = session
+        self._own_session = session is None
+        self._timeouts: dict[float, aiohttp.ClientTimeout] = {}
+        self._urls: dict[str, yarl.URL] = {}
+
+    async def send(self, request: Request) -> Response:
+        """See `Transport.send`."""
+        with _translated():
+            async with self._request(request) as answer:
+                body = await _bounded(answer)
+                return Response(answer.status, body, _lower(answer))
+
+    @contextlib.asynccontextmanager
+    async def stream(self, request: Request) -> AsyncIterator[StreamedResponse]:
+        """See `StreamingTransport.stream`."""
+        with _translated():
+            async with self._request(request) as answer:
+                yield StreamedResponse(
+                    answer.status, _lower(answer), answer.content.iter_chunked(_CHUNK)
+                )
+
+    async def aclose(self) -> None:
+        """Close the connections, unless the session was brought along."""
+        if self._own_session and self._session is not None:
+            session, self._session = self._session, None
+            await session.close()
+
+    def _request(self, request: Request) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        if self._session is None:
+            # Made here, not in __init__, so that it belongs to the loop it is used on.
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(
+                    limit=self._connections, keepalive_timeout=self._keepalive
+                ),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                trust_env=self._trust_env,
+            )
+        return self._session.request(
+            request.method,
+            self._url(request.url),
+            data=request.body,
+            headers=request.headers,
+            timeout=self._timeout(request.read_timeout),
+            allow_redirects=False,
+        )
+
+    def _url(self, url: str) -> yarl.URL:
+        # Encoded already: a signed query must reach its host as the service wrote it. A session
+        # talks to a handful of API paths over and over; result URLs never repeat.
+        known = self._urls.get(url)
+        if known is None:
+            known = yarl.URL(url, encoded=True)
+            if len(self._urls) < 256 and not known.query_string:
+                self._urls[url] = known
+        return known
+
+    def _timeout(self, read_timeout: float) -> aiohttp.ClientTimeout:
+        known = self._timeouts.get(read_timeout)
+        if known is None:
+            # No total: it would count the reading of a large result, too.
+            known = self._timeouts[read_timeout] = aiohttp.ClientTimeout(
+                total=None,
+                connect=self._connect_timeout,
+                sock_connect=self._connect_timeout,
+                sock_read=read_timeout,
+            )
+        return known
+
+
+async def _bounded(answer: aiohttp.ClientResponse) -> bytes:
+    length = answer.content_length
+    if length is not None and length <= MAX_ANSWER_BYTES:
+        return await answer.read()
+    body = bytearray()
+    async for chunk in answer.content.iter_any():
+        body += chunk
+        if len(body) > MAX_ANSWER_BYTES:
+            raise ReadError(f"the answer is longer than {MAX_ANSWER_BYTES} bytes")
+    return bytes(body)
+
+
+def _lower(answer: aiohttp.ClientResponse) -> dict[str, str]:
+    return {name.lower(): value for name, value in answer.headers.items()}

@@ -1,0 +1,118 @@
+"""Faults on order: a seeded script of what is to go wrong, and how often.
+
+A script is a list of rules, in JSON as in Python:
+
+    [{"on": "submit", "kind": "refuse", "code": "421", "share": 0.2},
+     {"on": "query", "kind": "reset", "share": 0.1},
+     {"on": "task", "kind": "fail", "code": "1501", "match": "forbidden"}]
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, Literal, Self
+
+import attrs
+import cattrs
+
+__all__ = ["Fault", "FaultScript"]
+
+Place = Literal["submit", "query", "upload", "result", "task"]
+Kind = Literal[
+    "refuse", "rate", "delay", "drop", "reset", "half", "garbage", "status", "stale", "fail"
+]
+
+_KINDS: Final[dict[str, frozenset[str]]] = {
+    "submit": frozenset({"refuse", "rate", "delay", "drop", "reset", "half", "garbage", "status"}),
+    "query": frozenset(
+        {"refuse", "rate", "delay", "drop", "reset", "half", "garbage", "status", "stale"}
+    ),
+    "upload": frozenset({"refuse", "rate", "delay", "drop", "reset", "status"}),
+    "result": frozenset({"delay", "drop", "reset", "half", "garbage", "status"}),
+    "task": frozenset({"fail"}),
+}
+
+
+@attrs.frozen(kw_only=True)
+class Fault:
+    """One rule of a fault script.
+
+    `on`: what it befalls: `submit`, `query`, `upload`, `result` (a download) or `task`.
+    `kind`: `refuse` answers the error `code`; `rate` answers HTTP 429, with `seconds` as
+    Retry-After if given; `delay` answers after `seconds`; `drop` closes the connection before
+    anything is done; `reset` does what was asked and closes the connection instead of answering;
+    `half` answers half a body; `garbage` answers what is not JSON (or not an image); `status`
+    answers HTTP `status`; `stale` adds an old error's text to a running task's answer; `fail`
+    lets the task fail with `code`. For a submit, `half`, `garbage` and `status` happen after the
+    task was created, unless `created` is False.
+
+    `share`: the probability, from the emulator's seed. `times`: how often at most. `after`: how
+    many requests of that place pass first. `match`: only where the prompt holds this text.
+    Raises `ValueError` for a rule that makes no sense.
+    """
+
+    on: Place
+    kind: Kind
+    code: str = "1005"
+    share: float = 1.0
+    times: int | None = None
+    after: int = 0
+    seconds: float | None = None
+    status: int = 503
+    created: bool = True
+    match: str = ""
+
+    def __attrs_post_init__(self) -> None:
+        if self.on not in _KINDS:
+            raise ValueError(f"on: expected one of {', '.join(_KINDS)}, got {self.on!r}")
+        if self.kind not in _KINDS[self.on]:
+            known = ", ".join(sorted(_KINDS[self.on]))
+            raise ValueError(f"kind: expected one of {known} on {self.on}, got {self.kind!r}")
+        if not 0 <= self.share <= 1:
+            raise ValueError(f"share: expected 0 to 1, got {self.share!r}")
+
+
+class FaultScript:
+    """The rules of a run, and how often each has struck."""
+
+    def __init__(self, faults: Iterable[Fault | Mapping[str, Any]], rng: random.Random) -> None:
+        self._faults = [f if isinstance(f, Fault) else _fault(f) for f in faults]
+        self._left = [fault.times for fault in self._faults]
+        self._seen = [0] * len(self._faults)
+        self._rng = rng
+
+    @classmethod
+    def parse(cls, text: str, rng: random.Random) -> Self:
+        """A script from the text of a JSON file; `ValueError` names the rule at fault."""
+        rules = json.loads(text)
+        if not isinstance(rules, list):
+            raise ValueError("a fault script is a JSON list of rules")
+        return cls(rules, rng)
+
+    def strike(self, place: Place, prompt: str = "") -> Fault | None:
+        """The fault that befalls this request, if any; the first rule that strikes wins."""
+        for number, fault in enumerate(self._faults):
+            if fault.on != place or fault.match not in prompt:
+                continue
+            self._seen[number] += 1
+            left = self._left[number]
+            if self._seen[number] <= fault.after or left == 0:
+                continue
+            if fault.share < 1 and self._rng.random() >= fault.share:
+                continue
+            if left is not None:
+                self._left[number] = left - 1
+            return fault
+        return None
+
+
+def _fault(rule: Mapping[str, Any]) -> Fault:
+    try:
+        return cattrs.Converter(forbid_extra_keys=True).structure(rule, Fault)
+    except (cattrs.BaseValidationError, ValueError) as error:
+        told = "; ".join(cattrs.transform_error(error)) if isinstance(
+            error, cattrs.BaseValidationError
+        ) else str(error)
+        raise ValueError(f"fault rule {json.dumps(rule)}: {told}") from None
