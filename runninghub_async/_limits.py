@@ -41,9 +41,11 @@ class Limits:
 class Window:
     """How many tasks to keep alive at the service: at most `ceiling`, less while it refuses.
 
-    A refusal (421 and its kin) shows the real room: what is alive just then. Each task that
+    A refusal (421 and its kin) shows that there is room for little more than what is alive just
+    then; the window shrinks towards that, by at most three tenths at once, since a single
+    refusal may be somebody else's burst. Each task that
     ends wins back a fraction of a slot, so that the room is probed again about once in every
-    half window of ended tasks; a probe that fails costs one refused request and no money.
+    quarter window of ended tasks; a probe that fails costs one refused request and no money.
     """
 
     ceiling: float
@@ -57,13 +59,14 @@ class Window:
 
     def refused(self, alive: int) -> Window:
         """After a refusal, with `alive` other tasks alive or being submitted."""
-        return Window(self.ceiling, max(1.0, min(self.size, float(alive))))
+        least = float(alive) if self.size == math.inf else max(float(alive), 0.7 * self.size)
+        return Window(self.ceiling, max(1.0, min(self.size, least)))
 
     def ended(self) -> Window:
         """After a task ended."""
         if self.size >= self.ceiling:
             return self
-        return Window(self.ceiling, min(self.ceiling, self.size + 2.0 / self.size))
+        return Window(self.ceiling, min(self.ceiling, self.size + min(1.0, 4.0 / self.size)))
 
 
 @attrs.frozen

@@ -8,6 +8,7 @@ misreading there cannot agree with itself. Only the catalogue's facts are shared
 from __future__ import annotations
 
 import hashlib
+import heapq
 import hmac
 import json
 import random
@@ -115,7 +116,8 @@ class Service:
         self._rng = rng
         self._retention = retention
         self._tasks: OrderedDict[str, Emulated] = OrderedDict()
-        self._alive: set[str] = set()
+        self._ends: list[tuple[float, str]] = []
+        self._alive = 0
         self._recent: deque[float] = deque()
         self._money = Decimal(0)
         self._secret = rng.randbytes(16)
@@ -167,18 +169,19 @@ class Service:
             self.stats.billed += 1
         self.stats.accepted += 1
         self._tasks[task.id] = task
-        self._alive.add(task.id)
+        heapq.heappush(self._ends, (task.ends, task.id))
+        self._alive += 1
         self._forget(now)
         return task
 
     def alive(self, now: float) -> int:
         """How many tasks have not ended."""
-        ended = [i for i in self._alive if i not in self._tasks or self._has_ended(i, now)]
-        self._alive.difference_update(ended)
-        return len(self._alive)
-
-    def _has_ended(self, task_id: str, now: float) -> bool:
-        return self._tasks[task_id].status(now) not in ("QUEUED", "RUNNING")
+        while self._ends and self._ends[0][0] <= now:
+            task = self._tasks.get(heapq.heappop(self._ends)[1])
+            # A cancelled one was counted out when it was cancelled.
+            if task is None or not task.cancelled:
+                self._alive -= 1
+        return self._alive
 
     def _forget(self, now: float) -> None:
         while self._tasks:
@@ -243,12 +246,13 @@ class Service:
         if task.status(now) not in ("QUEUED", "RUNNING"):
             return {"code": 1, "msg": "task cannot cancel", "errorMessages": None, "data": None}
         task.cancelled = True
+        self._alive -= 1
         return {"code": 0, "msg": "success", "errorMessages": None, "data": None}
 
     def queue_status(self, now: float) -> dict[str, Any]:
         """Answer `GET /openapi/v2/queue/status`: the limit is a number, the counts are strings."""
-        self.alive(now)
-        states = [self._tasks[task_id].status(now) for task_id in self._alive]
+        total = self.alive(now)
+        states = [self._tasks[task_id].status(now) for _, task_id in self._ends]
         return {
             "code": 0,
             "msg": "success",
@@ -257,7 +261,7 @@ class Service:
                 "concurrentLimit": self.max_concurrency if self.max_concurrency else 100000,
                 "runningCount": str(states.count("RUNNING")),
                 "queuedCount": str(states.count("QUEUED")),
-                "totalCurrentTasks": str(len(states)),
+                "totalCurrentTasks": str(total),
             },
         }
 

@@ -1,0 +1,46 @@
+"""`emulator`: the stand-in for the service, until it is stopped."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+from pathlib import Path
+
+from ._prompts import UsageError
+
+__all__ = ["emulate"]
+
+
+async def emulate(args: argparse.Namespace) -> int:
+    """Serve until cancelled. The first line printed is the URL."""
+    from ..emulator import Emulator, FaultScript
+
+    faults = []
+    if args.faults:
+        try:
+            text = await asyncio.to_thread(Path(args.faults).read_text, encoding="utf-8")
+            FaultScript.parse(text, random.Random(0))
+            faults = json.loads(text)
+        except (OSError, ValueError) as error:
+            raise UsageError(f"--faults {args.faults}: {error}") from None
+    emulator = Emulator(
+        duration=args.duration,
+        max_concurrency=args.max_concurrency,
+        rate=args.rate,
+        faults=faults,
+        seed=args.seed,
+        api_key=args.api_key,
+        port=args.port,
+    )
+    try:
+        async with emulator:
+            print(emulator.url, flush=True)
+            print("its pictures are drawn, not generated; Ctrl+C stops it", flush=True)
+            await asyncio.get_running_loop().create_future()
+    except OSError as error:
+        raise UsageError(f"--port {args.port}: {error.strerror or error}") from None
+    except asyncio.CancelledError:
+        return 0
+    return 0

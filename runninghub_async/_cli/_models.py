@@ -1,0 +1,81 @@
+"""`models`: search the catalogue, or show one model with its parameters and price."""
+
+from __future__ import annotations
+
+import argparse
+
+from .._catalogue import Catalogue, ModelSpec, ParamSpec, PriceSpec
+
+__all__ = ["show_models"]
+
+
+def show_models(args: argparse.Namespace) -> int:
+    """Print one model if the words name one, else those that hold all of them; 1 if none does."""
+    catalogue = Catalogue.load()
+    words = " ".join(args.words)
+    if words in catalogue:
+        print(_one(catalogue.find(words)))
+        return 0
+    found = catalogue.search(words)
+    if not found:
+        print(f"no model in the catalogue of {catalogue.as_of} has: {words}")
+        return 1
+    width = max(len(spec.path) for spec in found)
+    for spec in found:
+        marks = " (deprecated)" if spec.deprecated else ""
+        print(f"{spec.path:<{width}}  {_price(spec.price)}{marks}")
+    print(f"{len(found)} of {len(catalogue)} models as of {catalogue.as_of}")
+    return 0
+
+
+def _one(spec: ModelSpec) -> str:
+    names = ", ".join(dict.fromkeys((spec.name, *spec.aliases)))
+    lines = [
+        spec.path,
+        f"  also        {names}" if names != spec.path else "",
+        f"  task        {spec.task}, by {spec.vendor}; makes {spec.output}",
+        f"  price       {_price(spec.price)} (catalogue of {Catalogue.load().prices_as_of})",
+        "  deprecated" if spec.deprecated else "",
+        "  its parameters are not completely known" if spec.incomplete else "",
+        "",
+        "  parameters (* = required)",
+    ]
+    width = max((len(p.name) for p in spec.params), default=0)
+    lines += [f"  {'*' if p.required else ' '} {p.name:<{width}}  {_param(p)}" for p in spec.params]
+    return "\n".join(line for line in lines if line or line == "")
+
+
+def _param(param: ParamSpec) -> str:
+    parts = [f"list of {param.type}s" if param.multiple else param.type]
+    if param.choices:
+        parts = [" | ".join(param.choices)]
+    low, high, unit = param.min, param.max, ""
+    if param.type == "string":
+        low, high, unit = param.min_length, param.max_length, " characters"
+    if low is not None and high is not None:
+        parts.append(f"{low:g} to {high:g}{unit}")
+    elif low is not None:
+        parts.append(f"at least {low:g}{unit}")
+    elif high is not None:
+        parts.append(f"at most {high:g}{unit}")
+    if param.max_items is not None:
+        parts.append(f"at most {param.max_items}")
+    if param.max_size_mb is not None:
+        parts.append(f"up to {param.max_size_mb:g} MB")
+    if param.accept:
+        parts.append("/".join(param.accept))
+    if param.default is not None:
+        parts.append(f"default {param.default}")
+    if param.alias:
+        parts.append(f"also {param.alias}")
+    return ", ".join(parts)
+
+
+def _price(price: PriceSpec | None) -> str:
+    if price is None or not price.rules:
+        return "price not known"
+    amounts = sorted({rule.amount for rule in price.rules})
+    span = f"{amounts[0]:f}" if len(amounts) == 1 else f"{amounts[0]:f} to {amounts[-1]:f}"
+    start = "from " if price.at_least else ""
+    per = f" per {price.unit.replace('_', ' ')}" if price.unit else ""
+    return f"{start}{span} {price.currency}{per}"

@@ -1,0 +1,88 @@
+"""How a run is shown while it lasts: one live line on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from decimal import Decimal
+from typing import IO
+
+import attrs
+
+from .._stream import Statistics
+
+__all__ = ["Progress", "describe"]
+
+
+@attrs.define
+class Tally:
+    """What the stream's own numbers do not hold."""
+
+    stored: int = 0
+    failed: int = 0
+    money: Decimal = Decimal(0)
+
+
+def describe(
+    tally: Tally, statistics: Statistics, elapsed: float, total: int | None, currency: str
+) -> str:
+    """Done, failed, waiting, rate, time left and money so far, in one line."""
+    ended = tally.stored + tally.failed
+    parts = [f"{ended}/{total} ended" if total is not None else f"{ended} ended"]
+    parts += [f"{tally.stored} done", f"{tally.failed} failed", f"{statistics.waiting} waiting"]
+    rate = ended / elapsed if elapsed > 0 else 0.0
+    parts.append(f"{rate:.1f}/s")
+    if total is not None and 0 < ended < total and rate:
+        parts.append(f"{duration((total - ended) / rate)} left")
+    if tally.money:
+        parts.append(f"{tally.money:f} {currency}")
+    return "  ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """Minutes and seconds, with hours if there are any."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+class Progress:
+    """Writes to `file`, on a terminal at most ten times a second, elsewhere every five seconds."""
+
+    def __init__(
+        self,
+        file: IO[str],
+        total: int | None,
+        currency: str,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.tally = Tally()
+        self._file = file
+        self._total = total
+        self._currency = currency
+        self._clock = clock
+        self._start = self._shown = clock()
+        self._live = file.isatty()
+        self._every = 0.1 if self._live else 5.0
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the run began."""
+        return self._clock() - self._start
+
+    def show(self, statistics: Statistics, *, last: bool = False) -> None:
+        """Show the state if it is time to."""
+        now = self._clock()
+        if not last and now - self._shown < self._every:
+            return
+        self._shown = now
+        text = describe(
+            self.tally, statistics, now - self._start, self._total, self._currency
+        )
+        if self._live:
+            columns = shutil.get_terminal_size().columns
+            self._file.write(f"\r\x1b[K{text[: columns - 1]}" + ("\n" if last else ""))
+        else:
+            self._file.write(text + "\n")
+        self._file.flush()

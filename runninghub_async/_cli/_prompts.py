@@ -1,0 +1,220 @@
+"""Reading what to generate: `.txt`, `.csv`, `.jsonl` or standard input, one request at a time."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import sys
+from collections.abc import AsyncIterator, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import anyio.to_thread
+import attrs
+
+from .._catalogue import Catalogue, ModelSpec, ParamSpec
+from .._exceptions import PayloadError
+from .._seedream import ModelRequest
+
+__all__ = ["Item", "UsageError", "find_model", "look_over", "overrides", "read_items"]
+
+
+class UsageError(Exception):
+    """The command was called wrongly, or its input cannot be read at all."""
+
+
+@attrs.frozen
+class Item:
+    """One line of the input: a request, or what is wrong with it. It is itself a request."""
+
+    where: str
+    request: ModelRequest
+    problems: tuple[str, ...] = ()
+
+    @property
+    def path(self) -> str:
+        return self.request.path
+
+    def to_params(self) -> dict[str, Any]:
+        return self.request.to_params()
+
+    def check(self) -> tuple[str, ...]:
+        return tuple(
+            f"{self.where}: {problem}" for problem in self.problems or self.request.check()
+        )
+
+
+def overrides(spec: ModelSpec, pairs: list[str]) -> dict[str, Any]:
+    """The fields of `--param key=value`. Raises `UsageError` for one the model does not take."""
+    fields: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals:
+            raise UsageError(f"--param {pair}: expected key=value")
+        fields[key.strip()] = text
+    named, problems = _fields(spec, fields)
+    problems += [
+        problem for key, value in named.items() if (p := spec.param(key)) for problem in p.check(value, key)
+    ]
+    if problems:
+        raise UsageError("--param: " + "; ".join(problems))
+    return named
+
+
+async def read_items(source: str, spec: ModelSpec, common: Mapping[str, Any]) -> AsyncIterator[Item]:
+    """The requests of `source`, a path or `-`, each with the fields of `common` below its own.
+
+    Lines that hold nothing are passed over. A line at fault is an `Item` with problems, so that
+    the others still run. Raises `UsageError` for a file that cannot be read or a header that
+    names no field of the model.
+    """
+    rows = _rows(source)
+    while True:
+        # The file may be a pipe that takes its time; the loop must not wait for it.
+        try:
+            row = await anyio.to_thread.run_sync(next, rows, None, abandon_on_cancel=True)
+        except (OSError, UnicodeError, csv.Error) as error:
+            raise UsageError(f"{source}: {error}") from error
+        if row is None:
+            return
+        where, fields, problem = row
+        if problem:
+            yield Item(where, ModelRequest(spec.path), (problem,))
+            continue
+        named, problems = _fields(spec, fields)
+        yield Item(where, ModelRequest(spec.path, {**common, **named}), tuple(problems))
+
+
+def look_over(source: str, spec: ModelSpec) -> int | None:
+    """How many requests `source` holds; None for standard input.
+
+    Raises `UsageError` for what would spoil the whole run: no such file, an unknown kind, a
+    header with a column that is no field of the model.
+    """
+    if source == "-":
+        return None
+    try:
+        if Path(source).suffix.lower() == ".csv":
+            with open(source, encoding="utf-8-sig", newline="") as file:
+                header = next(csv.reader(file, strict=True), [])
+            _, problems = _fields(spec, dict.fromkeys(map(str.strip, header), ""))
+            if problems:
+                raise UsageError(f"{source}: " + "; ".join(problems))
+        return sum(1 for _ in _rows(source))
+    except (OSError, UnicodeError, csv.Error) as error:
+        raise UsageError(f"{source}: {error}") from error
+
+
+_Row = tuple[str, dict[str, Any], str]
+
+
+def _rows(source: str) -> Iterator[_Row]:
+    if source == "-":
+        yield from _text_rows(_stdin_lines())
+        return
+    kind = Path(source).suffix.lower()
+    readers = {".txt": _text_rows, ".csv": _csv_rows, ".jsonl": _json_rows}
+    if kind not in readers:
+        raise UsageError(f"{source}: expected a .txt, .csv or .jsonl file, or - for standard input")
+    with open(source, encoding="utf-8-sig", newline="" if kind == ".csv" else None) as file:
+        yield from readers[kind](file)
+
+
+def _stdin_lines() -> Iterator[str]:
+    """Lines of standard input, read without its lock: a reader that is left waiting when the
+    program ends must not hold what the interpreter needs to shut down."""
+    handle, held = sys.stdin.fileno(), b""
+    while chunk := os.read(handle, 4096):
+        *lines, held = (held + chunk).split(b"\n")
+        for line in lines:
+            yield line.decode()
+    if held:
+        yield held.decode()
+
+
+def _text_rows(lines: Iterator[str] | IO[str]) -> Iterator[_Row]:
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            yield f"line {number}", {"prompt": line.strip()}, ""
+
+
+def _csv_rows(file: IO[str]) -> Iterator[_Row]:
+    reader = csv.DictReader(file, strict=True)
+    if not reader.fieldnames:
+        raise UsageError("the first line of a .csv file names the request's fields")
+    for row in reader:
+        where = f"line {reader.line_num}"
+        if None in row:
+            yield where, {}, f"more cells than the header has columns @ {where}"
+            continue
+        fields = {key.strip(): cell for key, cell in row.items() if cell and cell.strip()}
+        if fields:
+            yield where, fields, ""
+
+
+def _json_rows(file: IO[str]) -> Iterator[_Row]:
+    for number, line in enumerate(file, 1):
+        if not line.strip():
+            continue
+        where = f"line {number}"
+        try:
+            fields = json.loads(line)
+        except ValueError as error:
+            yield where, {}, f"not JSON, {error} @ {where}"
+            continue
+        if isinstance(fields, dict):
+            yield where, fields, ""
+        else:
+            yield where, {}, f"expected a JSON object @ {where}"
+
+
+def _fields(spec: ModelSpec, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The fields under the names the service knows, text turned into what each field takes."""
+    named: dict[str, Any] = {}
+    problems: list[str] = []
+    for key, value in given.items():
+        param = spec.param(key) or spec.param(_camel(key))
+        if param is None:
+            known = ", ".join(p.name for p in spec.params)
+            problems.append(f"{key}: unknown field of {spec.path}, which has {known} @ $.{key}")
+        else:
+            named[param.name] = _typed(param, value) if isinstance(value, str) else value
+    return named, problems
+
+
+def _camel(key: str) -> str:
+    head, *rest = key.strip().split("_")
+    return head + "".join(part[:1].upper() + part[1:] for part in rest)
+
+
+def _typed(param: ParamSpec, text: str) -> Any:
+    """`text` as the type of `param`; as it is when it does not fit, so that `check` names it."""
+    if param.multiple:
+        if text.lstrip().startswith("["):
+            try:
+                return json.loads(text)
+            except ValueError:
+                return text
+        return [part.strip() for part in text.split("|") if part.strip()]
+    try:
+        match param.type:
+            case "integer":
+                return int(text)
+            case "number":
+                return float(text)
+            case "object":
+                return json.loads(text)
+            case "boolean":
+                return {"true": True, "false": False}[text.strip().lower()]
+    except (ValueError, KeyError):
+        return text
+    return text.strip() if param.type == "enum" else text
+
+
+def find_model(name: str) -> ModelSpec:
+    """The model of this name. Raises `UsageError` with the nearest ones when there is none."""
+    try:
+        return Catalogue.load().find(name)
+    except PayloadError as error:
+        raise UsageError(error.problems[0].removesuffix(" @ $.model")) from None
