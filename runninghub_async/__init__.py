@@ -47,7 +47,14 @@ from ._outcomes import Cancelled, Failed, Outcome, Succeeded, Unfinished, Unknow
 from ._pacing import RateLimiter
 from ._polling import ExponentialPolling, Polling
 from ._retry import RetryPolicy
-from ._seedream import GenerationRequest, ModelRequest, SeedreamV4, SeedreamV5Lite, SeedreamV45
+from ._seedream import (
+    GenerationRequest,
+    ModelRequest,
+    SeedreamRequest,
+    SeedreamV4,
+    SeedreamV5Lite,
+    SeedreamV45,
+)
 from ._session import Session
 from ._stream import JobStream, OnLeave, Statistics, TaskStream
 from ._transport import AiohttpTransport, StreamedResponse, StreamingTransport, Transport
@@ -95,6 +102,7 @@ __all__ = [
     "Response",
     "RetryPolicy",
     "RunningHubError",
+    "SeedreamRequest",
     "SeedreamV4",
     "SeedreamV5Lite",
     "SeedreamV45",

@@ -1,4 +1,4 @@
-"""One job as a source of its own: what `Session.submit`, `run` and `wait` hand to the dispatcher."""
+"""One job as a source of its own: what `submit`, `run` and `wait` hand to the dispatcher."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class Call:
         else:
             self.let_go(entry)
 
-    def stop(self, entry: Entry, error: RunningHubError) -> None:
+    def stop(self, entry: Entry, error: RunningHubError) -> None:  # noqa: ARG002
         if not self._result.done():
             self._result.set_exception(error)
 

@@ -267,7 +267,7 @@ class Catalogue:
     def load(cls) -> Self:
         """The package's catalogue, read from disk once per process."""
         if cls._loaded is None:
-            data = resources.files(__package__).joinpath("catalogue.json")
+            data = resources.files("runninghub_async").joinpath("catalogue.json")
             cls._loaded = cls.parse(data.read_text(encoding="utf-8"))
         return cls._loaded
 

@@ -13,9 +13,9 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from ._exceptions import PayloadError, RunningHubError
+from ._job import Rules
 from ._limits import Limits
 from ._models import Request
-from ._job import Rules
 from ._pacing import RateLimiter, local_limiter
 from ._protocol import parse_query, parse_submit
 from ._scheduler import Entry, Scheduler, Step

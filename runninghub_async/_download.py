@@ -108,9 +108,7 @@ def _check_url(url: str, output: Output) -> None:
         raise DownloadError("the result's URL is not http(s)", output)
 
 
-def _open(
-    transport: Transport, request: Request
-) -> AbstractAsyncContextManager[StreamedResponse]:
+def _open(transport: Transport, request: Request) -> AbstractAsyncContextManager[StreamedResponse]:
     if isinstance(transport, StreamingTransport):
         return transport.stream(request)
     return _whole(transport, request)
@@ -126,9 +124,7 @@ async def _whole(transport: Transport, request: Request) -> AsyncIterator[Stream
     yield StreamedResponse(answer.status, dict(answer.headers), chunks())
 
 
-async def _store(
-    answer: StreamedResponse, output: Output, path: Path, max_bytes: int
-) -> Download:
+async def _store(answer: StreamedResponse, output: Output, path: Path, max_bytes: int) -> Download:
     declared = answer.headers.get("content-length", "")
     encoded = answer.headers.get("content-encoding", "identity") != "identity"
     length = int(declared) if declared.isdecimal() and not encoded else None
@@ -140,7 +136,7 @@ async def _store(
         async for chunk in answer.chunks:
             held += chunk
             if file.size + len(held) > max_bytes:
-                raise DownloadError(f"more than the {max_bytes} bytes allowed", output)
+                raise DownloadError(f"more than {max_bytes} bytes", output)  # noqa: TRY301
             if len(held) >= _PIECE:
                 await anyio.to_thread.run_sync(file.write, bytes(held))
                 held.clear()
@@ -176,12 +172,12 @@ class _Partial:
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
-        os.replace(self._name, self.path)
+        self._name.replace(self.path)
 
     def discard(self) -> None:
         self._file.close()
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._name)
+            self._name.unlink()
 
 
 def _finish(file: _Partial, rest: bytes, output: Output, length: int | None) -> Download:
@@ -198,4 +194,3 @@ def _finish(file: _Partial, rest: bytes, output: Output, length: int | None) -> 
         )
     file.keep()
     return Download(file.path, file.size, file.hash.hexdigest(), kind)
-

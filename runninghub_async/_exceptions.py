@@ -256,9 +256,7 @@ class SubmitManyError(RunningHubError):
     happened to the others, by their place in the input.
     """
 
-    def __init__(
-        self, tasks: Sequence[Task | None], errors: Mapping[int, RunningHubError]
-    ) -> None:
+    def __init__(self, tasks: Sequence[Task | None], errors: Mapping[int, RunningHubError]) -> None:
         first = min(errors)
         super().__init__(
             f"{len(errors)} of {len(tasks)} requests were not accepted;"

@@ -27,7 +27,7 @@ from ._exceptions import (
 from ._models import Task, TaskStatus
 from ._outcomes import Cancelled, Failed, Outcome, Succeeded, Unknown
 from ._polling import Polling
-from ._retry import Cause, RetryPolicy, Retry, Verdict, decide_submit, query_wait
+from ._retry import Cause, Retry, RetryPolicy, Verdict, decide_submit, query_wait
 
 __all__ = [
     "Accepted",

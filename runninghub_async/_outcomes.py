@@ -16,7 +16,6 @@ __all__ = ["Cancelled", "Failed", "Outcome", "Succeeded", "Unfinished", "Unknown
 class _Base:
     index: int
     request: Any
-    task: Task | None = None
     attempts: int = 0
     queries: int = 0
     seconds: float | None = None
@@ -42,6 +41,7 @@ class Failed(_Base):
     """Nothing came of the request; `error` says why. `task` is None if none was ever created."""
 
     error: RunningHubError
+    task: Task | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -57,6 +57,7 @@ class Unknown(_Base):
     """The submit's answer was lost: a task may exist and may be billed. It is not sent again."""
 
     error: SubmitUnknown
+    task: None = None
 
 
 Outcome = Succeeded | Failed | Cancelled | Unknown

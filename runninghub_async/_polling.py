@@ -51,16 +51,13 @@ class ExponentialPolling:
     """
 
     initial: float = attrs.field(default=3.0, validator=_positive)
-    factor: float = attrs.field(default=1.15)
+    factor: float = 1.15
     maximum: float = attrs.field(default=6.0, validator=_positive)
     jitter: float = attrs.field(default=0.1, validator=_share)
 
-    @factor.validator
-    def _check_factor(self, _: attrs.Attribute[float], value: float) -> None:
-        if not (math.isfinite(value) and value >= 1):
-            raise ValueError(f"factor must be at least 1, not {value!r}")
-
     def __attrs_post_init__(self) -> None:
+        if not (math.isfinite(self.factor) and self.factor >= 1):
+            raise ValueError(f"factor must be at least 1, not {self.factor!r}")
         if self.maximum < self.initial:
             raise ValueError(
                 f"maximum ({self.maximum!r}) must not be below initial ({self.initial!r})"

@@ -66,7 +66,7 @@ def normalize_base_url(url: str) -> str:
 
 
 def authorization(api_key: str) -> dict[str, str]:
-    """The headers of a JSON call with this key. Raises `ValueError` for a key no header can carry."""
+    """The headers of a JSON call. Raises `ValueError` for a key that no header can carry."""
     key = api_key.strip()
     if not key or not key.isascii() or not key.isprintable() or " " in key:
         raise ValueError("the API key is empty or has characters that no API key has")
@@ -147,9 +147,7 @@ def json_object(response: Response) -> dict[str, Any]:
         raise ProtocolError(
             f"HTTP {response.status} with no JSON object: {response.body[:80]!r}", response
         )
-    raise row.error(
-        row.meaning, status=response.status, retry_after=_retry_after(response.headers)
-    )
+    raise row.error(row.meaning, status=response.status, retry_after=_retry_after(response.headers))
 
 
 def api_error(answer: Mapping[str, Any], response: Response) -> APIError | None:

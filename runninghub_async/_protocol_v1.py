@@ -15,9 +15,7 @@ from ._protocol import QUERY_TIMEOUT, api_error, json_object
 __all__ = ["build_cancel", "parse_cancel"]
 
 
-def build_cancel(
-    base_url: str, headers: Mapping[str, str], api_key: str, task_id: str
-) -> Request:
+def build_cancel(base_url: str, headers: Mapping[str, str], api_key: str, task_id: str) -> Request:
     """`POST /task/openapi/cancel`; this family wants the key in the body as well."""
     body = json.dumps({"apiKey": api_key, "taskId": task_id}).encode()
     return Request("POST", f"{base_url}/task/openapi/cancel", headers, body, QUERY_TIMEOUT)

@@ -25,7 +25,16 @@ from ._exceptions import (
 )
 from ._polling import jitter
 
-__all__ = ["Cause", "GiveUp", "Retry", "RetryPolicy", "Verdict", "asked_pause", "decide_submit", "query_wait"]
+__all__ = [
+    "Cause",
+    "GiveUp",
+    "Retry",
+    "RetryPolicy",
+    "Verdict",
+    "asked_pause",
+    "decide_submit",
+    "query_wait",
+]
 
 
 class Cause(enum.Enum):
@@ -69,9 +78,10 @@ class RetryPolicy:
     (None: for ever). `wait_initial`, `wait_exp_base`, `wait_max`: the pauses, exponential;
     `wait_jitter`: the share by which each is moved either way. `retry_after_max`: the longest
     `Retry-After` that is believed. `capacity_wait_max`: the longest pause before a submit that
-    found no free slot is tried again; a task of one's own that ends cuts it short. `query_wait_max`: how rarely a task is looked at while its
-    queries fail. `resubmit_unknown`: repeat submits whose fate is unknown, up to `attempts`
-    times; each repetition may be **billed again**, so it is off.
+    found no free slot is tried again; a task of one's own that ends cuts it short.
+    `query_wait_max`: how rarely a task is looked at while its queries fail. `resubmit_unknown`:
+    repeat submits whose fate is unknown, up to `attempts` times; each repetition may be **billed
+    again**, so it is off. Raises `ValueError` for numbers that make no policy.
     """
 
     attempts: int | None = 10

@@ -20,7 +20,6 @@ import attrs
 from ._exceptions import RateLimitError, RunningHubError
 from ._job import (
     Accepted,
-    Action,
     Deliver,
     Job,
     LookAt,

@@ -15,7 +15,14 @@ import attrs
 from ._catalogue import Catalogue, ModelSpec
 from ._exceptions import PayloadError
 
-__all__ = ["GenerationRequest", "ModelRequest", "SeedreamV4", "SeedreamV5Lite", "SeedreamV45"]
+__all__ = [
+    "GenerationRequest",
+    "ModelRequest",
+    "SeedreamRequest",
+    "SeedreamV4",
+    "SeedreamV5Lite",
+    "SeedreamV45",
+]
 
 
 class GenerationRequest(Protocol):
@@ -41,7 +48,7 @@ def _image_list(value: Sequence[str] | str) -> tuple[str, ...]:
 
 
 @attrs.frozen
-class _Seedream:
+class SeedreamRequest:
     """What all seedream requests share.
 
     `prompt`: 5 to 2000 characters. `width`, `height`: pixels. `resolution` (such as `2k`), when
@@ -98,30 +105,33 @@ def _spec(path: str) -> ModelSpec:
 
 
 @attrs.frozen
-class SeedreamV4(_Seedream):
-    """seedream-v4: sides of 512 to 8192 pixels, `resolution` of 1k, 2k or 4k."""
+class SeedreamV4(SeedreamRequest):
+    """seedream-v4: sides of 512 to 8192 pixels, `resolution` of 1k, 2k or 4k.
 
-    __doc__ += "\n\n" + (_Seedream.__doc__ or "")
+    See `SeedreamRequest` for the fields.
+    """
+
     family: ClassVar[str] = "seedream-v4"
 
 
 @attrs.frozen
-class SeedreamV45(_Seedream):
-    """seedream-v4.5: sides of 512 to 8192 pixels, `resolution` of 2k or 4k."""
+class SeedreamV45(SeedreamRequest):
+    """seedream-v4.5: sides of 512 to 8192 pixels, `resolution` of 2k or 4k.
 
-    __doc__ += "\n\n" + (_Seedream.__doc__ or "")
+    See `SeedreamRequest` for the fields.
+    """
+
     family: ClassVar[str] = "seedream-v4.5"
 
 
 @attrs.frozen
-class SeedreamV5Lite(_Seedream):
+class SeedreamV5Lite(SeedreamRequest):
     """seedream-v5-lite: width 1600 to 4704, height 1344 to 4096, `resolution` of 2k or 3k.
 
     `tools_type`: `web_search` lets the model look things up; text-to-image only, and the page's
-    default there. None leaves it out.
+    default there. None leaves it out. See `SeedreamRequest` for the other fields.
     """
 
-    __doc__ += "\n\n" + (_Seedream.__doc__ or "")
     tools_type: Literal["web_search"] | None = attrs.field(
         default=attrs.Factory(
             lambda self: None if self.image_urls else "web_search", takes_self=True
@@ -130,7 +140,7 @@ class SeedreamV5Lite(_Seedream):
     )
     family: ClassVar[str] = "seedream-v5-lite"
     wire_names: ClassVar[Mapping[str, str]] = {
-        **_Seedream.wire_names,
+        **SeedreamRequest.wire_names,
         "tools_type": "toolsType",
     }
 

@@ -199,8 +199,9 @@ class Session:
         service has said several times in a row that there is no such task.
         """
         check_task_id(task_id)
+        scope = asyncio.timeout(timeout)
         try:
-            async with asyncio.timeout(timeout) as scope:
+            async with scope:
                 result = await self._call(waiting_job(task_id))
         except TimeoutError:
             if not scope.expired():
@@ -425,7 +426,8 @@ class Session:
         dispatcher = self._open()
         scheduler, clock = dispatcher.scheduler, dispatcher.loop.time
         limiter: RateLimiter | None = dispatcher.query_limiter
-        while (pause := scheduler.gate.closed_until - clock()) > 0:
+        while (pause := scheduler.gate.closed_until - clock()) > 0:  # noqa: ASYNC110
+            # It may have been closed again meanwhile.
             await anyio.sleep(pause)
         if limiter is not None:
             await limiter.acquire()

@@ -1,14 +1,14 @@
 """For tests of code that uses this package: no network, no waiting.
 
 `MockTransport` answers requests from a function. `VirtualTimeLoop` is an event loop whose clock
-jumps to the next timer when there is nothing else to do, so an hour of polling takes a moment. For tests over real HTTP there is `runninghub_async.emulator`.
+jumps to the next timer when there is nothing else to do, so an hour of polling takes a moment.
+For tests over real HTTP there is `runninghub_async.emulator`.
 
-    def test_a_poster() -> None:
-        async def main() -> None:
-            transport = MockTransport(lambda request: json_response({"taskId": "1", "status": ...}))
-            async with Session("key", transport=transport) as session: ...
+    async def main() -> None:
+        transport = MockTransport(lambda request: json_response({"taskId": "1", ...}))
+        async with Session("any key", transport=transport) as session: ...
 
-        run(main)
+    run(main)
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class MockTransport:
 _CREEP = 1e-9
 
 
-class _JumpingSelector(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
+class _JumpingSelector(selectors.DefaultSelector):
     """Where the loop would sleep, move its clock instead."""
 
     jump: Callable[[float], None]

@@ -12,21 +12,21 @@ file as it was.
 from __future__ import annotations
 
 import json
-import os
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from runninghub_async import Catalogue
+import attrs
+
+from runninghub_async import Catalogue, ModelSpec, ParamSpec
 
 TARGET = Path(__file__).resolve().parent.parent / "runninghub_async" / "catalogue.json"
 TYPES = {"string", "enum", "boolean", "integer", "number", "image", "video", "audio", "object"}
-PARAM = (
-    "name alias type required multiple default choices alias_choices known_values min max step"
-    " min_length max_length max_items max_size_mb accept"
-).split()
-MODEL = "path name aliases task output vendor documented deprecated incomplete".split()
+PARAM = tuple(field.name for field in attrs.fields(ParamSpec))
+MODEL = tuple(
+    f.name for f in attrs.fields(ModelSpec) if f.name not in ("params", "price", "_by_key")
+)
 
 
 def param(model: str, given: dict[str, Any]) -> dict[str, Any]:
@@ -35,7 +35,11 @@ def param(model: str, given: dict[str, Any]) -> dict[str, Any]:
         raise SystemExit(f"{model}: {given.get('name')}: unknown keys {sorted(unknown)}")
     if given["type"] not in TYPES:
         raise SystemExit(f"{model}: {given['name']}: unknown type {given['type']!r}")
-    return {key: given[key] for key in PARAM if given.get(key) not in (None, False) or key == "default" and key in given}
+    return {
+        key: given[key]
+        for key in PARAM
+        if given.get(key) not in (None, False) or (key == "default" and key in given)
+    }
 
 
 def price(given: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -81,8 +85,9 @@ def main(source: str) -> None:
         "w", encoding="utf-8", dir=TARGET.parent, delete=False
     ) as file:
         file.write(text)
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, TARGET)
+    written = Path(file.name)
+    written.chmod(0o644)
+    written.replace(TARGET)
     print(f"{TARGET.name}: {len(catalogue)} models as of {catalogue.as_of}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import math
 import os
 import sys
@@ -29,6 +30,8 @@ exit status: 0 all done, 1 some failed, 2 usage, 3 stopped by key, plan or balan
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
     args = _parser().parse_args(argv)
+    # The commands say themselves what the library's warnings would.
+    logging.getLogger("runninghub_async").addHandler(logging.NullHandler())
     try:
         status: int = args.run(args)
     except UsageError as error:

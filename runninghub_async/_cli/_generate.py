@@ -124,16 +124,15 @@ class _Run:
         stopped: BaseException | None = None
         stream = self._session.stream(items)
         try:
-            async with stream, anyio.create_task_group() as tasks:
-                tasks.start_soon(self._tick, stream)
-                try:
-                    async for outcome in stream:
-                        await self._take(outcome, tasks)
-                except (RunningHubError, UsageError) as error:
-                    stopped = error
-                while self._fetching:
-                    await anyio.sleep(0.02)
-                tasks.cancel_scope.cancel()
+            async with stream, anyio.create_task_group() as shown:
+                shown.start_soon(self._tick, stream)
+                async with anyio.create_task_group() as fetches:
+                    try:
+                        async for outcome in stream:
+                            await self._take(outcome, fetches)
+                    except (RunningHubError, UsageError) as error:
+                        stopped = error
+                shown.cancel_scope.cancel()
         except asyncio.CancelledError as error:
             stopped = error
         self._write_down_the_rest(stream)
@@ -213,7 +212,7 @@ class _Run:
     def _write(
         self, outcome: Outcome, files: list[Download], error: Exception | None = None
     ) -> None:
-        now = datetime.datetime.now(datetime.timezone.utc)
+        now = datetime.datetime.now(datetime.UTC)
         self._fetching.pop(outcome.index, None)
         line = job_line(outcome, files, ended=now, currency=self._currency, error=error)
         self._manifest.write(line)

@@ -135,7 +135,7 @@ class Manifest:
         self.path = path
 
     def __enter__(self) -> Self:
-        self._file = open(self.path, "w", encoding="utf-8")  # noqa: SIM115
+        self._file = self.path.open("w", encoding="utf-8")
         return self
 
     def __exit__(
@@ -153,5 +153,5 @@ class Manifest:
 
     def read(self) -> Iterator[Line]:
         """The lines in input order."""
-        with open(self.path, encoding="utf-8") as file:
+        with self.path.open(encoding="utf-8") as file:
             yield from sorted((json.loads(line) for line in file), key=lambda line: line["index"])

@@ -77,9 +77,7 @@ class Progress:
         if not last and now - self._shown < self._every:
             return
         self._shown = now
-        text = describe(
-            self.tally, statistics, now - self._start, self._total, self._currency
-        )
+        text = describe(self.tally, statistics, now - self._start, self._total, self._currency)
         if self._live:
             columns = shutil.get_terminal_size().columns
             self._file.write(f"\r\x1b[K{text[: columns - 1]}" + ("\n" if last else ""))

@@ -55,14 +55,19 @@ def overrides(spec: ModelSpec, pairs: list[str]) -> dict[str, Any]:
         fields[key.strip()] = text
     named, problems = _fields(spec, fields)
     problems += [
-        problem for key, value in named.items() if (p := spec.param(key)) for problem in p.check(value, key)
+        problem
+        for key, value in named.items()
+        if (p := spec.param(key))
+        for problem in p.check(value, key)
     ]
     if problems:
         raise UsageError("--param: " + "; ".join(problems))
     return named
 
 
-async def read_items(source: str, spec: ModelSpec, common: Mapping[str, Any]) -> AsyncIterator[Item]:
+async def read_items(
+    source: str, spec: ModelSpec, common: Mapping[str, Any]
+) -> AsyncIterator[Item]:
     """The requests of `source`, a path or `-`, each with the fields of `common` below its own.
 
     Lines that hold nothing are passed over. A line at fault is an `Item` with problems, so that
@@ -96,7 +101,7 @@ def look_over(source: str, spec: ModelSpec) -> int | None:
         return None
     try:
         if Path(source).suffix.lower() == ".csv":
-            with open(source, encoding="utf-8-sig", newline="") as file:
+            with Path(source).open(encoding="utf-8-sig", newline="") as file:
                 header = next(csv.reader(file, strict=True), [])
             _, problems = _fields(spec, dict.fromkeys(map(str.strip, header), ""))
             if problems:
@@ -116,8 +121,9 @@ def _rows(source: str) -> Iterator[_Row]:
     kind = Path(source).suffix.lower()
     readers = {".txt": _text_rows, ".csv": _csv_rows, ".jsonl": _json_rows}
     if kind not in readers:
-        raise UsageError(f"{source}: expected a .txt, .csv or .jsonl file, or - for standard input")
-    with open(source, encoding="utf-8-sig", newline="" if kind == ".csv" else None) as file:
+        raise UsageError(f"{source}: expected .txt, .csv or .jsonl, or - for standard input")
+    newline = "" if kind == ".csv" else None
+    with Path(source).open(encoding="utf-8-sig", newline=newline) as file:
         yield from readers[kind](file)
 
 

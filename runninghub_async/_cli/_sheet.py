@@ -1,4 +1,4 @@
-"""The contact sheet of a bulk run: one self-contained HTML page, opened straight from its folder."""
+"""The contact sheet of a bulk run: one self-contained page, opened from its folder."""
 
 from __future__ import annotations
 
@@ -32,9 +32,7 @@ _SHAPE = ("width", "height", "aspectRatio", "aspect_ratio")
 _ESCAPES = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})
 
 
-def render_sheet(
-    jobs: Iterable[Mapping[str, Any]], *, title: str, facts: Mapping[str, str]
-) -> str:
+def render_sheet(jobs: Iterable[Mapping[str, Any]], *, title: str, facts: Mapping[str, str]) -> str:
     """Return the page for the manifest lines ``jobs``, with ``facts`` (label to text) on top.
 
     Write it as UTF-8 beside the files it shows: their paths are taken as relative to the page.

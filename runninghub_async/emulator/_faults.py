@@ -88,7 +88,7 @@ class FaultScript:
         """A script from the text of a JSON file; `ValueError` names the rule at fault."""
         rules = json.loads(text)
         if not isinstance(rules, list):
-            raise ValueError("a fault script is a JSON list of rules")
+            raise ValueError("a fault script is a JSON list of rules")  # noqa: TRY004
         return cls(rules, rng)
 
     def strike(self, place: Place, prompt: str = "") -> Fault | None:
@@ -112,7 +112,9 @@ def _fault(rule: Mapping[str, Any]) -> Fault:
     try:
         return cattrs.Converter(forbid_extra_keys=True).structure(rule, Fault)
     except (cattrs.BaseValidationError, ValueError) as error:
-        told = "; ".join(cattrs.transform_error(error)) if isinstance(
-            error, cattrs.BaseValidationError
-        ) else str(error)
+        told = (
+            "; ".join(cattrs.transform_error(error))
+            if isinstance(error, cattrs.BaseValidationError)
+            else str(error)
+        )
         raise ValueError(f"fault rule {json.dumps(rule)}: {told}") from None

@@ -183,12 +183,13 @@ def _wrapped(text: str, font: Any, room: int) -> Iterator[str]:
             continue
         if line:
             yield line
+        rest = word
         while length > room:
-            fits = max(1, int(len(word) * room / length))
-            yield word[:fits]
-            word = word[fits:]
-            length = font.getlength(word)
-        line, used = word, length
+            fits = max(1, int(len(rest) * room / length))
+            yield rest[:fits]
+            rest = rest[fits:]
+            length = font.getlength(rest)
+        line, used = rest, length
     yield line
 
 
@@ -210,10 +211,13 @@ _FONTS: Final = {
 @functools.cache
 def _font_files() -> tuple[Path, ...]:
     home = Path.home()
-    folders = {
+    known: dict[str, list[str | Path]] = {
         "darwin": ["/System/Library/Fonts", "/Library/Fonts", home / "Library/Fonts"],
         "win32": [Path(os.environ.get("SYSTEMROOT", "C:/Windows")) / "Fonts"],
-    }.get(sys.platform, ["/usr/share/fonts", "/usr/local/share/fonts", home / ".fonts"])
+    }
+    folders = known.get(
+        sys.platform, ["/usr/share/fonts", "/usr/local/share/fonts", home / ".fonts"]
+    )
     return tuple(
         file
         for folder in folders

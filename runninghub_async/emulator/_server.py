@@ -5,20 +5,20 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import os
 import random
 from collections.abc import Iterable, Mapping
+from pathlib import PurePath
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Self
 
 import anyio.to_thread
 import attrs
-from aiohttp import web
+from aiohttp import BodyPartReader, web
 
 from .._catalogue import Catalogue
 from ._faults import Fault, FaultScript
 from ._files import TYPES, make
-from ._service import Service, Stats, error_answer
+from ._service import Service, Stats, error_answer, refusal
 
 __all__ = ["Emulator"]
 
@@ -40,8 +40,8 @@ class Emulator:
     `duration`: seconds a task takes, each drawn from half to one and a half times it; 0 for
     tasks that are done at once. `max_concurrency`: tasks alive at once, above which submits are
     answered 421; None for no cap. `rate`: requests per second, above which they are answered
-    1003. `faults`: rules as `Fault` or as mappings. `seed`: of durations, faults and ids. `api_key`: the
-    only key it takes; None takes any. `port` 0 picks a free one. `retention`: seconds an ended
+    1003. `faults`: rules as `Fault` or as mappings. `seed`: of durations, faults and ids.
+    `api_key`: the only key it takes; None takes any. `port` 0 picks a free one. `retention`: seconds an ended
     task is remembered, after which it is 1004. `upload_limit`: bytes.
 
     It keeps uploaded files in memory, the last 64. Its pictures are drawn from the prompt, not
@@ -133,7 +133,7 @@ class Emulator:
             return _json(error_answer("1009"))
         if endpoint == "media/upload/binary":
             return await self._upload(request)
-        place = "query" if endpoint == "query" else "submit"
+        place: Literal["query", "submit"] = "query" if endpoint == "query" else "submit"
         stats = self._service.stats
         if place == "query":
             stats.queries += 1
@@ -152,7 +152,7 @@ class Emulator:
         now = _now()
         if place == "query":
             stale = fault is not None and fault.kind == "stale"
-            answer = self._service.query(params, now, self._origin(request), stale=stale)
+            answer = self._service.query(params, now, self.url, stale=stale)
         else:
             doomed = self._service.faults.strike("task", prompt)
             answer = self._service.submit(endpoint, params, now, doomed=doomed)
@@ -163,14 +163,15 @@ class Emulator:
     ) -> web.StreamResponse | None:
         """The answer to a request that is turned away before anything is done."""
         answer: web.StreamResponse | None = None
+        says = error_answer if place == "query" else refusal
         if not self._authorized(request):
-            answer = _json(error_answer("1002"))
+            answer = _json(says("1002"))
         elif self._service.too_fast(_now()):
-            answer = _json(error_answer("1003"))
+            answer = _json(says("1003"))
         elif fault is not None and fault.kind == "refuse":
-            answer = _json(error_answer(fault.code))
+            answer = _json(says(fault.code))
         elif fault is not None and fault.kind == "rate":
-            answer = _json(error_answer("1003"), status=429)
+            answer = _json(says("1003"), status=429)
             if fault.seconds is not None:
                 answer.headers["Retry-After"] = f"{fault.seconds:g}"
         elif fault is not None and fault.kind == "status" and not fault.created:
@@ -224,7 +225,7 @@ class Emulator:
             return _json({"code": 301, "message": "PARAMS_INVALID", "data": None})
         name, body = "", bytearray()
         async for part in await request.multipart():
-            if getattr(part, "name", None) != "file" or not hasattr(part, "read_chunk"):
+            if not isinstance(part, BodyPartReader) or part.name != "file":
                 continue
             name = part.filename or "file"
             while chunk := await part.read_chunk(2**16):
@@ -234,7 +235,7 @@ class Emulator:
                     return _json({"code": 809, "message": text, "data": None})
         if not name:
             return _json({"code": 301, "message": "PARAMS_INVALID", "data": None})
-        ending = os.path.splitext(name)[1].lower()[:8]
+        ending = PurePath(name).suffix.lower()[:8]
         kind = next((k for k, endings in _MEDIA.items() if ending in endings), "file")
         stored = f"{hashlib.sha256(body).hexdigest()}{ending}"
         self._uploads[stored] = bytes(body)
@@ -242,7 +243,7 @@ class Emulator:
             del self._uploads[next(iter(self._uploads))]
         data = {
             "type": kind,
-            "download_url": f"{self._origin(request)}/uploads/{stored}",
+            "download_url": f"{self.url}/uploads/{stored}",
             "fileName": f"openapi/{stored}",
             "size": str(len(body)),
         }
@@ -260,14 +261,10 @@ class Emulator:
         # The documentation's generated curl sends the header twice; one good one is enough.
         for value in request.headers.getall("Authorization", []):
             scheme, _, key = value.partition(" ")
-            if scheme.lower() == "bearer" and key.strip():
-                if self._api_key is None or key.strip() == self._api_key:
-                    return True
+            known = self._api_key is None or key.strip() == self._api_key
+            if scheme.lower() == "bearer" and key.strip() and known:
+                return True
         return False
-
-    def _origin(self, request: web.BaseRequest) -> str:
-        # Not the Host header: the documentation's curl sets it to the service's own name.
-        return self.url
 
 
 def _now() -> float:
@@ -317,7 +314,8 @@ async def _half(request: web.BaseRequest, body: bytes, kind: str) -> web.StreamR
     return answer
 
 
-_FRONT_PAGE: Final = """<!doctype html><meta charset="utf-8"><title>runninghub_async emulator</title>
+_FRONT_PAGE: Final = """<!doctype html><meta charset="utf-8">
+<title>runninghub_async emulator</title>
 <h1>runninghub_async emulator</h1>
 <p>A stand-in for the RunningHub API on loopback. Its pictures are drawn from the prompt, not
 generated by a model, and nothing costs money.</p>

@@ -42,7 +42,7 @@ TEXTS: Final = {
     "1008": "File size limit exceeded | 文件大小超限",
     "1009": "HTTP method not supported | 不支持的请求方法",
     "1011": "System busy | 系统繁忙",
-    "1014": "Standard model APIs are restricted to enterprise-shared API keys | 标准模型仅支持企业共享APIKEY",
+    "1014": "Standard models need an enterprise-shared key | 标准模型仅支持企业共享APIKEY",
     "1501": "Content verification failed, please modify the input | 内容审核未通过",
     "1520": "Concurrent task limit reached | 并发任务数已达上限",
 }  # fmt: skip
@@ -201,7 +201,12 @@ class Service:
             return error_answer("1007", "taskId must be greater than 0 | 任务ID必须大于0")
         task = self._tasks.get(str(task_id))
         if task is None:
-            return {**error_answer("1004"), "taskId": str(task_id), "failedReason": {}, "usage": None}
+            return {
+                **error_answer("1004"),
+                "taskId": str(task_id),
+                "failedReason": {},
+                "usage": None,
+            }
         status = task.status(now)
         answer = self._answer(task.id, status)
         if status == "SUCCESS":
@@ -242,7 +247,12 @@ class Service:
         """Answer `POST /task/openapi/cancel`."""
         task = self._tasks.get(str(params.get("taskId"))) if isinstance(params, dict) else None
         if task is None:
-            return {"code": 807, "msg": "APIKEY_TASK_NOT_FOUND", "errorMessages": None, "data": None}
+            return {
+                "code": 807,
+                "msg": "APIKEY_TASK_NOT_FOUND",
+                "errorMessages": None,
+                "data": None,
+            }
         if task.status(now) not in ("QUEUED", "RUNNING"):
             return {"code": 1, "msg": "task cannot cancel", "errorMessages": None, "data": None}
         task.cancelled = True
@@ -258,7 +268,7 @@ class Service:
             "msg": "success",
             "data": {
                 "apiKeyType": "SHARED",
-                "concurrentLimit": self.max_concurrency if self.max_concurrency else 100000,
+                "concurrentLimit": self.max_concurrency or 100000,
                 "runningCount": str(states.count("RUNNING")),
                 "queuedCount": str(states.count("QUEUED")),
                 "totalCurrentTasks": str(total),
@@ -294,7 +304,7 @@ class Service:
 
     def _refuse(self, code: str, text: str = "") -> dict[str, Any]:
         self.stats.refused += 1
-        return error_answer(code, text)
+        return refusal(code, text)
 
     @staticmethod
     def _answer(task_id: str, status: str) -> dict[str, Any]:
@@ -316,10 +326,14 @@ _SUBMIT_FIELDS: Final = (
 )  # fmt: skip
 
 
+def refusal(code: str, text: str = "") -> dict[str, Any]:
+    """How a submit is refused: nothing but a code and its text, with HTTP 200."""
+    return {"errorCode": code, "errorMessage": text or TEXTS.get(code, "error")}
+
+
 def error_answer(code: str, text: str = "") -> dict[str, Any]:
-    """The flat v2 envelope of an error: no task id, an empty status."""
-    message = text or TEXTS.get(code, "error")
-    return {"taskId": "", "status": "", "errorCode": code, "errorMessage": message, "results": None}
+    """How a query fails for its own sake: no task id, an empty status."""
+    return {"taskId": "", "status": "", **refusal(code, text), "results": None}
 
 
 def size_of(params: Mapping[str, Any]) -> tuple[int, int]:
@@ -372,5 +386,3 @@ def _takes(param: ParamSpec, value: Any) -> bool:
         short = param.min_length is not None and len(value) < param.min_length
         return not short and (param.max_length is None or len(value) <= param.max_length)
     return True
-
-
