@@ -272,6 +272,11 @@ class Catalogue:
         return cls._loaded
 
     @classmethod
+    def loaded(cls) -> bool:
+        """Whether `load` would return at once."""
+        return cls._loaded is not None
+
+    @classmethod
     def parse(cls, text: str) -> Self:
         """A catalogue from the text of a file of the package's form."""
         return cls(json.loads(text))

@@ -82,11 +82,13 @@ class Source(Protocol):
 
 @attrs.define(eq=False)
 class Entry:
-    """A job and where it belongs. `gone` once its source has let go of it."""
+    """A job and where it belongs. `gone` once its source has let go of it; `number` orders
+    those that wait to be submitted again, so that the first taken is the first sent."""
 
     job: Job
     source: Source
     gone: bool = False
+    number: int = 0
 
 
 class Scheduler:
@@ -194,6 +196,7 @@ class Scheduler:
             if not source.exhausted and not source.closed:
                 self._sources.append(source)
             if entry is not None:
+                entry.number = next(self._order)
                 return entry
         return None
 
@@ -278,7 +281,7 @@ class Scheduler:
 
     def _put_back(self, entry: Entry, action: SubmitAgain, now: float, sent_at: float) -> None:
         retry = self._rules.retry
-        at = now
+        at = -math.inf
         match action.cause:
             case Cause.CAPACITY:
                 self._lose_slot(action.after, now)
@@ -289,7 +292,7 @@ class Scheduler:
         if entry.source.closed:
             entry.source.let_go(entry)
         else:
-            heapq.heappush(self._again, (at, next(self._order), entry))
+            heapq.heappush(self._again, (at, entry.number, entry))
 
     def _lose_slot(self, asked: float | None, now: float) -> None:
         """The service has no room: keep to what is alive, and wait for one of those to end."""

@@ -127,8 +127,9 @@ class Session:
             self._loop = asyncio.get_running_loop()
         except RuntimeError:
             raise SessionError("a session needs an asyncio event loop") from None
-        # Read now, in a thread: the first request must not hold the loop for it.
-        await anyio.to_thread.run_sync(Catalogue.load)
+        if not Catalogue.loaded():
+            # Read now, in a thread: the first request must not hold the loop for it.
+            await anyio.to_thread.run_sync(Catalogue.load)
         self._dispatcher = Dispatcher(
             self._transport,
             self.limits,

@@ -19,6 +19,7 @@ import selectors
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
+from ._catalogue import Catalogue
 from ._models import Request, Response
 
 __all__ = ["MockTransport", "VirtualTimeLoop", "json_response", "run"]
@@ -101,6 +102,11 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
 
 def run(main: Callable[..., Coroutine[Any, Any, _T]], *args: Any) -> _T:
-    """Run `main(*args)` on a new `VirtualTimeLoop`, as `asyncio.run` would."""
+    """Run `main(*args)` on a new `VirtualTimeLoop`, as `asyncio.run` would.
+
+    The catalogue is read beforehand, so that opening a session needs no thread, which the clock
+    would not see.
+    """
+    Catalogue.load()
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         return runner.run(main(*args))

@@ -41,8 +41,8 @@ class Emulator:
     tasks that are done at once. `max_concurrency`: tasks alive at once, above which submits are
     answered 421; None for no cap. `rate`: requests per second, above which they are answered
     1003. `faults`: rules as `Fault` or as mappings. `seed`: of durations, faults and ids.
-    `api_key`: the only key it takes; None takes any. `port` 0 picks a free one. `retention`: seconds an ended
-    task is remembered, after which it is 1004. `upload_limit`: bytes.
+    `api_key`: the only key it takes; None takes any. `port` 0 picks a free one. `retention`:
+    seconds an ended task is remembered, after which it is 1004. `upload_limit`: bytes.
 
     It keeps uploaded files in memory, the last 64. Its pictures are drawn from the prompt, not
     generated, and say so.

@@ -1,0 +1,126 @@
+"""A small service for `MockTransport`, on the loop's clock, that remembers what it did."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import runninghub_async as rh
+from runninghub_async.testing import MockTransport, json_response
+
+SAMPLES = Path(__file__).parent / "samples"
+FIRST_ID = 2013508786110730241
+
+Answer = rh.Response | Exception | None
+"""What a hook gives: an answer, an error of the network, or None for the usual."""
+
+
+def sample(name: str) -> bytes:
+    return (SAMPLES / f"{name}.json").read_bytes()
+
+
+def refusal(code: str) -> rh.Response:
+    return json_response({"errorCode": code, "errorMessage": f"code {code}"})
+
+
+def posters(count: int | None = None) -> Any:
+    numbers = itertools.count() if count is None else range(count)
+    return (rh.SeedreamV5Lite(f"a poster of the number {n}") for n in numbers)
+
+
+class Service:
+    """Tasks that end `duration` seconds after their submit.
+
+    `on_submit(prompt)` and `on_query(task_id)` may answer instead; `after_submit(prompt)` may
+    spoil the answer to a submit that did create a task.
+    """
+
+    def __init__(
+        self,
+        duration: float | Callable[[str], float] = 10.0,
+        *,
+        on_submit: Callable[[str], Answer] | None = None,
+        after_submit: Callable[[str], Answer] | None = None,
+        on_query: Callable[[str], Answer] | None = None,
+        max_alive: int | None = None,
+        latency: float = 0.05,
+    ) -> None:
+        self.transport = MockTransport(self._answer)
+        self.created: dict[str, str] = {}
+        self.submitted: Counter[str] = Counter()
+        self.submit_times: list[float] = []
+        self.query_times: dict[str, list[float]] = {}
+        self.cancelled: list[str] = []
+        self.most_alive = 0
+        self._ends: dict[str, float] = {}
+        self._duration = duration
+        self._on_submit = on_submit
+        self._after_submit = after_submit
+        self._on_query = on_query
+        self._max_alive = max_alive
+        self._latency = latency
+        self._ids = itertools.count(FIRST_ID)
+
+    def session(self, **options: Any) -> rh.Session:
+        return rh.Session("a-key", transport=self.transport, **options)
+
+    async def _answer(self, request: rh.Request) -> rh.Response:
+        await asyncio.sleep(self._latency)
+        body = json.loads(request.body or b"{}")
+        if request.url.endswith("/query"):
+            return self._give(self._query(body["taskId"]))
+        if request.url.endswith("/cancel"):
+            self.cancelled.append(body["taskId"])
+            return json_response({"code": 0, "msg": "success", "data": None})
+        return self._give(self._submit(body["prompt"]))
+
+    @staticmethod
+    def _give(answer: rh.Response | Exception) -> rh.Response:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    @property
+    def alive(self) -> int:
+        now = asyncio.get_running_loop().time()
+        return sum(end > now for end in self._ends.values())
+
+    def _submit(self, prompt: str) -> rh.Response | Exception:
+        now = asyncio.get_running_loop().time()
+        self.submitted[prompt] += 1
+        self.submit_times.append(now)
+        told = self._on_submit(prompt) if self._on_submit else None
+        if told is not None:
+            return told
+        if self._max_alive is not None and self.alive >= self._max_alive:
+            return refusal("421")
+        task_id = str(next(self._ids))
+        self.created[task_id] = prompt
+        takes = self._duration(prompt) if callable(self._duration) else self._duration
+        self._ends[task_id] = now + takes
+        self.most_alive = max(self.most_alive, self.alive)
+        told = self._after_submit(prompt) if self._after_submit else None
+        return told or json_response({"taskId": task_id, "status": "QUEUED", "errorCode": ""})
+
+    def _query(self, task_id: str) -> rh.Response | Exception:
+        now = asyncio.get_running_loop().time()
+        self.query_times.setdefault(task_id, []).append(now)
+        told = self._on_query(task_id) if self._on_query else None
+        if told is not None:
+            return told
+        done = now >= self._ends[task_id]
+        url = f"https://results.example/{task_id}.png?sign=a%2Fb"
+        return json_response(
+            {
+                "taskId": task_id,
+                "status": "SUCCESS" if done else "RUNNING",
+                "errorCode": "",
+                "results": [{"url": url, "outputType": "png", "nodeId": "2"}] if done else None,
+                "usage": {"thirdPartyConsumeMoney": "0.22"} if done else None,
+            }
+        )
