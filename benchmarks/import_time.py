@@ -45,9 +45,7 @@ def measure(scale: int) -> list[Row]:
         times = in_turn(contenders, ROUNDS)
     sides = ", ".join(f"{name} {series(times[name], 'ms', 1000)}" for name in times)
     measured = "ours / its 5 dependencies"
-    return [
-        ratio(NAME, measured, times["ours"], times["dependencies"], bar=BAR, behind=sides)
-    ]
+    return [ratio(NAME, measured, times["ours"], times["dependencies"], bar=BAR, behind=sides)]
 
 
 def _seconds(modules: str, environment: Mapping[str, str]) -> float:

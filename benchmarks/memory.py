@@ -78,7 +78,9 @@ def waiting(jobs: int, traced: bool) -> int:
             async with session.stream(requests) as stream:
                 while transport.submits < jobs:
                     await asyncio.sleep(0.05)
-                if (waits := stream.statistics().waiting) != jobs:
+                # The last answers are on their way.
+                await asyncio.sleep(0.05)
+                if (waits := stream.statistics().submitted) != jobs:
                     raise RuntimeError(f"{waits} of {jobs} jobs wait")
                 return size() - before
 

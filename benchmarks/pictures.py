@@ -11,6 +11,7 @@ import importlib.util
 import statistics
 import sys
 import time
+from functools import partial
 from typing import Final
 
 from ._load import prompts
@@ -34,7 +35,7 @@ def measure(scale: int) -> list[Row]:
         del kinds["with Pillow"]
     runs = in_turn(
         {
-            name: lambda pillow=pillow: in_fresh_process(draw_all, count=count, pillow=pillow)
+            name: partial(in_fresh_process, draw_all, count=count, pillow=pillow)
             for name, pillow in kinds.items()
         },
         ROUNDS,
@@ -64,6 +65,7 @@ def _row(name: str, runs: list[list[float]]) -> Row:
     medians = [statistics.median(times[1:]) for times in runs]
     slowest = max(max(times[1:]) for times in runs)
     first = statistics.median(times[0] for times in runs)
+    prompts_drawn = len(runs[0]) - 1
     return Row(
         NAME,
         f"{SIDE} x {SIDE} PNG, {name}",
@@ -72,5 +74,5 @@ def _row(name: str, runs: list[list[float]]) -> Row:
         min(medians),
         max(medians),
         BAR,
-        behind=f"medians of {len(runs[0]) - 1} prompts; slowest {slowest:.1f} ms, first {first:.0f} ms",
+        behind=f"medians of {prompts_drawn} prompts; slowest {slowest:.1f} ms, first {first:.0f} ms",
     )

@@ -33,7 +33,7 @@ NAME: Final = "query_rate"
 WAITING: Final = 20_000
 WARM_UP: Final = 5_000
 QUERIES: Final = 20_000
-ROUNDS: Final = 5
+ROUNDS: Final = 7
 BAR: Final = 0.9
 
 

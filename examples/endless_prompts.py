@@ -46,24 +46,51 @@ async def endless() -> AsyncIterator[rh.SeedreamV5Lite]:
         yield rh.SeedreamV5Lite(f"Poster of {subject} {style}, {palette}")
 
 
-async def collect(stream: rh.JobStream, session: rh.Session, folder: Path, owed: set[str]) -> None:
-    """Every result into the folder; `owed` has the tasks that are paid for and not in it yet."""
+async def save(session: rh.Session, outcome: rh.Succeeded, folder: Path) -> None:
+    file = await session.download(outcome.task.outputs[0], folder / f"{outcome.task.id}.png")
+    line = {"file_name": file.path.name, "sha256": file.sha256}
+    line |= {"task_id": outcome.task.id, "prompt": outcome.request.prompt}
     async with await anyio.open_file(folder / "metadata.jsonl", "a", encoding="utf-8") as metadata:
-        async for outcome in stream:
-            match outcome:
-                case rh.Succeeded(task=rh.Task(id=task_id, outputs=[output, *_]), request=request):
-                    owed.add(task_id)
-                    file = await session.download(output, folder / f"{task_id}.png")
-                    line = {"file_name": file.path.name, "sha256": file.sha256}
-                    line |= {"task_id": task_id, "prompt": request.prompt}
-                    await metadata.write(json.dumps(line) + "\n")
-                    await metadata.flush()
-                    owed.remove(task_id)
-                case _:
-                    print(f"nothing came of request {outcome.index}: {outcome}")
-            now = stream.statistics()
-            if now.delivered % 5 == 0:
-                memory = tracemalloc.get_traced_memory()[0] >> 10
-                print(f"pulled {now.pulled}, delivered {now.delivered}, memory {memory} KiB")
-            if now.succeeded == 5:
-                return
+        await metadata.write(json.dumps(line) + "\n")
+
+
+async def main(wanted: int = 30, folder: Path = Path("dataset")) -> None:
+    await anyio.Path(folder).mkdir(parents=True, exist_ok=True)
+    saved = 0
+    at_hand: rh.Outcome | None = None
+    async with open_session() as session:
+        tracemalloc.start()
+        stream = session.stream(endless())
+        try:
+            async with stream:
+                async for at_hand in stream:
+                    match at_hand:
+                        case rh.Succeeded(task=rh.Task(outputs=[_, *_])):
+                            # Nothing else is taken from the stream meanwhile, nor from the input.
+                            await save(session, at_hand, folder)
+                            saved += 1
+                        case _:
+                            print(f"nothing came of it: {at_hand}")
+                    at_hand = None
+                    if saved % 10 == 0:
+                        now, memory = stream.statistics(), tracemalloc.get_traced_memory()[0]
+                        print(f"pulled {now.pulled}, delivered {now.delivered}, {memory >> 10} KiB")
+                    if saved == wanted:
+                        break
+        finally:
+            # All of it is paid for; `session.wait(task_id)` and a download bring it home.
+            came_in = (at_hand, *stream.undelivered)
+            for outcome in came_in:
+                if outcome and outcome.task:
+                    print(f"not saved: task {outcome.task.id}")
+            for left in stream.unfinished:
+                print(f"{left.state}: request {left.index}, task {left.task_id}")
+
+
+if __name__ == "__main__":
+    try:
+        asyncio.run(main(*map(int, sys.argv[1:2]), *map(Path, sys.argv[2:3])))
+    except rh.RunningHubError as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)

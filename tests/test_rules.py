@@ -1,0 +1,262 @@
+"""Schedules, policies, limits, requests and the catalogue: plain values and rules."""
+
+from __future__ import annotations
+
+import json
+import math
+from decimal import Decimal
+from importlib import resources
+from typing import Any
+
+import attrs
+import hypothesis.strategies as st
+import pytest
+from hypothesis import assume, given
+
+import runninghub_async as rh
+
+unit = st.floats(0, 1, exclude_max=True)
+
+
+# -- polling ----------------------------------------------------------------------------------
+
+
+@given(
+    st.floats(0.01, 100), st.floats(1, 3), st.floats(1, 50), st.floats(0, 0.9),
+    st.integers(0, 100_000), unit,
+)  # fmt: skip
+def test_every_wait_lies_between_initial_and_maximum(
+    initial: float, factor: float, times: float, spread: float, looks: int, u: float
+) -> None:
+    """Jitter apart, whatever the number of looks, and no overflow."""
+    polling = rh.ExponentialPolling(initial, factor, initial * times, spread)
+    wait = polling.delay(looks, u)
+    assert initial * (1 - spread) * 0.999 <= wait <= initial * times * (1 + spread) * 1.001
+
+
+def test_the_default_schedule_is_the_documented_one() -> None:
+    """3 s, then 1.15 times longer each, up to 6 s."""
+    waits = [rh.ExponentialPolling().delay(n, 0.5) for n in range(8)]
+    assert waits == pytest.approx([3, 3.45, 3.9675, 4.5626, 5.247, 6, 6, 6], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"initial": 0}, {"initial": math.nan}, {"factor": 0.5}, {"jitter": 1}, {"maximum": 1}],
+)
+def test_a_schedule_that_is_none_is_refused(bad: dict[str, float]) -> None:
+    """And the error names the field."""
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        rh.ExponentialPolling(**bad)
+
+
+# -- limits and retry -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"max_concurrency": 0}, {"max_concurrency": 1.5}, {"submit_rate": 0}, {"query_rate": -1}],
+)
+def test_limits_are_positive_or_none(bad: dict[str, Any]) -> None:
+    """And the error names the field."""
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        rh.Limits(**bad)
+    assert rh.Limits(None, None, None) == rh.Limits(max_concurrency=None, submit_rate=None, query_rate=None)
+
+
+@given(st.integers(1, 10_000), unit)
+def test_a_pause_never_passes_its_ceiling(attempt: int, u: float) -> None:
+    """However often it failed, jitter included."""
+    policy = rh.RetryPolicy()
+    assert 0 < policy.backoff(attempt, u) <= policy.wait_max * (1 + policy.wait_jitter)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"attempts": 0}, {"wait_initial": 0}, {"wait_jitter": 1}, {"wait_exp_base": 0.5},
+     {"query_wait_max": math.inf}],
+)  # fmt: skip
+def test_a_policy_that_is_none_is_refused(bad: dict[str, Any]) -> None:
+    """And the error names the field."""
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        rh.RetryPolicy(**bad)
+
+
+# -- typed requests ---------------------------------------------------------------------------
+
+SIX = [
+    (rh.SeedreamV4, (), "seedream-v4/text-to-image"),
+    (rh.SeedreamV4, ("https://x/a.png",), "seedream-v4/image-to-image"),
+    (rh.SeedreamV45, (), "seedream-v4.5/text-to-image"),
+    (rh.SeedreamV45, ("https://x/a.png",), "seedream-v4.5/image-to-image"),
+    (rh.SeedreamV5Lite, (), "seedream-v5-lite/text-to-image"),
+    (rh.SeedreamV5Lite, ("https://x/a.png",), "seedream-v5-lite/image-to-image"),
+]
+
+
+@pytest.mark.parametrize(("cls", "images", "path"), SIX)
+def test_the_six_requests_are_what_the_catalogue_says(
+    cls: type[rh.SeedreamRequest], images: tuple[str, ...], path: str
+) -> None:
+    """Path, fields and defaults: every documented field can be given, and no other."""
+    request = cls("a paper boat", image_urls=images)
+    spec = rh.Catalogue.load().find(path)
+    assert request.path == path
+    assert request.check() == ()
+    documented = {param.name: param.default for param in spec.params}
+    sent = request.to_params()
+    assert {k: v for k, v in sent.items() if k not in ("prompt", "imageUrls")} == {
+        k: v for k, v in documented.items() if v is not None
+    }
+    fields = {cls.wire_names[field.name] for field in attrs.fields(cls)}
+    assert set(documented) - fields == set()
+    full = attrs.evolve(request, resolution="2k", webhook_url="https://me.example/hook")
+    assert full.check() == ()
+    assert full.to_params().keys() >= set(documented) | {"webhookUrl"}
+
+
+def test_a_field_set_to_none_is_left_out() -> None:
+    """Only what is set goes out; one URL may be given as it is."""
+    request = rh.SeedreamV5Lite(
+        "a paper boat", None, None, max_images=None, sequential_image_generation=None, tools_type=None
+    )
+    assert request.to_params() == {"prompt": "a paper boat"}
+    edit = rh.SeedreamV45("a paper boat", image_urls="https://x/a.png")
+    assert edit.to_params()["imageUrls"] == ["https://x/a.png"]
+
+
+# -- the catalogue ----------------------------------------------------------------------------
+
+CATALOGUE = rh.Catalogue.load()
+MODELS = list(CATALOGUE)
+
+
+def test_all_models_are_there() -> None:
+    """363 of them, each under its path, its documented name and its aliases."""
+    assert len(CATALOGUE) == len(MODELS) == 363
+    for spec in MODELS:
+        for name in (spec.path, spec.name, *spec.aliases):
+            assert CATALOGUE.find(name) is spec
+    assert CATALOGUE.as_of == "2026-06-18"
+
+
+def test_every_fault_is_reported_at_once_with_its_address() -> None:
+    """Missing, unknown, too short, out of range, not a choice, wrong type, bad item."""
+    spec = CATALOGUE.find("seedream-v5-lite/image-to-image")
+    assert spec.check(
+        {
+            "prompt": "abc",
+            "width": 100,
+            "height": "tall",
+            "resolution": "9k",
+            "imageUrls": ["https://x/a.png", "file:///etc/passwd", 3],
+            "promt": "typo",
+        }
+    ) == (
+        "prompt: shorter than 5 @ $.prompt",
+        "width: less than 1600 @ $.width",
+        "height: expected a whole number, got text 'tall' @ $.height",
+        "resolution: expected one of 2k, 3k, got '9k' @ $.resolution",
+        "imageUrls: expected an http(s) URL or a data URI, got 'file:///etc/passwd' @ $.imageUrls[1]",
+        "imageUrls: expected a URL, got the number 3 @ $.imageUrls[2]",
+        "promt: unknown field, perhaps prompt @ $.promt",
+    )
+    assert spec.check({}) == (
+        "prompt: missing @ $.prompt",
+        "imageUrls: missing @ $.imageUrls",
+    )
+
+
+def _good(param: rh.ParamSpec) -> Any:
+    """A value that the parameter must take."""
+    one: Any = {
+        "string": "x" * max(1, param.min_length or 1),
+        "enum": (param.choices or ("",))[0],
+        "boolean": True,
+        "integer": int(param.min if param.min is not None else 1),
+        "number": float(param.min if param.min is not None else 1),
+        "object": {},
+    }.get(param.type, "https://x.example/file")
+    return [one] if param.multiple else one
+
+
+@pytest.mark.parametrize("spec", MODELS, ids=lambda spec: spec.path)
+def test_each_model_takes_its_own_values_and_defaults_and_no_others(spec: rh.ModelSpec) -> None:
+    """Good values pass, defaults pass, each wrong one is named with its own address."""
+    good = {param.name: _good(param) for param in spec.params}
+    assert spec.check(good) == ()
+    defaults = {p.name: p.default for p in spec.params if p.default is not None}
+    required = {p.name: good[p.name] for p in spec.params if p.required}
+    assert spec.check({**required, **defaults}) == ()
+    for param in spec.params:
+        if param.type == "object":
+            continue
+        (problem, *_) = spec.check({**good, param.name: object()})
+        assert f"@ $.{param.name}" in problem
+        assert spec.check({k: v for k, v in good.items() if k != param.name}) == (
+            (f"{param.name}: missing @ $.{param.name}",) if param.required else ()
+        )
+
+
+@given(st.sampled_from(MODELS), st.dictionaries(st.text(max_size=9), st.none() | st.text() | st.integers() | st.lists(st.text(), max_size=2), max_size=4))
+def test_no_parameters_break_the_check(spec: rh.ModelSpec, params: dict[str, Any]) -> None:
+    """Any keys, any values: a tuple of texts with addresses."""
+    for problem in spec.check(params):
+        assert " @ $" in problem
+    spec.price_of(params)
+
+
+@given(st.integers())
+def test_a_range_is_checked_at_both_ends(width: int) -> None:
+    """Exactly the documented range passes."""
+    spec = CATALOGUE.find("seedream-v4/text-to-image")
+    fine = not spec.check({"prompt": "a paper boat", "width": width})
+    assert fine == (512 <= width <= 8192)
+
+
+def test_booleans_are_no_numbers() -> None:
+    """True is 1 to Python and not to the service."""
+    spec = CATALOGUE.find("seedream-v4/text-to-image")
+    assert spec.check({"prompt": "a paper boat", "maxImages": True})
+
+
+def test_prices_follow_the_rules() -> None:
+    """Per image, per call by parameters, per second; None where nobody can tell."""
+    price = CATALOGUE.find("seedream-v5-lite/text-to-image").price_of
+    one = {"prompt": "a paper boat"}
+    assert price(one) == rh.Price(Decimal("0.22"), "CNY")
+    many = {**one, "sequentialImageGeneration": "auto", "maxImages": 4}
+    assert str(price(many)) == "0.88 CNY"
+    video = CATALOGUE.find("alibaba/happyhorse-1.0/text-to-video")
+    assert str(video.price_of({"duration": "5", "resolution": "720p"})) == "4.5 CNY"
+    assert str(video.price_of({})) == "8.0 CNY"
+    unknown = next(spec for spec in MODELS if spec.price is None)
+    assert unknown.price_of({}) is None
+
+
+def test_search_finds_by_all_words() -> None:
+    """In paths, names and vendors, whatever the case."""
+    paths = {spec.path for spec in CATALOGUE.search("Seedream TEXT")}
+    assert "seedream-v5-lite/text-to-image" in paths
+    assert all("text" in path for path in paths if path.startswith("seedream"))
+    assert CATALOGUE.search("no such thing") == []
+
+
+def test_the_file_is_in_the_packages_own_form() -> None:
+    """One model a line, sorted by path, prices as text."""
+    text = resources.files("runninghub_async").joinpath("catalogue.json").read_text("utf-8")
+    lines = [json.loads(line.rstrip(",")) for line in text.splitlines() if line.startswith('{"')]
+    paths = [line["path"] for line in lines]
+    assert paths == sorted(paths)
+    assert len(paths) == 363
+    rules = [rule for line in lines for rule in line.get("price", {}).get("rules", ())]
+    assert all(isinstance(rule["amount"], str) for rule in rules)
+
+
+@given(st.text())
+def test_a_request_that_passes_can_be_sent(prompt: str) -> None:
+    """What check lets through has a JSON body; lone surrogates are named, not crashed on."""
+    request = rh.SeedreamV5Lite(prompt)
+    assume(not request.check())
+    json.dumps(request.to_params(), ensure_ascii=False).encode()
+    assert "not valid Unicode" in " ".join(rh.SeedreamV5Lite("\ud800" * 5).check())
