@@ -32,8 +32,8 @@ print(time.perf_counter() - start)
 """
 
 
-def measure(scale: int) -> list[Row]:
-    """The rows of this benchmark. There is no size to scale."""
+def measure(_: int) -> list[Row]:
+    """The rows of this benchmark. There is no size to scale down."""
     with tempfile.TemporaryDirectory(prefix="benchmarks-") as folder:
         environment = {**os.environ, "PYTHONPYCACHEPREFIX": folder}
         environment.pop("PYTHONDONTWRITEBYTECODE", None)

@@ -1,4 +1,4 @@
-"""Lag and queries of four polling schedules: from the end of a task at the service to its user.
+"""Lag and queries of polling schedules: from the end of a task at the service to its user.
 
 200 jobs, all submitted at once, whose tasks take 4 to 20 s each (uniform, seed 1: the same for
 every schedule), on a clock that jumps over the waiting (`runninghub_async.testing.run`). A run so
@@ -62,6 +62,7 @@ _BASE: Final = "fixed 5 s"
 _SCHEDULES: Final[dict[str, tuple[rh.Polling, rh.Limits]]] = {
     "ours": (rh.ExponentialPolling(), _UNPACED),
     "fixed 2 s": (Fixed(2.0), _UNPACED),
+    "fixed 4 s": (Fixed(4.0), _UNPACED),
     "textbook 1 s x 1.5 to 10 s": (
         rh.ExponentialPolling(initial=1.0, factor=1.5, maximum=10.0, jitter=0.0),
         _UNPACED,

@@ -65,7 +65,7 @@ def _row(name: str, runs: list[list[float]]) -> Row:
     medians = [statistics.median(times[1:]) for times in runs]
     slowest = max(max(times[1:]) for times in runs)
     first = statistics.median(times[0] for times in runs)
-    prompts_drawn = len(runs[0]) - 1
+    drawn = len(runs[0]) - 1
     return Row(
         NAME,
         f"{SIDE} x {SIDE} PNG, {name}",
@@ -74,5 +74,5 @@ def _row(name: str, runs: list[list[float]]) -> Row:
         min(medians),
         max(medians),
         BAR,
-        behind=f"medians of {prompts_drawn} prompts; slowest {slowest:.1f} ms, first {first:.0f} ms",
+        behind=f"medians of {drawn} prompts; slowest {slowest:.1f} ms, first {first:.0f} ms",
     )

@@ -185,6 +185,9 @@ def _accepted(job: Job, task: Task, now: float, rules: Rules, u: float) -> tuple
     job = attrs.evolve(job, state=JobState.WAITING, task_id=task.id, accepted_at=now)
     if not job.follow:
         return _end(job), Deliver(Accepted(task))
+    if task.status is TaskStatus.SUCCESS and not task.outputs:
+        # Done at once, but an answer to a submit does not show results: ask for them.
+        return job, LookAt(now)
     if task.done:
         return _end(job), Deliver(_outcome(job, task, now))
     return job, LookAt(now + rules.polling.delay(0, u))

@@ -161,14 +161,15 @@ class Feed:
         self._refused += max(0, entry.job.attempts - 1)
         if not isinstance(result, Accepted):
             self._ended[type(result)] += 1
+        if self.concluded:
+            # It was under way when stock was taken: what was unknown then is known now.
+            self._correct(entry.job.index, None)
         if self._ordered:
             self.held_back[entry.job.index] = result
             self._put_out_in_order()
         else:
             self.ready_results.append((entry.job.index, result))
             self._notify()
-        if self.concluded and not isinstance(result, Accepted):
-            self._report_late(result)
         self._settle_if_done()
 
     def stop(self, entry: Entry, error: RunningHubError) -> None:
@@ -182,14 +183,18 @@ class Feed:
 
     def let_go(self, entry: Entry) -> None:
         if self.concluded:
-            # Its fate was already told, as far as it was known then.
-            if entry.job.task_id:
-                logger.warning("task %s still runs at the service", entry.job.task_id)
+            self._correct(entry.job.index, _unfinished(entry.job))
+            _name_what_runs([_unfinished(entry.job)])
             return
         self.entries.pop(entry.job.index, None)
         self.unfinished.append(_unfinished(entry.job))
         self._put_out_in_order()
         self._settle_if_done()
+
+    def _correct(self, index: int, left: Unfinished | None) -> None:
+        self.unfinished = [other for other in self.unfinished if other.index != index]
+        if left is not None:
+            self.unfinished.append(left)
 
     def _put_out_in_order(self) -> None:
         # A job that will not come must not keep the others waiting for its turn.
@@ -371,10 +376,6 @@ class Feed:
         if self.finished:
             while self._consumers:
                 self._notify()
-
-    def _report_late(self, result: Outcome) -> None:
-        if result.task is not None:
-            logger.warning("task %s ended after its stream was left", result.task.id)
 
 
 def _unfinished(job: Job) -> Unfinished:

@@ -136,7 +136,7 @@ class Service:
         if self.max_concurrency is not None and self.alive(now) >= self.max_concurrency:
             return self._refuse("421")
         task = self._create(spec, params, now, doomed)
-        answer = self._answer(task.id, task.status(now))
+        answer = self._answer(task.id, "QUEUED" if now < task.starts else "RUNNING")
         answer["clientId"] = task.client_id
         answer["promptTips"] = json.dumps(
             {"result": True, "error": None, "outputs_to_execute": ["4"], "node_errors": {}}
