@@ -85,7 +85,7 @@ class Call:
     def deliver(self, entry: Entry, result: Outcome | Accepted) -> None:
         if not self._result.done():
             self._result.set_result(result)
-        else:
+        elif not entry.gone:
             self.let_go(entry)
 
     def stop(self, entry: Entry, error: RunningHubError) -> None:  # noqa: ARG002

@@ -261,6 +261,12 @@ class Scheduler:
         self, entry: Entry, event: Accepted | Refused | Seen | Missed, now: float, sent_at: float
     ) -> None:
         entry.job, action = advance(entry.job, event, now, self._rules, self._chance())
+        if entry.gone:
+            # Let go of while its query was under way: its slot is free and its task named
+            # already, but an end is still better news than none.
+            if isinstance(action, Deliver):
+                entry.source.deliver(entry, action.result)
+            return
         if isinstance(action, LookAt):
             if entry.source.closed:
                 self.release(entry)

@@ -161,8 +161,8 @@ class Feed:
         self._refused += max(0, entry.job.attempts - 1)
         if not isinstance(result, Accepted):
             self._ended[type(result)] += 1
-        if self.concluded:
-            # It was under way when stock was taken: what was unknown then is known now.
+        if self.closed:
+            # It was under way when it was let go of: its end is known now, after all.
             self._correct(entry.job.index, None)
         if self._ordered:
             self.held_back[entry.job.index] = result

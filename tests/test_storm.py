@@ -82,7 +82,7 @@ def test_a_thousand_jobs_through_a_storm(seed: int) -> None:
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(40))
 def test_random_leaving_accounts_for_every_task(seed: int) -> None:
     """Left at any moment, in any of the ways: each accepted task is an outcome, or named."""
     chance = random.Random(seed)
