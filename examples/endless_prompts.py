@@ -31,10 +31,10 @@ async def open_session() -> AsyncIterator[rh.Session]:
             yield session
     else:
         print("RUNNINGHUB_API_KEY is not set: the pictures are drawn by the emulator.")
-        polling = rh.ExponentialPolling(initial=0.5, maximum=1.0)
+        quick = rh.ExponentialPolling(initial=0.5, maximum=1.0)
         async with (
-            Emulator(duration=1.5) as emulator,
-            rh.Session("emulator", base_url=emulator.url, limits=limits, polling=polling) as session,
+            Emulator(duration=1.5, retention=10.0) as emulator,
+            rh.Session("emulator", base_url=emulator.url, limits=limits, polling=quick) as session,
         ):
             yield session
 
@@ -47,50 +47,57 @@ async def endless() -> AsyncIterator[rh.SeedreamV5Lite]:
 
 
 async def save(session: rh.Session, outcome: rh.Succeeded, folder: Path) -> None:
-    file = await session.download(outcome.task.outputs[0], folder / f"{outcome.task.id}.png")
-    line = {"file_name": file.path.name, "sha256": file.sha256}
-    line |= {"task_id": outcome.task.id, "prompt": outcome.request.prompt}
-    async with await anyio.open_file(folder / "metadata.jsonl", "a", encoding="utf-8") as metadata:
-        await metadata.write(json.dumps(line) + "\n")
+    task = outcome.task
+    file = await session.download(task.outputs[0], folder / f"{task.id}.png")
+    facts = {"prompt": outcome.request.prompt, "task_id": task.id}
+    facts |= {"file_name": file.path.name, "sha256": file.sha256}
+    async with await anyio.open_file(folder / "metadata.jsonl", "a", encoding="utf-8") as lines:
+        await lines.write(json.dumps(facts) + "\n")
 
 
-async def main(wanted: int = 30, folder: Path = Path("dataset")) -> None:
+async def fill(folder: Path, session: rh.Session, stream: rh.JobStream, wanted: int) -> None:
+    async for outcome in stream:
+        match outcome:
+            case rh.Succeeded(task=rh.Task(id=task_id, outputs=[_, *_])):
+                # Told first: it is paid for, even if it is not saved.
+                print(f"task {task_id}", end=": ")
+                try:
+                    # One by one: a slow disk then slows the reading of the input, too.
+                    await save(session, outcome, folder)
+                    wanted -= 1
+                except rh.RunningHubError as error:
+                    print(f"not saved: {error}")
+            case _:
+                print(f"nothing came of it: {outcome}")
+        now = stream.statistics()
+        if now.delivered == 1:
+            tracemalloc.start()
+        grown = tracemalloc.get_traced_memory()[0] >> 10
+        print(f"pulled {now.pulled}, delivered {now.delivered}, memory +{grown} KiB")
+        if not wanted:
+            return
+
+
+async def main(wanted: str = "30", target: str = "dataset") -> None:
+    folder = Path(target)
     await anyio.Path(folder).mkdir(parents=True, exist_ok=True)
-    saved = 0
-    at_hand: rh.Outcome | None = None
     async with open_session() as session:
-        tracemalloc.start()
         stream = session.stream(endless())
         try:
             async with stream:
-                async for at_hand in stream:
-                    match at_hand:
-                        case rh.Succeeded(task=rh.Task(outputs=[_, *_])):
-                            # Nothing else is taken from the stream meanwhile, nor from the input.
-                            await save(session, at_hand, folder)
-                            saved += 1
-                        case _:
-                            print(f"nothing came of it: {at_hand}")
-                    at_hand = None
-                    if saved % 10 == 0:
-                        now, memory = stream.statistics(), tracemalloc.get_traced_memory()[0]
-                        print(f"pulled {now.pulled}, delivered {now.delivered}, {memory >> 10} KiB")
-                    if saved == wanted:
-                        break
+                await fill(folder, session, stream, int(wanted))
         finally:
-            # All of it is paid for; `session.wait(task_id)` and a download bring it home.
-            came_in = (at_hand, *stream.undelivered)
-            for outcome in came_in:
-                if outcome and outcome.task:
-                    print(f"not saved: task {outcome.task.id}")
+            # These are paid for, too: `session.wait(task_id)` and a download bring them home.
+            for ended in stream.undelivered:
+                print(f"ended, not saved: {ended.task}")
             for left in stream.unfinished:
-                print(f"{left.state}: request {left.index}, task {left.task_id}")
+                print(f"{left.state}: {left.task_id or left.request.prompt}")
 
 
 if __name__ == "__main__":
     try:
-        asyncio.run(main(*map(int, sys.argv[1:2]), *map(Path, sys.argv[2:3])))
-    except rh.RunningHubError as error:
+        asyncio.run(main(*sys.argv[1:3]))
+    except (rh.RunningHubError, OSError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
     except KeyboardInterrupt:
         sys.exit(130)

@@ -24,10 +24,10 @@ async def open_session() -> AsyncIterator[rh.Session]:
             yield session
     else:
         print("RUNNINGHUB_API_KEY is not set: the picture is drawn by the emulator.")
-        polling = rh.ExponentialPolling(initial=0.5, maximum=1.0)
+        quick = rh.ExponentialPolling(initial=0.5, maximum=1.0)
         async with (
             Emulator(duration=1.5) as emulator,
-            rh.Session("emulator", base_url=emulator.url, polling=polling) as session,
+            rh.Session("emulator", base_url=emulator.url, polling=quick) as session,
         ):
             yield session
 

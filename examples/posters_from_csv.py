@@ -24,10 +24,10 @@ async def open_session() -> AsyncIterator[rh.Session]:
             yield session
     else:
         print("RUNNINGHUB_API_KEY is not set: the pictures are drawn by the emulator.")
-        polling = rh.ExponentialPolling(initial=0.5, maximum=1.0)
+        quick = rh.ExponentialPolling(initial=0.5, maximum=1.0)
         async with (
             Emulator(duration=1.5) as emulator,
-            rh.Session("emulator", base_url=emulator.url, polling=polling) as session,
+            rh.Session("emulator", base_url=emulator.url, polling=quick) as session,
         ):
             yield session
 
@@ -60,15 +60,15 @@ async def make(requests: list[rh.SeedreamV5Lite], folder: Path) -> dict[int, str
                         # Taken here, not in the task: downloads that lag then slow the submits.
                         await download_slots.acquire()
                         downloads.create_task(save(row, output))
-                    case rh.Succeeded(task=task):
-                        wrong[row] = f"task {task.id} ended well, but made no picture"
-                    case rh.Unknown(error=error):
-                        wrong[row] = f"UNKNOWN, may have been billed: {error}"
-                    case rh.Failed(error=error) | rh.Cancelled(error=error):
-                        wrong[row] = str(error)
-        except rh.RunningHubError as error:
-            # A wrong key or an empty wallet. Caught in here, it does not stop the downloads.
-            print(f"stopped: {error}")
+                    case rh.Succeeded():
+                        wrong[row] = f"task {outcome.task.id} ended well, but made no picture"
+                    case rh.Unknown():
+                        wrong[row] = f"UNKNOWN, may have been billed: {outcome.error}"
+                    case rh.Failed() | rh.Cancelled():
+                        wrong[row] = str(outcome.error)
+        except rh.RunningHubError as stop:
+            # A wrong key or an empty wallet. Caught in here, it does not end the downloads.
+            print(f"stopped: {stop}")
     return wrong
 
 

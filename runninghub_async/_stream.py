@@ -174,6 +174,7 @@ class Feed:
 
     def stop(self, entry: Entry, error: RunningHubError) -> None:
         self._end_input(error)
+        self._give_up_fetched()
         self.let_go(entry)
         # What had been put back, to be submitted again, would meet the same refusal.
         for other in list(self.entries.values()):
@@ -259,7 +260,7 @@ class Feed:
     async def drain(self) -> None:
         """Take nothing more; return when what had been taken has ended."""
         self._end_input(None)
-        self._fetched.clear()
+        self._give_up_fetched()
         self.dispatcher.scheduler.discard(self)
         self._drained = asyncio.Event()
         if self.entries:
@@ -271,7 +272,7 @@ class Feed:
             return
         self.closed = True
         self._end_input(None)
-        self._fetched.clear()
+        self._give_up_fetched()
         scheduler = self.dispatcher.scheduler
         scheduler.discard(self)
         for entry in list(self.entries.values()):
@@ -360,6 +361,13 @@ class Feed:
         if self._wanted is not None:
             self._wanted.set()
         self._settle_if_done()
+
+    def _give_up_fetched(self) -> None:
+        """What was read from the input ahead of its turn will not be submitted: say so."""
+        for request in self._fetched:
+            self.unfinished.append(_unfinished(Job(self._pulled, request)))
+            self._pulled += 1
+        self._fetched.clear()
 
     def _notify(self) -> None:
         while self._consumers:

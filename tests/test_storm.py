@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from support import posters
+from support import Service, posters, refusal
 
 import runninghub_async as rh
 from runninghub_async.emulator import Emulator, Fault
@@ -82,14 +83,17 @@ def test_a_thousand_jobs_through_a_storm(seed: int) -> None:
     asyncio.run(main())
 
 
+async def as_async(requests: Any) -> AsyncIterator[Any]:
+    for request in requests:
+        yield request
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_random_leaving_accounts_for_every_task(seed: int) -> None:
     """Left at any moment, in any of the ways: each accepted task is an outcome, or named."""
     chance = random.Random(seed)
 
     async def main() -> None:
-        from support import Service, refusal
-
         def trouble(_: str) -> Any:
             return chance.choice([None, None, None, refusal("421"), rh.ConnectError("x")])
 
@@ -100,7 +104,8 @@ def test_random_leaving_accounts_for_every_task(seed: int) -> None:
         limits = rh.Limits(chance.randint(1, 30), None, None)
         async with service.session(limits=limits, rng=chance) as session:
             seen: list[rh.Outcome] = []
-            stream = session.stream(posters(), ordered=ordered, on_leave=on_leave)
+            requests = chance.choice([iter, as_async])(posters())
+            stream = session.stream(requests, ordered=ordered, on_leave=on_leave)
             try:
                 async with asyncio.timeout(chance.uniform(0, 60)), stream:
                     async for outcome in stream:

@@ -23,6 +23,11 @@ async def collect(stream: rh.JobStream) -> list[rh.Outcome]:
     return [outcome async for outcome in stream]
 
 
+async def as_async(requests: Any) -> AsyncIterator[Any]:
+    for request in requests:
+        yield request
+
+
 def indices(outcomes: list[rh.Outcome]) -> list[int]:
     return [outcome.index for outcome in outcomes]
 
@@ -231,8 +236,9 @@ def test_an_input_that_raises_surfaces_after_what_is_in_flight() -> None:
     ],
 )
 @pytest.mark.parametrize("ordered", [False, True])
+@pytest.mark.parametrize("given", [iter, as_async])
 def test_key_plan_and_balance_stop_the_submitting(
-    code: str, error: type[rh.APIError], ordered: bool
+    code: str, error: type[rh.APIError], ordered: bool, given: Any
 ) -> None:
     """After the wallet runs dry: one error, what runs is brought home, the rest is not sent."""
 
@@ -243,7 +249,7 @@ def test_key_plan_and_balance_stop_the_submitting(
         )
         limits = rh.Limits(20, submit_rate=20.0, query_rate=None)
         async with service.session(limits=limits) as session:
-            stream = session.stream(posters(10_000), ordered=ordered)
+            stream = session.stream(given(posters(10_000)), ordered=ordered)
             seen = []
             with pytest.raises(error) as caught:
                 async for outcome in stream:

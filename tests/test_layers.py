@@ -1,0 +1,143 @@
+"""The structure, read from the code: what may import what, and what is public."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from importlib import metadata, resources
+from pathlib import Path
+
+import pytest
+
+import runninghub_async
+import runninghub_async.emulator
+import runninghub_async.testing
+
+PACKAGE = Path(inspect.getfile(runninghub_async)).parent
+
+#: A module may import only from modules before it.
+ORDER = (
+    "_models", "_exceptions", "_outcomes",
+    # rules
+    "_codes", "_catalogue", "_seedream", "_protocol", "_protocol_v1", "_polling", "_retry",
+    "_limits", "_job", "_scheduler",
+    # the wire
+    "_transport", "_pacing", "_download",
+    # the calls
+    "_dispatcher", "_call", "_stream", "_session",
+    # the edges
+    "testing",
+    "emulator._faults", "emulator._pictures", "emulator._service", "emulator._files",
+    "emulator._server", "emulator",
+    "_cli._sheet", "_cli._prompts", "_cli._manifest", "_cli._progress", "_cli._models",
+    "_cli._emulate", "_cli._generate", "_cli", "__main__", "",
+)  # fmt: skip
+
+RULES = ORDER[: ORDER.index("_transport")]
+
+
+def modules() -> dict[str, ast.Module]:
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+        name = name.removesuffix("__init__").removesuffix(".")
+        found[name] = ast.parse(path.read_text("utf-8"))
+    return found
+
+
+MODULES = modules()
+
+
+def imports(name: str, *, late: bool = True) -> set[str]:
+    """What `name` imports: `._x` names of this package, top-level names of others."""
+    base = name.split(".") if name in ("emulator", "_cli") else name.split(".")[:-1]
+    found: set[str] = set()
+    tree = MODULES[name]
+    nodes = ast.walk(tree) if late else iter(tree.body)
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            parent = base[: len(base) - node.level + 1]
+            for alias in node.names:
+                target = [*parent, *(node.module.split(".") if node.module else [alias.name])]
+                found.add("." + ".".join(target))
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.split(".")[0])
+    return found
+
+
+def test_every_module_has_its_place() -> None:
+    """A new file is given one, on purpose."""
+    assert set(MODULES) == set(ORDER)
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_a_module_imports_only_from_those_before_it(name: str) -> None:
+    """No way back up, and so no cycle."""
+    allowed = {f".{before}" for before in ORDER[: ORDER.index(name)]}
+    own = {found for found in imports(name, late=False) if found.startswith(".")}
+    assert own <= allowed
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_rules_know_no_loop_clock_chance_files_or_network(name: str) -> None:
+    """They decide; others act."""
+    forbidden = {"asyncio", "anyio", "aiohttp", "aiolimiter", "time", "datetime", "random",
+                 "pathlib", "os", "socket", "logging"}  # fmt: skip
+    assert not imports(name) & forbidden
+    assert not any(isinstance(n, ast.AsyncFunctionDef | ast.Await) for n in ast.walk(MODULES[name])
+                   if name != "_scheduler")  # fmt: skip
+
+
+def test_each_foreign_library_has_one_door() -> None:
+    """aiohttp in the transport and the emulator's server; aiolimiter in one file."""
+    users = {lib: {n for n in ORDER if lib in imports(n)} for lib in ("aiohttp", "aiolimiter", "PIL")}
+    assert users == {
+        "aiohttp": {"_transport", "emulator._server"},
+        "aiolimiter": {"_pacing"},
+        "PIL": {"emulator._pictures"},
+    }
+
+
+def test_the_emulator_reads_the_contract_on_its_own() -> None:
+    """Of the client it knows the catalogue's facts and nothing else."""
+    for name in ORDER:
+        if name.startswith("emulator"):
+            inside = {found for found in imports(name) if found.startswith("._")}
+            assert inside <= {"._catalogue"}
+
+
+@pytest.mark.parametrize(
+    "module", [runninghub_async, runninghub_async.testing, runninghub_async.emulator]
+)
+def test_public_names_are_listed_documented_and_there(module: object) -> None:
+    """`__all__` is sorted as it is read, complete, and everything in it has a docstring."""
+    names = module.__all__  # type: ignore[attr-defined]
+    public = {
+        name for name, value in vars(module).items()
+        if not name.startswith("_") and not inspect.ismodule(value)
+        and getattr(value, "__module__", "").startswith(module.__name__)  # type: ignore[attr-defined]
+    }  # fmt: skip
+    assert public <= set(names)
+    for name in names:
+        value = getattr(module, name)
+        if inspect.isclass(value) or inspect.isfunction(value):
+            assert inspect.getdoc(value), name
+
+
+def test_importing_the_package_imports_no_edge() -> None:
+    """Neither emulator nor command line nor testing, and no extra."""
+    top = {found for found in imports("", late=False) if found.startswith(".")}
+    assert not {found for found in top if found.startswith((".emulator", "._cli", ".testing"))}
+
+
+def test_the_installed_package_is_whole() -> None:
+    """Data, template and type marker are in it; the metadata says five dependencies."""
+    root = resources.files("runninghub_async")
+    for part in ("py.typed", "catalogue.json", "_cli/sheet.html"):
+        assert root.joinpath(part).is_file()
+    requires = metadata.requires("runninghub_async") or []
+    runtime = {r.split(">")[0] for r in requires if "extra ==" not in r}
+    assert runtime == {"aiohttp", "attrs", "cattrs", "anyio", "aiolimiter"}
+    assert metadata.version("runninghub_async") == runninghub_async.__version__
