@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import resource
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-__all__ = ["ROOT", "cpu_seconds", "in_fresh_process", "in_turn", "resident_bytes", "resident_from"]
+__all__ = [
+    "ROOT",
+    "cpu_of",
+    "cpu_seconds",
+    "in_fresh_process",
+    "in_turn",
+    "resident_bytes",
+    "resident_from",
+]
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 
@@ -50,6 +59,13 @@ def in_turn(contenders: Mapping[str, Callable[[], _T]], rounds: int) -> dict[str
         for name, run in contenders.items():
             results[name].append(run())
     return results
+
+
+def cpu_of(main: Callable[[], Coroutine[Any, Any, None]]) -> float:
+    """The user and system time that `asyncio.run(main())` takes."""
+    before = cpu_seconds()
+    asyncio.run(main())
+    return cpu_seconds() - before
 
 
 def cpu_seconds() -> float:

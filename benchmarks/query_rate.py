@@ -23,7 +23,7 @@ import aiohttp
 import runninghub_async as rh
 
 from ._load import HEADERS, IN_FLIGHT, KEY, task_ids
-from ._process import in_fresh_process, in_turn
+from ._process import cpu_of, in_fresh_process, in_turn
 from ._service import QUERY_PATH, Counts, Service
 from ._table import Row, ratio, series
 
@@ -43,11 +43,11 @@ def measure(scale: int) -> list[Row]:
         {"ours": lambda: _one_run(ours, scale), "bare": lambda: _one_run(bare, scale)}, ROUNDS
     )
     rates = {
-        name: [QUERIES // scale / counts.seconds for counts in results]
+        name: [QUERIES // scale / counts.seconds for _, counts in results]
         for name, results in runs.items()
     }
     sides = ", ".join(
-        f"{name} {series(rates[name], 'per s')}, service {_busy(runs[name])} busy" for name in runs
+        f"{name} {series(rates[name], 'per s')}, {_spent(runs[name])}" for name in runs
     )
     waiting = f"{WAITING // scale:,} waiting"
     return [
@@ -63,8 +63,8 @@ def measure(scale: int) -> list[Row]:
     ]
 
 
-def ours(url: str, waiting: int) -> None:
-    """Ask for `waiting` tasks, over and over, until one has ended."""
+def ours(url: str, waiting: int) -> float:
+    """Ask for `waiting` tasks, over and over, until one has ended; the CPU seconds it took."""
     # The tasks that still run when the first has ended are named in a warning.
     logging.getLogger("runninghub_async").setLevel(logging.ERROR)
 
@@ -77,10 +77,10 @@ def ours(url: str, waiting: int) -> None:
         ):
             await anext(tasks)
 
-    asyncio.run(main())
+    return cpu_of(main)
 
 
-def bare(url: str, waiting: int) -> None:
+def bare(url: str, waiting: int) -> float:
     """The same by hand, with aiohttp."""
 
     async def main() -> None:
@@ -97,14 +97,16 @@ def bare(url: str, waiting: int) -> None:
 
             await asyncio.gather(*(worker() for _ in range(IN_FLIGHT)))
 
-    asyncio.run(main())
+    return cpu_of(main)
 
 
-def _one_run(client: Callable[[str, int], None], scale: int) -> Counts:
+def _one_run(client: Callable[[str, int], float], scale: int) -> tuple[float, Counts]:
+    """CPU milliseconds per query, and what the service counted."""
     with Service(warm_up=WARM_UP // scale, running=QUERIES // scale) as service:
-        in_fresh_process(client, url=service.url, waiting=WAITING // scale)
-    return service.counts
+        cpu = in_fresh_process(client, url=service.url, waiting=WAITING // scale)
+    return cpu / service.counts.queries * 1000, service.counts
 
 
-def _busy(runs: list[Counts]) -> str:
-    return f"{max(counts.busy for counts in runs):.0%}"
+def _spent(runs: list[tuple[float, Counts]]) -> str:
+    busy = max(counts.busy for _, counts in runs)
+    return f"{series([cpu for cpu, _ in runs], 'ms CPU')} each, service at most {busy:.0%} busy"

@@ -59,21 +59,23 @@ async def fill(folder: Path, session: rh.Session, stream: rh.JobStream, wanted: 
     async for outcome in stream:
         match outcome:
             case rh.Succeeded(task=rh.Task(id=task_id, outputs=[_, *_])):
-                # Told first: it is paid for, even if it is not saved.
-                print(f"task {task_id}", end=": ")
+                print(f"task {task_id}")  # before the download: it is paid for in any case
                 try:
                     # One by one: a slow disk then slows the reading of the input, too.
                     await save(session, outcome, folder)
                     wanted -= 1
                 except rh.RunningHubError as error:
                     print(f"not saved: {error}")
+            case rh.Succeeded():
+                print(f"no picture: task {outcome.task.id}")
             case _:
-                print(f"nothing came of it: {outcome}")
+                print(f"{type(outcome).__name__}: {outcome.error}")
         now = stream.statistics()
         if now.delivered == 1:
-            tracemalloc.start()
-        grown = tracemalloc.get_traced_memory()[0] >> 10
-        print(f"pulled {now.pulled}, delivered {now.delivered}, memory +{grown} KiB")
+            tracemalloc.start()  # what is made once has been made by now
+        if now.delivered % 10 == 0:
+            memory = tracemalloc.get_traced_memory()[0] >> 10
+            print(f"pulled {now.pulled}, delivered {now.delivered}, memory +{memory} KiB")
         if not wanted:
             return
 
@@ -91,7 +93,8 @@ async def main(wanted: str = "30", target: str = "dataset") -> None:
             for ended in stream.undelivered:
                 print(f"ended, not saved: {ended.task}")
             for left in stream.unfinished:
-                print(f"{left.state}: {left.task_id or left.request.prompt}")
+                if left.state != "not_submitted":
+                    print(f"{left.state}: task {left.task_id}")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ python examples/inside_fastapi.py --self-test        (pip install fastapi httpx 
 
 import asyncio
 import logging
+import math
 import os
 import sys
 from collections.abc import AsyncIterator, Coroutine
@@ -50,8 +51,9 @@ async def explain(_: Request, error: Exception) -> JSONResponse:
     match error:
         case rh.PayloadError(problems=problems):
             return JSONResponse({"problems": problems}, 422)
-        case rh.CapacityError(retry_after=pause) | rh.RateLimitError(retry_after=pause):
-            return JSONResponse({"error": "busy"}, 503, {"Retry-After": f"{pause or 10:.0f}"})
+        case rh.CapacityError() | rh.RateLimitError():
+            pause = math.ceil(error.retry_after or 10)
+            return JSONResponse({"error": "busy"}, 503, {"Retry-After": str(pause)})
         case rh.NotFoundError():
             return JSONResponse({"error": "no such poster"}, 404)
         case rh.WaitTimeout(task_id=task_id):

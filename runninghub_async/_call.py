@@ -9,7 +9,7 @@ from typing import Any
 from ._dispatcher import Dispatcher
 from ._exceptions import RunningHubError
 from ._job import Accepted, Job, JobState
-from ._outcomes import Outcome
+from ._outcomes import Outcome, Unknown
 from ._scheduler import Entry
 
 __all__ = ["Call"]
@@ -53,21 +53,45 @@ class Call:
             self._leave()
             raise
 
+    def withdraw(self) -> None:
+        """Do not submit if that has not happened yet; what runs is still waited for."""
+        if self._entry.job.state is JobState.NEW:
+            self._leave()
+            self._result.cancel()
+
+    def fail(self, error: BaseException) -> None:
+        """The session broke or closes: say so to the caller, and let go of the job."""
+        if not self._result.done():
+            self._leave()
+            self._result.set_exception(error)
+
+    def conclude(self) -> None:
+        """The session is closed: a submit still under way has an unknown fate."""
+        if self._entry.job.state is JobState.SUBMITTING:
+            logger.warning("left while a submit was under way; its task may exist")
+
     def _leave(self) -> None:
         if self.closed:
             return
         self.closed = True
+        if self._result.done():
+            # The result came in the same turn of the loop in which its caller was cancelled.
+            if not self._result.cancelled() and self._result.exception() is None:
+                self.tell(self._result.result())
+            return
         scheduler = self._dispatcher.scheduler
         scheduler.discard(self)
         if self._entry.job.state is JobState.WAITING:
             scheduler.release(self._entry)
         self._dispatcher.wake()
 
-    def fail(self, error: BaseException) -> None:
-        """The session broke or closed."""
-        self.closed = True
-        if not self._result.done():
-            self._result.set_exception(error)
+    @staticmethod
+    def tell(result: Outcome | Accepted) -> None:
+        """Name, in a warning, what `result` tells of and its caller will not see."""
+        if result.task is not None:
+            logger.warning("nobody took the result of task %s", result.task.id)
+        elif isinstance(result, Unknown):
+            logger.warning("nobody was told of a submit that may have created a task")
 
     # -- the dispatcher's side ----------------------------------------------------------------
 
@@ -83,10 +107,11 @@ class Call:
         return self._entry
 
     def deliver(self, entry: Entry, result: Outcome | Accepted) -> None:
-        if not self._result.done():
+        if self.closed or self._result.done():
+            if entry.job.attempts:
+                self.tell(result)
+        else:
             self._result.set_result(result)
-        elif not entry.gone:
-            self.let_go(entry)
 
     def stop(self, entry: Entry, error: RunningHubError) -> None:  # noqa: ARG002
         if not self._result.done():

@@ -60,6 +60,31 @@ class ParamSpec:
     max_size_mb: float | None = None
     accept: tuple[str, ...] = ()
 
+    def plainly_fine(self, value: Any) -> bool:
+        """Whether `value` passes at first sight. False says nothing: `check` looks closely.
+
+        Nearly every value of a long run passes, and this takes a fifth of the time.
+        """
+        kind = type(value)
+        if kind is str:
+            if self.multiple:
+                return False
+            if self.type == "enum":
+                return value in self.choices
+            return (
+                self.type == "string"
+                and (self.min_length is None or len(value) >= self.min_length)
+                and (self.max_length is None or len(value) <= self.max_length)
+                and value.isascii()
+            )
+        return (
+            kind is int
+            and self.type == "integer"
+            and not self.multiple
+            and (self.min is None or value >= self.min)
+            and (self.max is None or value <= self.max)
+        )
+
     def check(self, value: Any, key: str | None = None) -> Iterator[str]:
         """Every fault of `value`, each as `name: description @ $.path`."""
         key = key or self.name
@@ -175,11 +200,14 @@ class ModelSpec:
     incomplete: bool = False
     price: PriceSpec | None = None
     _by_key: dict[str, ParamSpec] = attrs.field(init=False, repr=False, eq=False)
+    _required: dict[str, None] = attrs.field(init=False, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
         keys = {param.alias: param for param in self.params if param.alias}
         keys |= {param.name: param for param in self.params}
         object.__setattr__(self, "_by_key", keys)
+        required = dict.fromkeys(param.name for param in self.params if param.required)
+        object.__setattr__(self, "_required", required)
 
     def param(self, key: str) -> ParamSpec | None:
         """The parameter with this name or alias."""
@@ -202,11 +230,10 @@ class ModelSpec:
             if spec.name in seen:
                 problems.append(f"{key}: given twice, also as its alias @ $.{key}")
             seen.add(spec.name)
-            problems.extend(spec.check(value, key))
+            if not spec.plainly_fine(value):
+                problems.extend(spec.check(value, key))
         problems.extend(
-            f"{spec.name}: missing @ $.{spec.name}"
-            for spec in self.params
-            if spec.required and spec.name not in seen
+            f"{name}: missing @ $.{name}" for name in self._required if name not in seen
         )
         return tuple(problems)
 

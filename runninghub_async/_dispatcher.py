@@ -7,10 +7,13 @@ do wakes exactly one, and that one wakes the next if there is more.
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Final
+
+import anyio
 
 from ._exceptions import PayloadError, RunningHubError
 from ._job import Rules
@@ -21,7 +24,9 @@ from ._protocol import parse_query, parse_submit
 from ._scheduler import Entry, Scheduler, Step
 from ._transport import Transport
 
-__all__ = ["Dispatcher"]
+__all__ = ["Dispatcher", "wait_out"]
+
+logger = logging.getLogger("runninghub_async")
 
 #: Requests in flight at once, at most. At 0.2 s a request that is over 300 a second, several
 #: times what the default rates ask for.
@@ -29,6 +34,23 @@ WORKERS: Final = 64
 
 #: How long a leaving session waits for submits that are under way, so as to learn their ids.
 GRACE: Final = 1.0
+
+
+#: After so many queries in a row have failed, say so: the job stays, but its user may know more.
+_MISSES_TOLD: Final = frozenset({5, 20, 100, 500, 2500})
+
+
+async def wait_out(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Wait until all have ended, whoever wants it otherwise; a cancellation takes effect then."""
+    cancelled: asyncio.CancelledError | None = None
+    with anyio.CancelScope(shield=True):
+        while pending := [task for task in tasks if not task.done()]:
+            try:
+                await asyncio.wait(pending)
+            except asyncio.CancelledError as error:
+                cancelled = error
+    if cancelled is not None:
+        raise cancelled
 
 
 class Dispatcher:
@@ -75,7 +97,9 @@ class Dispatcher:
 
     def wake(self) -> None:
         """Wake one worker if there is something to do."""
-        if self._closed or self.scheduler.next_step(self.loop.time()) is None:
+        if self._closed or (not self._parked and len(self._workers) >= WORKERS):
+            return
+        if self.scheduler.next_step(self.loop.time()) is None:
             return
         while self._parked:
             parked = self._parked.popleft()
@@ -116,9 +140,7 @@ class Dispatcher:
             tasks = [*self._workers, *self._helpers]
             for task in tasks:
                 task.cancel()
-            # Not gather: a second cancellation must not leave one of them behind.
-            while pending := [task for task in tasks if not task.done()]:
-                await asyncio.wait(pending)
+            await wait_out(tasks)
 
     # -- a worker -----------------------------------------------------------------------------
 
@@ -173,6 +195,16 @@ class Dispatcher:
             task = parse_query(answer, entry.job.task_id)
         except RunningHubError as error:
             scheduler.missed(entry, error, clock(), sent_at)
+            if entry.job.misses in _MISSES_TOLD:
+                logger.warning(
+                    "task %s: %d queries in a row failed, the last with: %s",
+                    entry.job.task_id,
+                    entry.job.misses,
+                    error,
+                )
+        except BaseException:
+            scheduler.abandoned(entry)
+            raise
         else:
             scheduler.seen(entry, task, clock(), sent_at)
 
@@ -198,6 +230,9 @@ class Dispatcher:
             task = parse_submit(answer)
         except RunningHubError as error:
             scheduler.refused(entry, error, clock(), sent_at)
+        except BaseException:
+            scheduler.abandoned(entry)
+            raise
         else:
             scheduler.accepted(entry, task, clock(), sent_at)
         finally:
@@ -217,6 +252,11 @@ class Dispatcher:
                 return entry, self._build_submit(entry.job.request)
             except PayloadError as error:
                 scheduler.rejected(entry, error)
+            except Exception as error:
+                # Anything may stand in the input, even what breaks when it is looked at.
+                fault = PayloadError([f"request: {type(error).__name__} while checking it @ $"])
+                fault.__cause__ = error
+                scheduler.rejected(entry, fault)
             # A long run of bad input must not hold the loop.
             await asyncio.sleep(0)
         await asyncio.sleep(0)
@@ -230,8 +270,14 @@ class Dispatcher:
 
     def _helper_ended(self, helper: asyncio.Task[None]) -> None:
         self._helpers.discard(helper)
-        self._report_crash(helper)
+        if not helper.cancelled():
+            self._report_crash(helper)
 
     def _report_crash(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None and self._on_crash:
+        error: BaseException | None
+        if task.cancelled():
+            error = None if self._closed else RuntimeError("a worker was cancelled from outside")
+        else:
+            error = task.exception()
+        if error is not None and self._on_crash is not None:
             self._on_crash(error)

@@ -121,7 +121,7 @@ async def _whole(transport: Transport, request: Request) -> AsyncIterator[Stream
     async def chunks() -> AsyncIterator[bytes]:
         yield answer.body
 
-    yield StreamedResponse(answer.status, dict(answer.headers), chunks())
+    yield StreamedResponse(answer.status, answer.headers, chunks())
 
 
 async def _store(answer: StreamedResponse, output: Output, path: Path, max_bytes: int) -> Download:

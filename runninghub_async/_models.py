@@ -126,7 +126,7 @@ class Request:
 
 @attrs.frozen
 class Response:
-    """One HTTP answer, complete. Header names are lower case."""
+    """One HTTP answer, complete. `headers` are found by lower-case names."""
 
     status: int
     body: bytes = b""

@@ -98,8 +98,9 @@ def build_submit(
 
 def build_query(base_url: str, headers: Mapping[str, str], task_id: str) -> Request:
     """`POST /openapi/v2/query`; one task per call, there is no list form."""
-    body = b'{"taskId":"%b"}' % task_id.encode()
-    return Request("POST", f"{base_url}/openapi/v2/query", headers, body, QUERY_TIMEOUT)
+    # The service's ids are digits; whatever else it may hand out must still be asked after.
+    body = f'{{"taskId":"{task_id}"}}' if task_id.isdigit() else json.dumps({"taskId": task_id})
+    return Request("POST", f"{base_url}/openapi/v2/query", headers, body.encode(), QUERY_TIMEOUT)
 
 
 def parse_submit(response: Response) -> Task:
@@ -137,7 +138,8 @@ def json_object(response: Response) -> dict[str, Any]:
     Where there is none, raises `APIError` if the HTTP status says enough, else `ProtocolError`.
     """
     try:
-        answer = json.loads(response.body)
+        # Decoded here, since json would first try to guess the encoding.
+        answer = json.loads(response.body.decode("utf-8-sig"))
     except (ValueError, RecursionError):
         answer = None
     if isinstance(answer, dict):

@@ -13,7 +13,7 @@ import itertools
 import math
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 import attrs
 
@@ -39,6 +39,13 @@ from ._outcomes import Outcome
 from ._retry import Cause, asked_pause
 
 __all__ = ["Entry", "Scheduler", "Source", "Step"]
+
+
+_SENT = Sent()
+
+#: Submits under way at once. Fewer than there are workers: a service that is slow to take
+#: submits must not keep everybody from asking after what is done.
+MOST_SUBMITTING: Final = 48
 
 
 class Step(enum.Enum):
@@ -99,6 +106,7 @@ class Scheduler:
         self.gate = Gate()
         self.alive = 0
         self.in_flight = 0
+        self._submitting = 0
         #: A worker is waiting for the rate limiter; a second one would only queue behind it.
         self.pacing_submit = False
         self.pacing_query = False
@@ -152,9 +160,14 @@ class Scheduler:
     def _may_submit(self, now: float) -> bool:
         if self.alive >= self.window.size or now < self._slot_pause:
             return False
+        if self._submitting >= MOST_SUBMITTING:
+            return False
         if self._again and self._again[0][0] <= now:
             return True
-        return any(source.ready() for source in self._sources)
+        for source in self._sources:  # noqa: SIM110 - asked at every step, and three times faster
+            if source.ready():
+                return True
+        return False
 
     def take_query(self, now: float) -> Entry | None:
         """The job whose query is due, now counted as in flight."""
@@ -177,6 +190,7 @@ class Scheduler:
         if entry is not None:
             self.alive += 1
             self.in_flight += 1
+            self._submitting += 1
         return entry
 
     def _take_again(self, now: float) -> Entry | None:
@@ -204,25 +218,36 @@ class Scheduler:
 
     def sending(self, entry: Entry, now: float) -> None:
         """The submit of `entry` leaves now."""
-        entry.job, _ = advance(entry.job, Sent(), now, self._rules, 0.0)
+        entry.job, _ = advance(entry.job, _SENT, now, self._rules, 0.0)
 
     def rejected(self, entry: Entry, error: RunningHubError) -> None:
         """`entry` was taken but is at fault itself; nothing was sent."""
         self.in_flight -= 1
         self.alive -= 1
+        self._submitting -= 1
         entry.job, action = reject(entry.job, error)
         entry.source.deliver(entry, action.result)
 
     def accepted(self, entry: Entry, task: Task, now: float, sent_at: float) -> None:
         """The submit sent at `sent_at` was answered with `task`."""
+        self._submitting -= 1
         self._passed(sent_at)
         self._refusals = 0
         self._apply(entry, Accepted(task), now, sent_at)
 
     def refused(self, entry: Entry, error: RunningHubError, now: float, sent_at: float) -> None:
         """The submit sent at `sent_at` was not answered with a task."""
+        self._submitting -= 1
         self.in_flight -= 1
         self._apply(entry, Refused(error), now, sent_at)
+
+    def abandoned(self, entry: Entry) -> None:
+        """The exchange about `entry` broke off for a reason that is none of the service's."""
+        self.in_flight -= 1
+        self._submitting -= not entry.job.task_id
+        if not entry.gone:
+            entry.gone = True
+            self._free_slot(entry)
 
     def seen(self, entry: Entry, task: Task, now: float, sent_at: float) -> None:
         """The query sent at `sent_at` was answered with `task`."""
@@ -307,11 +332,11 @@ class Scheduler:
         if now >= self._slot_pause:
             self._refusals += 1
             retry = self._rules.retry
-            pause = retry.backoff(self._refusals, self._chance()) if asked is None else asked
-            self._slot_pause = now + min(pause, retry.capacity_wait_max)
+            pause = min(retry.backoff(self._refusals, self._chance()), retry.capacity_wait_max)
+            self._slot_pause = now + max(pause, asked or 0.0)
 
     def _close_gate(self, asked: float | None, now: float, sent_at: float) -> None:
-        if asked is None:
-            again = sent_at >= self.gate.closed_until
-            asked = self._rules.retry.backoff(self.gate.closings + again, self._chance())
-        self.gate = self.gate.closed(now, asked, sent_at)
+        again = sent_at >= self.gate.closed_until
+        pause = self._rules.retry.backoff(self.gate.closings + again, self._chance())
+        # What the service asks for, and never less than our own pause: some ask for 0.
+        self.gate = self.gate.closed(now, max(pause, asked or 0.0), sent_at)

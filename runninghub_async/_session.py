@@ -16,7 +16,7 @@ import anyio.to_thread
 
 from ._call import Call, waiting_job
 from ._catalogue import Catalogue
-from ._dispatcher import Dispatcher
+from ._dispatcher import Dispatcher, wait_out
 from ._download import Download, Gone, Incomplete, download_once
 from ._exceptions import (
     DownloadError,
@@ -24,6 +24,7 @@ from ._exceptions import (
     RunningHubError,
     SessionError,
     SubmitManyError,
+    SubmitUnknown,
     TransportError,
     WaitTimeout,
 )
@@ -116,7 +117,7 @@ class Session:
         return f"<Session {self.base_url} {state}>"
 
     async def __aenter__(self) -> Self:
-        if self._loop is not None:
+        if self._loop is not None or self._closed:
             raise SessionError("a session is opened once; make a new one")
         if not self._api_key:
             raise SessionError(
@@ -138,7 +139,7 @@ class Session:
             self._build_submit,
             self._build_query,
         )
-        self._dispatcher.on_crash(self._fail_all)
+        self._dispatcher.on_crash(self._end_all)
         return self
 
     async def __aexit__(
@@ -159,17 +160,17 @@ class Session:
             return
         self._closed = True
         dispatcher, self._dispatcher = self._dispatcher, None
+        calls = list(self._calls)
         try:
             if dispatcher is not None:
-                for feed in self._feeds:
-                    feed.end(SessionError("the session was closed"))
-                for call in list(self._calls):
-                    call.fail(SessionError("the session was closed"))
+                self._end_all(SessionError("the session was closed"))
                 await dispatcher.aclose()
-                for feed in self._feeds:
-                    feed.conclude()
         finally:
-            await self._transport.aclose()
+            for feed in self._feeds:
+                feed.conclude()
+            for call in calls:
+                call.conclude()
+            await wait_out([asyncio.ensure_future(self._transport.aclose())])
 
     # -- one call -----------------------------------------------------------------------------
 
@@ -225,22 +226,16 @@ class Session:
         """
         dispatcher = self._open()
         call = Call(dispatcher, Job(0, request))
-        if on_leave == "wait":
-            waiter = dispatcher.loop.create_task(self._finish(call))
-            try:
-                result = await asyncio.shield(waiter)
-            except asyncio.CancelledError:
-                with anyio.CancelScope(shield=True):
-                    await asyncio.wait([waiter])
-                raise
-        else:
-            try:
+        try:
+            if on_leave == "wait":
+                result = await self._finish_regardless(call)
+            else:
                 result = await self._finish(call)
-            except asyncio.CancelledError:
-                if on_leave == "cancel" and call.task_id:
-                    with anyio.CancelScope(shield=True):
-                        await self._cancel_all([call.task_id])
-                raise
+        except asyncio.CancelledError:
+            if on_leave == "cancel" and call.task_id:
+                with anyio.CancelScope(shield=True):
+                    await self._cancel_all([call.task_id])
+            raise
         if isinstance(result, Succeeded):
             return result.task
         raise _error_of(result)
@@ -266,10 +261,10 @@ class Session:
         asked for again once. Raises `DownloadError` for a result that is no file, is longer than
         `max_bytes` or is not what it was announced as, `TransportError`, or `OSError`.
         """
-        self._open()
         target = Path(path)
         asked_again = False
         for attempt in range(1, _DOWNLOAD_TRIES + 1):
+            self._open()
             try:
                 return await download_once(self._transport, output, target, max_bytes)
             except Gone as error:
@@ -332,7 +327,7 @@ class Session:
                 else:
                     errors[index] = _error_of(result)
         except RunningHubError as error:
-            if not any(tasks):
+            if not any(tasks) and not errors:
                 raise
             not_sent = (index for index, task in enumerate(tasks) if task is None)
             errors = {**dict.fromkeys(not_sent, error), **errors}
@@ -340,6 +335,9 @@ class Session:
             ids = [task.id for task in tasks if task is not None]
             if ids:
                 logger.warning("left submit_many with %d tasks: %s", len(ids), " ".join(ids))
+            unknown = sum(isinstance(error, SubmitUnknown) for error in errors.values())
+            if unknown:
+                logger.warning("left submit_many with %d submits of unknown fate", unknown)
             raise
         finally:
             await feed.leave()
@@ -422,6 +420,18 @@ class Session:
         finally:
             self._calls.discard(call)
 
+    async def _finish_regardless(self, call: Call) -> Outcome | Accepted:
+        """Wait for the job's end even when cancelled, unless it has not been submitted yet."""
+        waiter = asyncio.ensure_future(self._finish(call))
+        try:
+            return await asyncio.shield(waiter)
+        except asyncio.CancelledError:
+            call.withdraw()
+            await wait_out([waiter])
+            if not waiter.cancelled() and waiter.exception() is None:
+                call.tell(waiter.result())
+            raise
+
     async def _direct(self, request: Request, parse: Callable[[Response], _T]) -> _T:
         """A single exchange, paced with the queries and behind the same gate."""
         dispatcher = self._open()
@@ -432,6 +442,8 @@ class Session:
             await anyio.sleep(pause)
         if limiter is not None:
             await limiter.acquire()
+        # The session may have been closed while this was waiting for its turn.
+        self._open()
         sent_at = clock()
         try:
             return parse(await self._transport.send(request))
@@ -471,7 +483,7 @@ class Session:
     def _build_query(self, task_id: str) -> Request:
         return build_query(self.base_url, self._headers, task_id)
 
-    def _fail_all(self, error: BaseException) -> None:
+    def _end_all(self, error: BaseException) -> None:
         for feed in self._feeds:
             feed.end(error)
         for call in list(self._calls):

@@ -19,7 +19,7 @@ import attrs
 
 from ._call import waiting_job
 from ._dispatcher import Dispatcher
-from ._exceptions import RunningHubError
+from ._exceptions import RunningHubError, SessionError
 from ._job import Accepted, Job, JobState
 from ._models import ErrorInfo, Task, TaskStatus
 from ._outcomes import Cancelled, Failed, Outcome, Succeeded, Unfinished, Unknown
@@ -36,6 +36,8 @@ OnLeave = Literal["detach", "cancel", "wait"]
 _UNLIMITED_BACKLOG: Final = 1000
 
 _T = TypeVar("_T")
+
+_NOTHING: Final = object()
 
 
 @attrs.frozen
@@ -94,6 +96,8 @@ class Feed:
         self._queries = 0
         self._submitted = 0
         self._refused = 0
+        #: Jobs counted when they were let go of, which may yet end.
+        self._counted_late: set[int] = set()
         self._exhausted = False
         self._backlog = backlog or slots
         self._fetched: deque[Any] = deque()
@@ -123,6 +127,7 @@ class Feed:
             self.entries[self._pulled] = entry
             self._pulled += 1
             self.dispatcher.scheduler.watch(entry, now)
+        self._exhausted = True
         self.dispatcher.wake()
 
     # -- the dispatcher's side ----------------------------------------------------------------
@@ -141,13 +146,8 @@ class Feed:
             request = self._fetched.popleft()
             self._ask_for_more()
         else:
-            try:
-                request = next(self._input)  # type: ignore[arg-type]
-            except StopIteration:
-                self._end_input(None)
-                return None
-            except Exception as error:
-                self._end_input(error)
+            request = self._next_of_input()
+            if request is _NOTHING:
                 return None
         entry = Entry(Job(self._pulled, request, follow=self._follow), self)
         self.entries[self._pulled] = entry
@@ -156,9 +156,7 @@ class Feed:
 
     def deliver(self, entry: Entry, result: Outcome | Accepted) -> None:
         self.entries.pop(entry.job.index, None)
-        self._queries += entry.job.queries
-        self._submitted += bool(entry.job.task_id)
-        self._refused += max(0, entry.job.attempts - 1)
+        self._count(entry)
         if not isinstance(result, Accepted):
             self._ended[type(result)] += 1
         if self.closed:
@@ -188,9 +186,19 @@ class Feed:
             _name_what_runs([_unfinished(entry.job)])
             return
         self.entries.pop(entry.job.index, None)
+        self._count(entry)
         self.unfinished.append(_unfinished(entry.job))
         self._put_out_in_order()
         self._settle_if_done()
+
+    def _count(self, entry: Entry) -> None:
+        if entry.job.index in self._counted_late:
+            return
+        if self.closed:
+            self._counted_late.add(entry.job.index)
+        self._queries += entry.job.queries
+        self._submitted += bool(entry.job.task_id)
+        self._refused += max(0, entry.job.attempts - 1)
 
     def _correct(self, index: int, left: Unfinished | None) -> None:
         self.unfinished = [other for other in self.unfinished if other.index != index]
@@ -209,13 +217,15 @@ class Feed:
 
     # -- the consumer's side ------------------------------------------------------------------
 
-    async def next_result(self) -> Outcome | Accepted:
-        """The next result; raises the stream's error, once, and then `StopAsyncIteration`."""
-        return (await self.next_indexed())[1]
-
     async def next_indexed(self) -> tuple[int, Outcome | Accepted]:
-        """The same with the request's place in the input."""
+        """The next result with its request's place in the input.
+
+        Raises the stream's error, once, and then `StopAsyncIteration`.
+        """
+        if asyncio.get_running_loop() is not self.dispatcher.loop:
+            raise SessionError("the stream belongs to another event loop")
         while not self.ready_results:
+            self._look_for_the_end()
             if self.finished:
                 if self.error is not None:
                     error, self.error = self.error, None
@@ -225,7 +235,8 @@ class Feed:
             self._consumers.append(consumer)
             try:
                 await consumer
-            except asyncio.CancelledError:
+            except BaseException:
+                # Cancelled, or its coroutine closed.
                 if consumer in self._consumers:
                     self._consumers.remove(consumer)
                 elif self.ready_results:
@@ -237,6 +248,26 @@ class Feed:
         self._ask_for_more()
         self.dispatcher.wake()
         return result
+
+    def _look_for_the_end(self) -> None:
+        """With nothing under way, read one request ahead: a stream that is at its end must not
+        wait for the leave to submit before it finds out."""
+        idle = not self.entries and not self._fetched and not self._exhausted
+        if idle and self._wanted is None and not self.closed:
+            request = self._next_of_input()
+            if request is not _NOTHING:
+                self._fetched.append(request)
+
+    def _next_of_input(self) -> Any:
+        try:
+            return next(self._input)  # type: ignore[arg-type]
+        except StopIteration:
+            self._end_input(None)
+        except asyncio.CancelledError as error:
+            self._end_input(_input_cancelled(error))
+        except Exception as error:
+            self._end_input(error)
+        return _NOTHING
 
     @property
     def finished(self) -> bool:
@@ -262,7 +293,8 @@ class Feed:
         self._end_input(None)
         self._give_up_fetched()
         self.dispatcher.scheduler.discard(self)
-        self._drained = asyncio.Event()
+        if self._drained is None:
+            self._drained = asyncio.Event()
         if self.entries:
             await self._drained.wait()
 
@@ -286,6 +318,8 @@ class Feed:
         for consumer in self._consumers:
             if not consumer.done():
                 consumer.set_result(None)
+        # Others may have been waiting for the slots that are free now.
+        self.dispatcher.wake()
 
     def drop(self) -> None:
         """Close without anybody waiting: stock is taken once nothing is under way any more."""
@@ -305,9 +339,13 @@ class Feed:
             return
         self.concluded = True
         for entry in self.entries.values():
+            self._count(entry)
             self.unfinished.append(_unfinished(entry.job))
         self.entries.clear()
+        if self._drained is not None:
+            self._drained.set()
         _name_what_runs(self.unfinished)
+        _name_what_nobody_took([r for _, r in (*self.ready_results, *self.held_back.items())])
 
     async def leave(self) -> None:
         """Close, give submits under way a moment to tell their ids, and take stock."""
@@ -340,19 +378,33 @@ class Feed:
             while not self._exhausted:
                 await self._wanted.wait()
                 self._wanted.clear()
+                if self._exhausted:
+                    break
                 try:
                     request = await anext(self._input)  # type: ignore[arg-type]
                 except StopAsyncIteration:
                     self._end_input(None)
+                except asyncio.CancelledError as error:
+                    if self.closed:
+                        raise
+                    self._end_input(_input_cancelled(error))
                 except Exception as error:
                     self._end_input(error)
                 else:
                     self._fetched.append(request)
-                    self.dispatcher.wake()
+                    if self._exhausted:
+                        # The stream was stopped while this one was on its way.
+                        self._give_up_fetched()
+                        self._settle_if_done()
+                    else:
+                        self.dispatcher.wake()
         finally:
             close = getattr(self._input, "aclose", None)
             if close is not None and self.closed:
-                await close()
+                try:
+                    await close()
+                except Exception:
+                    logger.warning("closing a stream's input failed", exc_info=True)
 
     def _end_input(self, error: BaseException | None) -> None:
         self._exhausted = True
@@ -386,6 +438,13 @@ class Feed:
                 self._notify()
 
 
+def _input_cancelled(error: asyncio.CancelledError) -> RuntimeError:
+    """The input was cancelled, not its consumer, who must not take it for his own."""
+    told = RuntimeError("the stream's input was cancelled")
+    told.__cause__ = error
+    return told
+
+
 def _unfinished(job: Job) -> Unfinished:
     state: Literal["running", "unknown", "not_submitted"] = "not_submitted"
     if job.task_id:
@@ -412,7 +471,7 @@ class _Stream(Generic[_T]):
         return self
 
     async def __anext__(self) -> _T:
-        return self._convert(await self._feed.next_result())
+        return self._convert((await self._feed.next_indexed())[1])
 
     async def __aenter__(self) -> Self:
         return self
@@ -478,6 +537,8 @@ class JobStream(_Stream["Outcome"]):
         """
         if self._on_leave == "wait" and not self._feed.closed:
             await self._feed.drain()
+        if self._feed.closed:
+            return
         await super().aclose()
         running = [left.task_id for left in self._feed.unfinished if left.task_id]
         if self._on_leave == "cancel" and running:
@@ -523,3 +584,12 @@ def _name_what_runs(unfinished: Iterable[Unfinished]) -> None:
         )
     if unknown:
         logger.warning("left a stream while %d submits were under way; they may exist", unknown)
+
+
+def _name_what_nobody_took(results: Iterable[Outcome | Accepted]) -> None:
+    tasks = [result.task.id for result in results if result.task is not None]
+    if tasks:
+        logger.warning("nobody took the results of %d tasks: %s", len(tasks), " ".join(tasks))
+    unknown = sum(isinstance(result, Unknown) for result in results)
+    if unknown:
+        logger.warning("nobody was told of %d submits that may have created tasks", unknown)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import Final, Protocol, runtime_checkable
+from typing import Final, Protocol, Self, runtime_checkable
 
 import aiohttp
 import attrs
@@ -40,10 +40,10 @@ class Transport(Protocol):
 
 @attrs.frozen
 class StreamedResponse:
-    """An answer whose body is read piece by piece. Header names are lower case."""
+    """An answer whose body is read piece by piece. Headers are found by lower-case names."""
 
     status: int
-    headers: dict[str, str] = attrs.field(repr=False)
+    headers: Mapping[str, str] = attrs.field(repr=False)
     chunks: AsyncIterator[bytes] = attrs.field(repr=False)
 
 
@@ -70,23 +70,23 @@ _ERRORS: Final[dict[type[BaseException], type[TransportError]]] = {
 }
 
 
-@contextlib.contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except tuple(_ERRORS) as error:
-        ours = next(ours for theirs, ours in _ERRORS.items() if isinstance(error, theirs))
-        raise ours(f"{type(error).__name__}: {error}" if str(error) else repr(error)) from error
+_THEIRS: Final = tuple(_ERRORS)
+
+
+def _translated(error: BaseException) -> TransportError:
+    ours = next(ours for theirs, ours in _ERRORS.items() if isinstance(error, theirs))
+    return ours(f"{type(error).__name__}: {error}" if str(error) else repr(error))
 
 
 class AiohttpTransport:
     """HTTP by aiohttp.
 
     `connect_timeout`: seconds for a connection, name resolution and TLS included. `connections`:
-    how many at once. `keepalive`: how long an idle connection is kept, in seconds; it is shorter
-    than servers keep theirs, since a submit sent on a connection that the server is just closing
-    has an unknown fate. `trust_env`: take proxies from the environment. `session`: bring your
-    own `aiohttp.ClientSession` instead; it stays yours to close.
+    how many at once for calls, and as many again for results. `keepalive`: how long an idle
+    connection is kept, in seconds; it is shorter than servers keep theirs, since a submit sent on
+    a connection that the server is just closing has an unknown fate. `trust_env`: take proxies
+    from the environment. `session`: bring your own `aiohttp.ClientSession` instead; it stays
+    yours to close.
     """
 
     def __init__(
@@ -102,50 +102,81 @@ class AiohttpTransport:
         self._connections = connections
         self._keepalive = keepalive
         self._trust_env = trust_env
-        self._session = session
-        self._own_session = session is None
+        self._brought = session
+        self._closed = False
+        self._calls: aiohttp.ClientSession | None = None
+        self._results: aiohttp.ClientSession | None = None
         self._timeouts: dict[float, aiohttp.ClientTimeout] = {}
         self._urls: dict[str, yarl.URL] = {}
 
     async def send(self, request: Request) -> Response:
         """See `Transport.send`."""
-        with _translated():
-            async with self._request(request) as answer:
-                body = await _bounded(answer)
-                return Response(answer.status, body, _lower(answer))
+        if self._calls is None:
+            self._calls = self._open_session()
+        try:
+            async with self._calls.request(
+                request.method,
+                self._url(request.url),
+                data=request.body,
+                headers=request.headers,
+                timeout=self._timeout(request.read_timeout),
+                allow_redirects=False,
+            ) as answer:
+                return Response(answer.status, await _bounded(answer), answer.headers)
+        except _THEIRS as error:
+            raise _translated(error) from error
 
     @contextlib.asynccontextmanager
     async def stream(self, request: Request) -> AsyncIterator[StreamedResponse]:
-        """See `StreamingTransport.stream`."""
-        with _translated():
-            async with self._request(request) as answer:
-                yield StreamedResponse(
-                    answer.status, _lower(answer), answer.content.iter_chunked(_CHUNK)
-                )
+        """See `StreamingTransport.stream`.
+
+        Results have connections of their own: however many are fetched at once, no submit waits
+        for one of them, and none of them waits behind a poll.
+        """
+        if self._results is None:
+            self._results = self._open_session()
+        try:
+            answer = await self._results.request(
+                request.method,
+                yarl.URL(request.url, encoded=True),
+                headers=request.headers,
+                # No total: it would count the reading of a large result.
+                timeout=aiohttp.ClientTimeout(
+                    total=None,
+                    sock_connect=self._connect_timeout,
+                    sock_read=request.read_timeout,
+                ),
+                allow_redirects=False,
+            )
+        except _THEIRS as error:
+            raise _translated(error) from error
+        try:
+            # Outside of the translation: an OSError of the reader's own disk is none of ours.
+            yield StreamedResponse(answer.status, answer.headers, _Chunks(answer))
+        finally:
+            answer.release()
+            await answer.wait_for_close()
 
     async def aclose(self) -> None:
         """Close the connections, unless the session was brought along."""
-        if self._own_session and self._session is not None:
-            session, self._session = self._session, None
+        self._closed = True
+        sessions, self._calls, self._results = {self._calls, self._results}, None, None
+        for session in sessions - {None, self._brought}:
+            assert session is not None
             await session.close()
 
-    def _request(self, request: Request) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
-        if self._session is None:
-            # Made here, not in __init__, so that it belongs to the loop it is used on.
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(
-                    limit=self._connections, keepalive_timeout=self._keepalive
-                ),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                trust_env=self._trust_env,
-            )
-        return self._session.request(
-            request.method,
-            self._url(request.url),
-            data=request.body,
-            headers=request.headers,
-            timeout=self._timeout(request.read_timeout),
-            allow_redirects=False,
+    def _open_session(self) -> aiohttp.ClientSession:
+        if self._closed:
+            raise ConnectError("the transport is closed")
+        # Made when first needed, not in __init__, so that it belongs to the loop it is used on.
+        if self._brought is not None:
+            return self._brought
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=self._connections, keepalive_timeout=self._keepalive
+            ),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=self._trust_env,
         )
 
     def _url(self, url: str) -> yarl.URL:
@@ -161,14 +192,29 @@ class AiohttpTransport:
     def _timeout(self, read_timeout: float) -> aiohttp.ClientTimeout:
         known = self._timeouts.get(read_timeout)
         if known is None:
-            # No total: it would count the reading of a large result, too.
+            # One timer for the whole exchange costs less than one for each read, and an answer
+            # of the API comes in one piece. Connecting has its own, so that a connection that
+            # could not be made is never taken for an answer that did not come.
             known = self._timeouts[read_timeout] = aiohttp.ClientTimeout(
-                total=None,
-                connect=self._connect_timeout,
-                sock_connect=self._connect_timeout,
-                sock_read=read_timeout,
+                total=self._connect_timeout + read_timeout, sock_connect=self._connect_timeout
             )
         return known
+
+
+class _Chunks:
+    """The body of an answer, in pieces; what breaks is told as a `TransportError`."""
+
+    def __init__(self, answer: aiohttp.ClientResponse) -> None:
+        self._pieces = answer.content.iter_chunked(_CHUNK)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            return await anext(self._pieces)
+        except _THEIRS as error:
+            raise _translated(error) from error
 
 
 async def _bounded(answer: aiohttp.ClientResponse) -> bytes:
@@ -181,7 +227,3 @@ async def _bounded(answer: aiohttp.ClientResponse) -> bytes:
         if len(body) > MAX_ANSWER_BYTES:
             raise ReadError(f"the answer is longer than {MAX_ANSWER_BYTES} bytes")
     return bytes(body)
-
-
-def _lower(answer: aiohttp.ClientResponse) -> dict[str, str]:
-    return {name.lower(): value for name, value in answer.headers.items()}

@@ -51,6 +51,8 @@ class MockTransport:
     async def send(self, request: Request) -> Response:
         """See `Transport.send`."""
         self.requests.append(request)
+        # A network always takes a turn of the loop.
+        await asyncio.sleep(0)
         answer = self._handler(request)
         return answer if isinstance(answer, Response) else await answer
 

@@ -25,7 +25,7 @@ TARGET = Path(__file__).resolve().parent.parent / "runninghub_async" / "catalogu
 TYPES = {"string", "enum", "boolean", "integer", "number", "image", "video", "audio", "object"}
 PARAM = tuple(field.name for field in attrs.fields(ParamSpec))
 MODEL = tuple(
-    f.name for f in attrs.fields(ModelSpec) if f.name not in ("params", "price", "_by_key")
+    f.name for f in attrs.fields(ModelSpec) if f.name not in ("params", "price", "_by_key", "_required")
 )
 
 
