@@ -91,7 +91,8 @@ async def main(wanted: str = "30", target: str = "dataset") -> None:
         finally:
             # These are paid for, too: `session.wait(task_id)` and a download bring them home.
             for ended in stream.undelivered:
-                print(f"ended, not saved: {ended.task}")
+                if ended.task:
+                    print(f"ended, not saved: task {ended.task.id}")
             for left in stream.unfinished:
                 if left.state != "not_submitted":
                     print(f"{left.state}: task {left.task_id}")

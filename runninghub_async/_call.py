@@ -74,9 +74,9 @@ class Call:
         if self.closed:
             return
         self.closed = True
-        if self._result.done():
-            # The result came in the same turn of the loop in which its caller was cancelled.
-            if not self._result.cancelled() and self._result.exception() is None:
+        # Cancelling the caller cancels the future, too; any other end came in the same turn.
+        if self._result.done() and not self._result.cancelled():
+            if self._result.exception() is None:
                 self.tell(self._result.result())
             return
         scheduler = self._dispatcher.scheduler

@@ -99,7 +99,10 @@ class Dispatcher:
         """Wake one worker if there is something to do."""
         if self._closed or (not self._parked and len(self._workers) >= WORKERS):
             return
-        if self.scheduler.next_step(self.loop.time()) is None:
+        now = self.loop.time()
+        if self.scheduler.next_step(now) is None:
+            # All workers may be busy for long, and what they left behind comes due meanwhile.
+            self._set_timer(now)
             return
         while self._parked:
             parked = self._parked.popleft()
@@ -147,22 +150,27 @@ class Dispatcher:
     async def _work(self) -> None:
         scheduler, clock = self.scheduler, self.loop.time
         while not self._closed:
-            step = scheduler.next_step(clock())
+            now = clock()
+            step = scheduler.next_step(now)
             if step is None:
-                await self._park()
+                await self._park(now)
             elif step is Step.QUERY:
                 await self._query()
             else:
                 await self._submit()
 
-    async def _park(self) -> None:
+    async def _park(self, now: float) -> None:
         parked = self.loop.create_future()
         self._parked.append(parked)
-        self._set_timer()
+        self._set_timer(now)
         await parked
 
-    def _set_timer(self) -> None:
-        now = self.loop.time()
+    def _set_timer(self, now: float) -> None:
+        """Wake somebody when time alone brings something to do.
+
+        `now` is the moment at which there was nothing: read anew, the clock might already have
+        passed a due time that nobody would then be woken for.
+        """
         at = self.scheduler.wake_at(now)
         if at is None or (self._timer is not None and now < self._timer.when() <= at):
             return
@@ -173,7 +181,6 @@ class Dispatcher:
     def _on_timer(self) -> None:
         self._timer = None
         self.wake()
-        self._set_timer()
 
     async def _query(self) -> None:
         scheduler, clock = self.scheduler, self.loop.time

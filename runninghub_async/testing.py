@@ -6,7 +6,7 @@ For tests over real HTTP there is `runninghub_async.emulator`.
 
     async def main() -> None:
         transport = MockTransport(lambda request: json_response({"taskId": "1", ...}))
-        async with Session("any key", transport=transport) as session: ...
+        async with Session("any-key", transport=transport) as session: ...
 
     run(main)
 """

@@ -1,7 +1,7 @@
 """A stand-in for the service on loopback, for tests and demonstrations.
 
     async with Emulator(duration=2.0, faults=[Fault(on="submit", kind="refuse", code="421")]) as e:
-        async with Session("any key", base_url=e.url) as session: ...
+        async with Session("any-key", base_url=e.url) as session: ...
 
 It speaks the documented contract over real HTTP, to any client; it counts what it would have
 billed; its pictures are drawn, not generated. On the command line: `runninghub-async emulator`.
