@@ -1,6 +1,6 @@
 """What can be called: the service's models, their parameters and their prices.
 
-The facts are package data (`catalogue.json`, refreshed by `scripts/refresh_catalogue.py`), read
+The facts are package data (`catalogue.jsonl`, refreshed by `scripts/refresh_catalogue.py`), read
 when first needed; a model is turned into objects when it is first asked for.
 """
 
@@ -279,22 +279,25 @@ class Catalogue:
 
     _loaded: ClassVar[Self | None] = None
 
-    def __init__(self, facts: Mapping[str, Any]) -> None:
-        self.as_of: str = facts["as_of"]
-        self.prices_as_of: str = facts["prices_as_of"]
-        self.sources: tuple[str, ...] = tuple(facts["sources"])
-        self._facts: dict[str, Mapping[str, Any]] = {m["path"]: m for m in facts["models"]}
+    def __init__(self, head: Mapping[str, Any], lines: Sequence[str]) -> None:
+        self.as_of: str = head["as_of"]
+        self.prices_as_of: str = head["prices_as_of"]
+        self.sources: tuple[str, ...] = tuple(head["sources"])
+        # Kept as text: 363 models as objects are tens of thousands, which every full garbage
+        # collection of a long run would go through, for the one or two that it uses.
+        self._lines: dict[str, str] = {}
         self._paths: dict[str, str] = {}
-        for model in facts["models"]:
-            for name in (model["path"], model["name"], *model.get("aliases", ())):
-                self._paths.setdefault(name, model["path"])
+        for (path, *names), line in zip(head["names"], lines, strict=True):
+            self._lines[path] = line
+            for name in (path, *names):
+                self._paths.setdefault(name, path)
         self._specs: dict[str, ModelSpec] = {}
 
     @classmethod
     def load(cls) -> Self:
         """The package's catalogue, read from disk once per process."""
         if cls._loaded is None:
-            data = resources.files("runninghub_async").joinpath("catalogue.json")
+            data = resources.files("runninghub_async").joinpath("catalogue.jsonl")
             cls._loaded = cls.parse(data.read_text(encoding="utf-8"))
         return cls._loaded
 
@@ -305,17 +308,19 @@ class Catalogue:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """A catalogue from the text of a file of the package's form."""
-        return cls(json.loads(text))
+        """A catalogue from the text of a file of the package's form: a line of facts about the
+        catalogue and every model's names, then a line per model, in the same order."""
+        head, *lines = text.splitlines()
+        return cls(json.loads(head), lines)
 
     def __len__(self) -> int:
-        return len(self._facts)
+        return len(self._lines)
 
     def __contains__(self, name: object) -> bool:
         return name in self._paths
 
     def __iter__(self) -> Iterator[ModelSpec]:
-        return map(self.find, self._facts)
+        return map(self.find, self._lines)
 
     def find(self, name_or_path: str) -> ModelSpec:
         """The model with this path, documented name or alias.
@@ -331,22 +336,19 @@ class Catalogue:
             )
         spec = self._specs.get(path)
         if spec is None:
-            spec = self._specs[path] = _converter().structure(self._facts[path], ModelSpec)
+            facts = json.loads(self._lines[path])
+            spec = self._specs[path] = _converter().structure(facts, ModelSpec)
         return spec
 
     def search(self, words: Sequence[str] | str) -> list[ModelSpec]:
         """The models whose path, names, task, output or vendor hold all the words, by path."""
         wanted = [w.casefold() for w in (words.split() if isinstance(words, str) else words)]
-        return [
-            self.find(path)
-            for path, facts in self._facts.items()
-            if all(word in _searchable(facts) for word in wanted)
-        ]
+        return [spec for spec in self if all(word in _searchable(spec) for word in wanted)]
 
 
-def _searchable(facts: Mapping[str, Any]) -> str:
-    keys = ("path", "name", "task", "output", "vendor")
-    return " ".join([*(facts[key] for key in keys), *facts.get("aliases", ())]).casefold()
+def _searchable(spec: ModelSpec) -> str:
+    words = (spec.path, spec.name, spec.task, spec.output, spec.vendor, *spec.aliases)
+    return " ".join(words).casefold()
 
 
 @functools.cache

@@ -166,17 +166,18 @@ def advance(job: Job, event: Event, now: float, rules: Rules, u: float) -> tuple
     `u` is a uniform random number in [0, 1). Raises `ValueError` for an event that cannot happen
     in the job's state.
     """
-    match event, job.state:
-        case Seen(task), JobState.WAITING:
-            return _seen(job, task, now, rules, u)
-        case Accepted(task), JobState.SUBMITTING:
-            return _accepted(job, task, now, rules, u)
-        case Sent(), JobState.NEW:
-            return job._replace(state=JobState.SUBMITTING, attempts=job.attempts + 1), None
-        case Missed(error), JobState.WAITING:
-            return _missed(job, error, now, rules, u)
-        case Refused(error), JobState.SUBMITTING:
-            return _refused(job, error, rules)
+    # Not by `match`, which takes three times as long: this is asked three times for every job.
+    state = job.state
+    if isinstance(event, Seen) and state is JobState.WAITING:
+        return _seen(job, event.task, now, rules, u)
+    if isinstance(event, Accepted) and state is JobState.SUBMITTING:
+        return _accepted(job, event.task, now, rules, u)
+    if isinstance(event, Sent) and state is JobState.NEW:
+        return job._replace(state=JobState.SUBMITTING, attempts=job.attempts + 1), None
+    if isinstance(event, Missed) and state is JobState.WAITING:
+        return _missed(job, event.error, now, rules, u)
+    if isinstance(event, Refused) and state is JobState.SUBMITTING:
+        return _refused(job, event.error, rules)
     raise ValueError(f"{type(event).__name__} cannot happen to a job that is {job.state.name}")
 
 

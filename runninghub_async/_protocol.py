@@ -11,6 +11,7 @@ Sources: the service's documentation, "Standard Model API", "Query generation re
 from __future__ import annotations
 
 import email.utils
+import functools
 import json
 from collections.abc import Mapping
 from decimal import Decimal
@@ -41,6 +42,8 @@ _SPELLINGS: Final[dict[str, TaskStatus]] = {
     "PENDING": TaskStatus.QUEUED,
     "PROCESSING": TaskStatus.RUNNING,
 }
+
+_FAILED: Final = frozenset({TaskStatus.FAILED, TaskStatus.CANCEL})
 
 _NO_ERROR: Final = frozenset({"", "0", "None"})
 
@@ -93,7 +96,12 @@ def build_submit(
         body = _encode(params).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise PayloadError([f"request: cannot be sent as JSON, {error} @ $"]) from None
-    return Request("POST", f"{base_url}/openapi/v2/{quote(path)}", headers, body, SUBMIT_TIMEOUT)
+    return Request("POST", _submit_url(base_url, path), headers, body, SUBMIT_TIMEOUT)
+
+
+@functools.lru_cache(maxsize=512)
+def _submit_url(base_url: str, path: str) -> str:
+    return f"{base_url}/openapi/v2/{quote(path)}"
 
 
 def build_query(base_url: str, headers: Mapping[str, str], task_id: str) -> Request:
@@ -182,23 +190,26 @@ def _refusal(answer: Mapping[str, Any], response: Response) -> APIError | Protoc
 
 
 def _task(answer: Mapping[str, Any], task_id: str) -> Task:
-    word = answer.get("status") or answer.get("taskStatus")
-    status = _SPELLINGS.get(word.upper(), TaskStatus.UNKNOWN) if isinstance(word, str) else None
-    status = status or TaskStatus.UNKNOWN
+    status = _status(answer.get("status") or answer.get("taskStatus"))
     results = answer.get("results")
     usage = answer.get("usage")
     tips = answer.get("promptTips")
-    failed = status is TaskStatus.FAILED or status is TaskStatus.CANCEL
     return Task(
         task_id,
         status,
-        tuple(_output(item, task_id) for item in results if isinstance(item, dict))
+        tuple([_output(item, task_id) for item in results if isinstance(item, dict)])
         if isinstance(results, list)
         else (),
-        _error_info(answer) if failed else None,
+        _error_info(answer) if status in _FAILED else None,
         _usage(usage) if isinstance(usage, dict) else None,
         tips if isinstance(tips, str) else "",
     )
+
+
+def _status(word: Any) -> TaskStatus:
+    if not isinstance(word, str):
+        return TaskStatus.UNKNOWN
+    return _SPELLINGS.get(word) or _SPELLINGS.get(word.upper(), TaskStatus.UNKNOWN)
 
 
 def _task_id(holder: Mapping[str, Any]) -> str:

@@ -148,14 +148,12 @@ class Scheduler:
         """When `next_step` may next say something else merely because time has passed."""
         if now < self.gate.closed_until:
             return self.gate.closed_until
-        times: list[float] = []
-        if self._due and self._due[0][0] > now:
-            times.append(self._due[0][0])
-        if self._again and self.alive < self.window.size:
-            times.append(max(self._again[0][0], self._slot_pause))
+        at = self._due[0][0] if self._due and self._due[0][0] > now else math.inf
         if self._slot_pause > now:
-            times.append(self._slot_pause)
-        return min((at for at in times if at > now), default=None)
+            at = min(at, self._slot_pause)
+        elif self._again and self._again[0][0] > now:
+            at = min(at, self._again[0][0])
+        return None if at == math.inf else at
 
     def _may_submit(self, now: float) -> bool:
         if self.alive >= self.window.size or now < self._slot_pause:

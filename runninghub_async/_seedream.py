@@ -97,7 +97,12 @@ class SeedreamRequest:
 
     def check(self) -> tuple[str, ...]:
         """Every fault against the catalogue, each as `description @ $.path`."""
-        return _spec(self.path).check(self.to_params())
+        return self.checked_params()[0]
+
+    def checked_params(self) -> tuple[tuple[str, ...], dict[str, Any]]:
+        """What `check` and `to_params` give, with the work done once."""
+        params = self.to_params()
+        return _spec(self.path).check(params), params
 
 
 def _spec(path: str) -> ModelSpec:

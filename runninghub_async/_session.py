@@ -44,7 +44,7 @@ from ._protocol import (
 )
 from ._protocol_v1 import build_cancel, parse_cancel
 from ._retry import RetryPolicy
-from ._seedream import GenerationRequest
+from ._seedream import GenerationRequest, SeedreamRequest
 from ._stream import Feed, JobStream, OnLeave, TaskStream
 from ._transport import AiohttpTransport, Transport
 
@@ -470,15 +470,19 @@ class Session:
         return moved[0] if len(same) == 1 and moved else None
 
     def _build_submit(self, request: Any) -> Request:
-        try:
-            problems, params = request.check(), request.to_params
-        except AttributeError:
-            raise PayloadError(
-                [f"request: expected one such as SeedreamV5Lite, got {request!r:.60} @ $"]
-            ) from None
+        if isinstance(request, SeedreamRequest):
+            problems, params = request.checked_params()
+        else:
+            try:
+                problems = request.check()
+                params = {} if problems else request.to_params()
+            except AttributeError:
+                raise PayloadError(
+                    [f"request: expected one such as SeedreamV5Lite, got {request!r:.60} @ $"]
+                ) from None
         if problems:
             raise PayloadError(problems)
-        return build_submit(self.base_url, self._headers, request.path, params())
+        return build_submit(self.base_url, self._headers, request.path, params)
 
     def _build_query(self, task_id: str) -> Request:
         return build_query(self.base_url, self._headers, task_id)

@@ -1,4 +1,4 @@
-"""Rewrite `runninghub_async/catalogue.json` from a collected catalogue of the service's models.
+"""Rewrite `runninghub_async/catalogue.jsonl` from a collected catalogue of the service's models.
 
     python scripts/refresh_catalogue.py COLLECTED.json
 
@@ -21,11 +21,13 @@ import attrs
 
 from runninghub_async import Catalogue, ModelSpec, ParamSpec
 
-TARGET = Path(__file__).resolve().parent.parent / "runninghub_async" / "catalogue.json"
+TARGET = Path(__file__).resolve().parent.parent / "runninghub_async" / "catalogue.jsonl"
 TYPES = {"string", "enum", "boolean", "integer", "number", "image", "video", "audio", "object"}
 PARAM = tuple(field.name for field in attrs.fields(ParamSpec))
 MODEL = tuple(
-    f.name for f in attrs.fields(ModelSpec) if f.name not in ("params", "price", "_by_key", "_required")
+    f.name
+    for f in attrs.fields(ModelSpec)
+    if f.name not in ("params", "price", "_by_key", "_required")
 )
 
 
@@ -70,14 +72,14 @@ def main(source: str) -> None:
         "as_of": collected["as_of"],
         "prices_as_of": max(collected["price_as_of"].values()),
         "sources": collected["sources"],
+        "names": [
+            list(dict.fromkeys((m["path"], m["name"], *m.get("aliases", ())))) for m in models
+        ],
     }
-    lines = [json.dumps(each, ensure_ascii=False, separators=(",", ":")) for each in models]
-    text = (
-        json.dumps(head, ensure_ascii=False, indent=1)[:-2]
-        + ',\n "models": [\n'
-        + ",\n".join(lines)
-        + "\n]}\n"
-    )
+    lines = [
+        json.dumps(each, ensure_ascii=False, separators=(",", ":")) for each in (head, *models)
+    ]
+    text = "\n".join(lines) + "\n"
     catalogue = Catalogue.parse(text)
     for spec in catalogue:
         _ = spec.params

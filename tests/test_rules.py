@@ -244,8 +244,8 @@ def test_search_finds_by_all_words() -> None:
 
 def test_the_file_is_in_the_packages_own_form() -> None:
     """One model a line, sorted by path, prices as text."""
-    text = resources.files("runninghub_async").joinpath("catalogue.json").read_text("utf-8")
-    lines = [json.loads(line.rstrip(",")) for line in text.splitlines() if line.startswith('{"')]
+    text = resources.files("runninghub_async").joinpath("catalogue.jsonl").read_text("utf-8")
+    lines = [json.loads(line) for line in text.splitlines()[1:]]
     paths = [line["path"] for line in lines]
     assert paths == sorted(paths)
     assert len(paths) == 363
