@@ -27,7 +27,9 @@ from runninghub_async._cli._progress import Progress, describe, duration
 COMMAND = [sys.executable, "-m", "runninghub_async"]
 
 
-def call(*words: str | Path, stdin: str | None = None, **env: str) -> subprocess.CompletedProcess[str]:
+def call(
+    *words: str | Path, stdin: str | None = None, **env: str
+) -> subprocess.CompletedProcess[str]:
     """Run the command to its end."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("RUNNINGHUB", "RH_"))}
     return subprocess.run(
@@ -277,9 +279,18 @@ def test_models_searches_and_shows() -> None:
     """Words list the models that hold them all; a name shows one; none is status 1."""
     listed = call("models", "seedream", "text-to-image")
     assert listed.returncode == 0
-    assert re.search(r"^seedream-v5-lite/text-to-image +0.22 CNY per image$", listed.stdout, re.M)
+    assert re.search(
+        r"^seedream-v5-lite/text-to-image +0.22 CNY per image$", listed.stdout, re.MULTILINE
+    )
     one = call("models", "seedream-v5-lite/text-to-image").stdout
-    for fact in ("* prompt", "5 to 2000 characters", "1600 to 4704", "2k | 3k", "0.22 CNY", "文生图"):
+    for fact in (
+        "* prompt",
+        "5 to 2000 characters",
+        "1600 to 4704",
+        "2k | 3k",
+        "0.22 CNY",
+        "文生图",
+    ):
         assert fact in one
     assert call("models", "no", "such").returncode == 1
     assert "363 of 363 models" in call("models").stdout

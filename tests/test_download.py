@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,7 +18,7 @@ from runninghub_async.testing import MockTransport, run
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"rest of the picture" * 100
 POSTER = rh.SeedreamV5Lite("a poster of a paper boat", 1600, 1344)
-FAST = {
+FAST: dict[str, Any] = {
     "polling": rh.ExponentialPolling(0.01, 1, 0.01),
     "retry": rh.RetryPolicy(wait_initial=0.01, wait_max=0.02),
 }
@@ -41,7 +40,7 @@ def fetch(tmp_path: Path, handle: Any, output: rh.Output | None = None, **option
 
 
 def files(folder: Path) -> list[str]:
-    return sorted(os.listdir(folder))
+    return sorted(path.name for path in folder.iterdir())
 
 
 def test_a_result_is_stored_whole_with_its_hash(tmp_path: Path) -> None:

@@ -40,7 +40,10 @@ class Client:
         return await self.post(SUBMIT, {**BODY, **fields})
 
     async def result(self, task_id: str) -> Any:
-        while (task := await self.post(QUERY, {"taskId": task_id}))["status"] in ("QUEUED", "RUNNING"):
+        while (task := await self.post(QUERY, {"taskId": task_id}))["status"] in (
+            "QUEUED",
+            "RUNNING",
+        ):
             await asyncio.sleep(0.5)
         return task
 
@@ -220,7 +223,7 @@ def decode(png: bytes) -> tuple[int, int, bytes]:
         assert zlib.crc32(kind + data) == checksum
         chunks[kind] = data
         at += 12 + length
-    assert list(chunks)[0] == b"IHDR"
+    assert next(iter(chunks)) == b"IHDR"
     assert list(chunks)[-1] == b"IEND"
     width, height = struct.unpack(">II", chunks[b"IHDR"][:8])
     return width, height, zlib.decompress(chunks[b"IDAT"])

@@ -92,7 +92,9 @@ def test_rules_know_no_loop_clock_chance_files_or_network(name: str) -> None:
 
 def test_each_foreign_library_has_one_door() -> None:
     """aiohttp in the transport and the emulator's server; aiolimiter in one file."""
-    users = {lib: {n for n in ORDER if lib in imports(n)} for lib in ("aiohttp", "aiolimiter", "PIL")}
+    users = {
+        lib: {n for n in ORDER if lib in imports(n)} for lib in ("aiohttp", "aiolimiter", "PIL")
+    }
     assert users == {
         "aiohttp": {"_transport", "emulator._server"},
         "aiolimiter": {"_pacing"},

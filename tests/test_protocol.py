@@ -54,9 +54,7 @@ def test_the_documented_example_goes_out_as_its_page_shows_it() -> None:
     wanted = sample("submit_request").strip()
     request = sent_by("submit", rh.SeedreamV5Lite("海报：一只纸船驶过雨后的街道"))
     assert request.method == "POST"
-    assert request.url == (
-        "https://www.runninghub.ai/openapi/v2/seedream-v5-lite/text-to-image"
-    )
+    assert request.url == ("https://www.runninghub.ai/openapi/v2/seedream-v5-lite/text-to-image")
     assert request.headers == {
         "Authorization": "Bearer a-key",
         "Content-Type": "application/json",
@@ -110,9 +108,7 @@ def test_an_unknown_id_is_not_found() -> None:
 
 def test_stale_error_text_does_not_fail_a_running_task() -> None:
     """While the status says RUNNING, errorCode and errorMessage count for nothing."""
-    task = query(
-        json_response({"status": "RUNNING", "errorCode": "1011", "errorMessage": "busy"})
-    )
+    task = query(json_response({"status": "RUNNING", "errorCode": "1011", "errorMessage": "busy"}))
     assert task.status is rh.TaskStatus.RUNNING
     assert task.error is None
 
@@ -215,7 +211,9 @@ def test_no_bytes_break_the_reading_of_an_answer(body: bytes, status: int) -> No
 
 _json = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
     max_leaves=8,
 )
 
@@ -282,9 +280,7 @@ def test_a_base_url_that_cannot_be_one_is_refused(url: str) -> None:
         ({"retry-after": "Wed, 21 Oct 2026 07:28:30 GMT"}, None),
     ],
 )
-def test_retry_after_is_read_in_both_forms(
-    header: dict[str, str], seconds: float | None
-) -> None:
+def test_retry_after_is_read_in_both_forms(header: dict[str, str], seconds: float | None) -> None:
     """Seconds, or a date held against the answer's own; anything else is none."""
     with pytest.raises(rh.RateLimitError) as caught:
         query(json_response({"errorCode": "1003"}, 429, header))

@@ -61,7 +61,9 @@ def test_limits_are_positive_or_none(bad: dict[str, Any]) -> None:
     """And the error names the field."""
     with pytest.raises(ValueError, match=next(iter(bad))):
         rh.Limits(**bad)
-    assert rh.Limits(None, None, None) == rh.Limits(max_concurrency=None, submit_rate=None, query_rate=None)
+    assert rh.Limits(None, None, None) == rh.Limits(
+        max_concurrency=None, submit_rate=None, query_rate=None
+    )
 
 
 @given(st.integers(1, 10_000), unit)
@@ -118,7 +120,12 @@ def test_the_six_requests_are_what_the_catalogue_says(
 def test_a_field_set_to_none_is_left_out() -> None:
     """Only what is set goes out; one URL may be given as it is."""
     request = rh.SeedreamV5Lite(
-        "a paper boat", None, None, max_images=None, sequential_image_generation=None, tools_type=None
+        "a paper boat",
+        None,
+        None,
+        max_images=None,
+        sequential_image_generation=None,
+        tools_type=None,
     )
     assert request.to_params() == {"prompt": "a paper boat"}
     edit = rh.SeedreamV45("a paper boat", image_urls="https://x/a.png")
@@ -149,7 +156,7 @@ def test_every_fault_is_reported_at_once_with_its_address() -> None:
             "width": 100,
             "height": "tall",
             "resolution": "9k",
-            "imageUrls": ["https://x/a.png", "file:///etc/passwd", 3],
+            "imageUrls": ["https://x/a.png", "file:///x", 3],
             "promt": "typo",
         }
     ) == (
@@ -157,7 +164,7 @@ def test_every_fault_is_reported_at_once_with_its_address() -> None:
         "width: less than 1600 @ $.width",
         "height: expected a whole number, got text 'tall' @ $.height",
         "resolution: expected one of 2k, 3k, got '9k' @ $.resolution",
-        "imageUrls: expected an http(s) URL or a data URI, got 'file:///etc/passwd' @ $.imageUrls[1]",
+        "imageUrls: expected an http(s) URL or a data URI, got 'file:///x' @ $.imageUrls[1]",
         "imageUrls: expected a URL, got the number 3 @ $.imageUrls[2]",
         "promt: unknown field, perhaps prompt @ $.promt",
     )
@@ -198,7 +205,14 @@ def test_each_model_takes_its_own_values_and_defaults_and_no_others(spec: rh.Mod
         )
 
 
-@given(st.sampled_from(MODELS), st.dictionaries(st.text(max_size=9), st.none() | st.text() | st.integers() | st.lists(st.text(), max_size=2), max_size=4))
+@given(
+    st.sampled_from(MODELS),
+    st.dictionaries(
+        st.text(max_size=9),
+        st.none() | st.text() | st.integers() | st.lists(st.text(), max_size=2),
+        max_size=4,
+    ),
+)
 def test_no_parameters_break_the_check(spec: rh.ModelSpec, params: dict[str, Any]) -> None:
     """Any keys, any values: a tuple of texts with addresses."""
     for problem in spec.check(params):

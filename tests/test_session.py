@@ -112,7 +112,9 @@ def test_submit_many_loses_no_task_to_a_refusal(code: str) -> None:
         accepted = {task.id for task in caught.value.tasks if task}
         assert accepted == set(service.created)
         assert sorted(caught.value.errors) == [i for i in range(20) if not caught.value.tasks[i]]
-        assert all(e.code == code for e in caught.value.errors.values() if isinstance(e, rh.APIError))
+        assert all(
+            e.code == code for e in caught.value.errors.values() if isinstance(e, rh.APIError)
+        )
 
     run(main)
 
