@@ -32,7 +32,7 @@ def group(name: str) -> tuple[str, ...]:
 
 def install_wheel(session: nox.Session, *more: str) -> None:
     """Build the wheel and install it, so that what is checked is what users get."""
-    out = Path(session.create_tmp()) / "dist"
+    out = Path(session.create_tmp()).resolve() / "dist"
     for old in out.glob("*.whl"):
         old.unlink()
     # Wheels only: a checkout that is built through an sdist would hide a file missing from it.
@@ -48,8 +48,9 @@ def tests(session: nox.Session) -> None:
     install_wheel(session, *group("tests"), *group("examples"))
     # PYTHONDEVMODE shows what is left open; coverage of subprocesses too is set in pyproject.
     session.run(
-        "coverage", "run", "-m", "pytest", *session.posargs,
-        env={"PYTHONDEVMODE": "1", "COVERAGE_FILE": f".coverage.{session.python}"},
+        # Not -m pytest, which would put the checkout before the wheel.
+        "coverage", "run", str(Path(session.bin) / "pytest"), *session.posargs,
+        env={"PYTHONDEVMODE": "1", "COVERAGE_FILE": str(Path.cwd() / f".coverage.{session.python}")},
     )  # fmt: skip
 
 

@@ -24,7 +24,8 @@ import pytest
 import runninghub_async as rh
 from runninghub_async._cli._progress import Progress, describe, duration
 
-COMMAND = [sys.executable, "-m", "runninghub_async"]
+# -P: the installed package, not the checkout the tests are started from.
+COMMAND = [sys.executable, "-P", "-m", "runninghub_async"]
 
 
 def call(

@@ -22,7 +22,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     prompts = [f"a poster of the number {n}" for n in range(4)] + [HOSTILE, "abc"]
     source = folder / "in.jsonl"
     source.write_text("".join(json.dumps({"prompt": p}) + "\n" for p in prompts))
-    command = [sys.executable, "-m", "runninghub_async", "generate", str(source)]
+    command = [sys.executable, "-P", "-m", "runninghub_async", "generate", str(source)]
     done = subprocess.run(
         [*command, "--out", str(folder / "out"), "--emulator"], check=False, timeout=50
     )
