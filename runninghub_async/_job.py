@@ -173,7 +173,7 @@ def advance(job: Job, event: Event, now: float, rules: Rules, u: float) -> tuple
     if isinstance(event, Accepted) and state is JobState.SUBMITTING:
         return _accepted(job, event.task, now, rules, u)
     if isinstance(event, Sent) and state is JobState.NEW:
-        return job._replace(state=JobState.SUBMITTING, attempts=job.attempts + 1), None
+        return _sent(job), None
     if isinstance(event, Missed) and state is JobState.WAITING:
         return _missed(job, event.error, now, rules, u)
     if isinstance(event, Refused) and state is JobState.SUBMITTING:
@@ -186,8 +186,29 @@ def reject(job: Job, error: RunningHubError) -> tuple[Job, Deliver]:
     return _end(job), Deliver(Failed(index=job.index, request=job.request, error=error))
 
 
+def _sent(job: Job) -> Job:
+    # In full, like the next one: `_replace` takes four times as long, and every job comes by.
+    return Job(
+        job.index,
+        job.request,
+        JobState.SUBMITTING,
+        "",
+        job.attempts + 1,
+        unsent=job.unsent,
+        follow=job.follow,
+    )
+
+
 def _accepted(job: Job, task: Task, now: float, rules: Rules, u: float) -> tuple[Job, Action]:
-    job = job._replace(state=JobState.WAITING, task_id=task.id, accepted_at=now)
+    job = Job(
+        job.index,
+        job.request,
+        JobState.WAITING,
+        task.id,
+        job.attempts,
+        accepted_at=now,
+        follow=job.follow,
+    )
     if not job.follow:
         return _end(job), Deliver(Accepted(task))
     if task.status is TaskStatus.SUCCESS and not task.outputs:

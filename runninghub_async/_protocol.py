@@ -118,9 +118,11 @@ def parse_submit(response: Response) -> Task:
     an error code.
     """
     answer = json_object(response)
-    for holder in (answer, answer.get("data")):
-        if isinstance(holder, dict) and (task_id := _task_id(holder)):
-            return _task(holder, task_id)
+    if task_id := _task_id(answer):
+        return _task(answer, task_id)
+    data = answer.get("data")
+    if isinstance(data, dict) and (task_id := _task_id(data)):
+        return _task(data, task_id)
     raise _refusal(answer, response)
 
 
@@ -147,7 +149,7 @@ def json_object(response: Response) -> dict[str, Any]:
     """
     try:
         # Decoded here, since json would first try to guess the encoding.
-        answer = json.loads(response.body.decode("utf-8-sig"))
+        answer = json.loads(response.body.decode().lstrip("\ufeff"))
     except (ValueError, RecursionError):
         answer = None
     if isinstance(answer, dict):
@@ -258,7 +260,7 @@ def _usage(usage: Mapping[str, Any]) -> Usage:
 
 
 def _decimal(value: Any) -> Decimal | None:
-    if value is None or isinstance(value, bool):
+    if value is None or value is True or value is False:
         return None
     try:
         number = Decimal(str(value))

@@ -43,6 +43,9 @@ __all__ = ["Entry", "Scheduler", "Source", "Step"]
 
 _SENT = Sent()
 
+#: The gate as it nearly always is; told by identity, since it is looked at before every step.
+_OPEN: Final = Gate()
+
 #: Submits under way at once. Fewer than there are workers: a service that is slow to take
 #: submits must not keep everybody from asking after what is done.
 MOST_SUBMITTING: Final = 48
@@ -103,7 +106,7 @@ class Scheduler:
 
     def __init__(self, limits: Limits, rules: Rules, chance: Callable[[], float]) -> None:
         self.window = Window.open(limits)
-        self.gate = Gate()
+        self.gate = _OPEN
         self.alive = 0
         self.in_flight = 0
         self._submitting = 0
@@ -136,7 +139,7 @@ class Scheduler:
 
     def next_step(self, now: float) -> Step | None:
         """What a free worker should do now; None if nothing."""
-        if not self.gate.admits(now, self.in_flight):
+        if self.gate is not _OPEN and not self.gate.admits(now, self.in_flight):
             return None
         if self._due and self._due[0][0] <= now and not self.pacing_query:
             return Step.QUERY
@@ -169,7 +172,9 @@ class Scheduler:
 
     def take_query(self, now: float) -> Entry | None:
         """The job whose query is due, now counted as in flight."""
-        while self._due and self._due[0][0] <= now and self.gate.admits(now, self.in_flight):
+        if self.gate is not _OPEN and not self.gate.admits(now, self.in_flight):
+            return None
+        while self._due and self._due[0][0] <= now:
             entry = heapq.heappop(self._due)[2]
             if entry.gone:
                 continue
@@ -182,7 +187,9 @@ class Scheduler:
 
     def take_submit(self, now: float) -> Entry | None:
         """The job to submit, new or again; its slot is counted from here on."""
-        if not self.gate.admits(now, self.in_flight) or not self._may_submit(now):
+        if self.gate is not _OPEN and not self.gate.admits(now, self.in_flight):
+            return None
+        if not self._may_submit(now):
             return None
         entry = self._take_again(now) or self._take_new()
         if entry is not None:
@@ -277,8 +284,9 @@ class Scheduler:
 
     def _passed(self, sent_at: float) -> None:
         self.in_flight -= 1
-        if self.gate.width != math.inf and sent_at >= self.gate.closed_until:
-            self.gate = self.gate.passed()
+        if self.gate is not _OPEN and sent_at >= self.gate.closed_until:
+            gate = self.gate.passed()
+            self.gate = gate if gate.width != math.inf else _OPEN
 
     def _apply(
         self, entry: Entry, event: Accepted | Refused | Seen | Missed, now: float, sent_at: float

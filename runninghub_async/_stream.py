@@ -137,9 +137,11 @@ class Feed:
         return self._exhausted and not self._fetched
 
     def ready(self) -> bool:
-        if self.closed or not self._has_room():
+        if self.closed or (self._exhausted and not self._fetched):
             return False
-        return bool(self._fetched) or (not self._exhausted and self._wanted is None)
+        if self._wanted is not None and not self._fetched:
+            return False
+        return self._has_room()
 
     def take(self) -> Entry | None:
         if self._fetched:
@@ -222,10 +224,11 @@ class Feed:
 
         Raises the stream's error, once, and then `StopAsyncIteration`.
         """
-        if asyncio.get_running_loop() is not self.dispatcher.loop:
-            raise SessionError("the stream belongs to another event loop")
         while not self.ready_results:
-            self._look_for_the_end()
+            if asyncio.get_running_loop() is not self.dispatcher.loop:
+                raise SessionError("the stream belongs to another event loop")
+            if not self.entries:
+                self._look_for_the_end()
             if self.finished:
                 if self.error is not None:
                     error, self.error = self.error, None
@@ -245,7 +248,8 @@ class Feed:
                 raise
         self._handed += 1
         result = self.ready_results.popleft()
-        self._ask_for_more()
+        if self._wanted is not None:
+            self._ask_for_more()
         self.dispatcher.wake()
         return result
 
@@ -429,6 +433,8 @@ class Feed:
                 return
 
     def _settle_if_done(self) -> None:
+        if self.entries and not self.closed:
+            return
         if not self.entries and self._drained is not None:
             self._drained.set()
         if not self.entries and self.dropped:

@@ -122,7 +122,12 @@ class AiohttpTransport:
                 timeout=self._timeout(request.read_timeout),
                 allow_redirects=False,
             ) as answer:
-                return Response(answer.status, await _bounded(answer), answer.headers)
+                length = answer.content_length
+                if length is not None and length <= MAX_ANSWER_BYTES:
+                    body = await answer.read()
+                else:
+                    body = await _bounded(answer)
+                return Response(answer.status, body, answer.headers)
         except _THEIRS as error:
             raise _translated(error) from error
 
@@ -218,9 +223,6 @@ class _Chunks:
 
 
 async def _bounded(answer: aiohttp.ClientResponse) -> bytes:
-    length = answer.content_length
-    if length is not None and length <= MAX_ANSWER_BYTES:
-        return await answer.read()
     body = bytearray()
     async for chunk in answer.content.iter_any():
         body += chunk
