@@ -41,6 +41,7 @@ from ._exceptions import (
     TransportError,
     WaitTimeout,
 )
+from ._feed import Statistics
 from ._limits import Limits
 from ._models import ErrorInfo, Output, Request, Response, Task, TaskStatus, Usage
 from ._outcomes import Cancelled, Failed, Outcome, Succeeded, Unfinished, Unknown
@@ -56,7 +57,7 @@ from ._seedream import (
     SeedreamV45,
 )
 from ._session import Session
-from ._stream import JobStream, OnLeave, Statistics, TaskStream
+from ._stream import JobStream, OnLeave, TaskStream
 from ._transport import AiohttpTransport, StreamedResponse, StreamingTransport, Transport
 
 __version__ = "0.1.0"

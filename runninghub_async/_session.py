@@ -28,6 +28,7 @@ from ._exceptions import (
     TransportError,
     WaitTimeout,
 )
+from ._feed import Feed
 from ._job import Accepted, Job, Rules
 from ._limits import Limits
 from ._models import Output, Request, Response, Task
@@ -45,7 +46,7 @@ from ._protocol import (
 from ._protocol_v1 import build_cancel, parse_cancel
 from ._retry import RetryPolicy
 from ._seedream import GenerationRequest, SeedreamRequest
-from ._stream import Feed, JobStream, OnLeave, TaskStream
+from ._stream import JobStream, OnLeave, TaskStream
 from ._transport import AiohttpTransport, Transport
 
 __all__ = ["Session"]

@@ -24,7 +24,7 @@ ORDER = (
     # the wire
     "_transport", "_pacing", "_download",
     # the calls
-    "_dispatcher", "_call", "_stream", "_session",
+    "_dispatcher", "_call", "_feed", "_stream", "_session",
     # the edges
     "testing",
     "emulator._faults", "emulator._pictures", "emulator._service", "emulator._files",

@@ -10,7 +10,7 @@ from typing import IO
 
 import attrs
 
-from .._stream import Statistics
+from .._feed import Statistics
 
 __all__ = ["Progress", "describe"]
 

@@ -1,0 +1,472 @@
+"""The inside of a stream: requests in, results out, a bounded number between.
+
+A feed is the `Source` that the dispatcher knows. It never refers to the stream object that its
+user holds, so that the dropping of that object can be noticed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from typing import Any, Final, Literal
+
+import attrs
+
+from ._call import waiting_job
+from ._dispatcher import Dispatcher
+from ._exceptions import RunningHubError, SessionError
+from ._job import Accepted, Job, JobState
+from ._outcomes import Cancelled, Failed, Outcome, Succeeded, Unfinished, Unknown
+from ._scheduler import Entry
+
+__all__ = ["Feed", "Statistics"]
+
+logger = logging.getLogger("runninghub_async")
+
+#: With no limit on tasks alive, results that wait for a slow consumer still need one.
+_UNLIMITED_BACKLOG: Final = 1000
+
+_NOTHING: Final = object()
+
+
+@attrs.frozen
+class Statistics:
+    """The state of a stream, as numbers.
+
+    `pulled`: requests taken from the input. `submitted`: tasks the service accepted. `waiting`:
+    pulled, and not ended. `succeeded`, `failed` (cancelled ones included), `unknown`: ended.
+    `queries`: answers to questions after tasks. `refused`: submits sent back for want of room.
+    `delivered`: outcomes handed out.
+    """
+
+    pulled: int = 0
+    submitted: int = 0
+    waiting: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    unknown: int = 0
+    queries: int = 0
+    refused: int = 0
+    delivered: int = 0
+
+
+class Feed:
+    """A source with a bounded backlog; one consumer or several take from its other end."""
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        requests: Iterable[Any] | AsyncIterable[Any],
+        *,
+        ordered: bool,
+        backlog: int | None,
+        slots: int | None,
+        follow: bool = True,
+    ) -> None:
+        self.dispatcher = dispatcher
+        self.closed = False
+        self.concluded = False
+        self.dropped = False
+        self.entries: dict[int, Entry] = {}
+        self.unfinished: list[Unfinished] = []
+        self.error: BaseException | None = None
+        self.ready_results: deque[tuple[int, Outcome | Accepted]] = deque()
+        self._follow = follow
+        self.held_back: dict[int, Outcome | Accepted] = {}
+        self._ordered = ordered
+        self._next_out = 0
+        self._consumers: deque[asyncio.Future[None]] = deque()
+        self._pulled = 0
+        self._handed = 0
+        self._ended = dict.fromkeys((Succeeded, Failed, Cancelled, Unknown), 0)
+        self._queries = 0
+        self._submitted = 0
+        self._refused = 0
+        #: Jobs counted when they were let go of, which may yet end.
+        self._counted_late: set[int] = set()
+        self._exhausted = False
+        self._backlog = backlog or slots
+        self._fetched: deque[Any] = deque()
+        self._wanted: asyncio.Event | None = None
+        self._drained: asyncio.Event | None = None
+        self._input: Iterator[Any] | AsyncIterator[Any]
+        self.feeder: asyncio.Task[None] | None = None
+        if isinstance(requests, AsyncIterable):
+            self._input = aiter(requests)
+            self._wanted = asyncio.Event()
+            self._wanted.set()
+        else:
+            self._input = iter(requests)
+
+    def start(self) -> None:
+        """Begin to take requests."""
+        self.dispatcher.scheduler.add(self)
+        if self._wanted is not None:
+            self.feeder = self.dispatcher.help(self._feed())
+        self.dispatcher.wake()
+
+    def watch(self, task_ids: Iterable[str]) -> None:
+        """Follow tasks that exist already, in place of taking requests."""
+        now = asyncio.get_running_loop().time()
+        for task_id in task_ids:
+            entry = Entry(waiting_job(task_id, index=self._pulled), self)
+            self.entries[self._pulled] = entry
+            self._pulled += 1
+            self.dispatcher.scheduler.watch(entry, now)
+        self._exhausted = True
+        self.dispatcher.wake()
+
+    # -- the dispatcher's side ----------------------------------------------------------------
+
+    @property
+    def exhausted(self) -> bool:
+        return self._exhausted and not self._fetched
+
+    def ready(self) -> bool:
+        if self.closed or (self._exhausted and not self._fetched):
+            return False
+        if self._wanted is not None and not self._fetched:
+            return False
+        return self._has_room()
+
+    def take(self) -> Entry | None:
+        if self._fetched:
+            request = self._fetched.popleft()
+            self._ask_for_more()
+        else:
+            request = self._next_of_input()
+            if request is _NOTHING:
+                return None
+        entry = Entry(Job(self._pulled, request, follow=self._follow), self)
+        self.entries[self._pulled] = entry
+        self._pulled += 1
+        return entry
+
+    def deliver(self, entry: Entry, result: Outcome | Accepted) -> None:
+        self.entries.pop(entry.job.index, None)
+        self._count(entry)
+        if not isinstance(result, Accepted):
+            self._ended[type(result)] += 1
+        if self.closed:
+            # It was under way when it was let go of: its end is known now, after all.
+            self._correct(entry.job.index, None)
+        if self._ordered:
+            self.held_back[entry.job.index] = result
+            self._put_out_in_order()
+        else:
+            self.ready_results.append((entry.job.index, result))
+            self._notify()
+        self._settle_if_done()
+
+    def stop(self, entry: Entry, error: RunningHubError) -> None:
+        self._end_input(error)
+        self._give_up_fetched()
+        self.let_go(entry)
+        # What had been put back, to be submitted again, would meet the same refusal.
+        for other in list(self.entries.values()):
+            if other.job.state is JobState.NEW:
+                other.gone = True
+                self.let_go(other)
+
+    def let_go(self, entry: Entry) -> None:
+        if self.concluded:
+            self._correct(entry.job.index, _unfinished(entry.job))
+            _name_what_runs([_unfinished(entry.job)])
+            return
+        self.entries.pop(entry.job.index, None)
+        self._count(entry)
+        self.unfinished.append(_unfinished(entry.job))
+        self._put_out_in_order()
+        self._settle_if_done()
+
+    def _count(self, entry: Entry) -> None:
+        if entry.job.index in self._counted_late:
+            return
+        if self.closed:
+            self._counted_late.add(entry.job.index)
+        self._queries += entry.job.queries
+        self._submitted += bool(entry.job.task_id)
+        self._refused += max(0, entry.job.attempts - 1)
+
+    def _correct(self, index: int, left: Unfinished | None) -> None:
+        self.unfinished = [other for other in self.unfinished if other.index != index]
+        if left is not None:
+            self.unfinished.append(left)
+
+    def _put_out_in_order(self) -> None:
+        # A job that will not come must not keep the others waiting for its turn.
+        skipped = {left.index for left in self.unfinished} if self.held_back else ()
+        while self._next_out in self.held_back or self._next_out in skipped:
+            if self._next_out in self.held_back:
+                result = self.held_back.pop(self._next_out)
+                self.ready_results.append((self._next_out, result))
+                self._notify()
+            self._next_out += 1
+
+    # -- the consumer's side ------------------------------------------------------------------
+
+    async def next_indexed(self) -> tuple[int, Outcome | Accepted]:
+        """The next result with its request's place in the input.
+
+        Raises the stream's error, once, and then `StopAsyncIteration`.
+        """
+        while not self.ready_results:
+            if asyncio.get_running_loop() is not self.dispatcher.loop:
+                raise SessionError("the stream belongs to another event loop")
+            if not self.entries:
+                self._look_for_the_end()
+            if self.finished:
+                if self.error is not None:
+                    error, self.error = self.error, None
+                    raise error
+                raise StopAsyncIteration
+            consumer = asyncio.get_running_loop().create_future()
+            self._consumers.append(consumer)
+            try:
+                await consumer
+            except BaseException:
+                # Cancelled, or its coroutine closed.
+                if consumer in self._consumers:
+                    self._consumers.remove(consumer)
+                elif self.ready_results:
+                    # It had been told of a result that it will not fetch: tell another.
+                    self._notify()
+                raise
+        self._handed += 1
+        result = self.ready_results.popleft()
+        if self._wanted is not None:
+            self._ask_for_more()
+        self.dispatcher.wake()
+        return result
+
+    def _look_for_the_end(self) -> None:
+        """With nothing under way, read one request ahead: a stream that is at its end must not
+        wait for the leave to submit before it finds out."""
+        idle = not self.entries and not self._fetched and not self._exhausted
+        if idle and self._wanted is None and not self.closed:
+            request = self._next_of_input()
+            if request is not _NOTHING:
+                self._fetched.append(request)
+
+    def _next_of_input(self) -> Any:
+        try:
+            return next(self._input)  # type: ignore[arg-type]
+        except StopIteration:
+            self._end_input(None)
+        except asyncio.CancelledError as error:
+            self._end_input(_input_cancelled(error))
+        except Exception as error:
+            self._end_input(error)
+        return _NOTHING
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing more will be put out."""
+        return self.closed or (self.exhausted and not self.entries and not self.held_back)
+
+    def statistics(self) -> Statistics:
+        running = self.entries.values()
+        return Statistics(
+            pulled=self._pulled,
+            submitted=self._submitted + sum(bool(entry.job.task_id) for entry in running),
+            waiting=len(self.entries),
+            succeeded=self._ended[Succeeded],
+            failed=self._ended[Failed] + self._ended[Cancelled],
+            unknown=self._ended[Unknown],
+            queries=self._queries + sum(entry.job.queries for entry in running),
+            refused=self._refused + sum(max(0, e.job.attempts - 1) for e in running),
+            delivered=self._handed,
+        )
+
+    async def drain(self) -> None:
+        """Take nothing more; return when what had been taken has ended."""
+        self._end_input(None)
+        self._give_up_fetched()
+        self.dispatcher.scheduler.discard(self)
+        if self._drained is None:
+            self._drained = asyncio.Event()
+        if self.entries:
+            await self._drained.wait()
+
+    def close(self) -> None:
+        """Take and put out nothing more; let go of what waits. Submits under way go on."""
+        if self.closed:
+            return
+        self.closed = True
+        self._end_input(None)
+        self._give_up_fetched()
+        scheduler = self.dispatcher.scheduler
+        scheduler.discard(self)
+        for entry in list(self.entries.values()):
+            if entry.job.state is JobState.WAITING:
+                scheduler.release(entry)
+            elif entry.job.state is JobState.NEW and entry.job.attempts:
+                entry.gone = True
+                self.let_go(entry)
+        if self.feeder is not None:
+            self.feeder.cancel()
+        for consumer in self._consumers:
+            if not consumer.done():
+                consumer.set_result(None)
+        # Others may have been waiting for the slots that are free now.
+        self.dispatcher.wake()
+
+    def drop(self) -> None:
+        """Close without anybody waiting: stock is taken once nothing is under way any more."""
+        self.dropped = True
+        self.close()
+        self._settle_if_done()
+
+    def end(self, error: BaseException) -> None:
+        """The session broke or closed: say so to whoever still waits for results."""
+        if not self.finished:
+            self.error = error
+        self.close()
+
+    def conclude(self) -> None:
+        """Take stock: submits still under way have an unknown fate; name what runs on."""
+        if self.concluded:
+            return
+        self.concluded = True
+        for entry in self.entries.values():
+            self._count(entry)
+            self.unfinished.append(_unfinished(entry.job))
+        self.entries.clear()
+        if self._drained is not None:
+            self._drained.set()
+        _name_what_runs(self.unfinished)
+        _name_what_nobody_took([r for _, r in (*self.ready_results, *self.held_back.items())])
+
+    async def leave(self) -> None:
+        """Close, give submits under way a moment to tell their ids, and take stock."""
+        if self.closed:
+            return
+        self.close()
+        try:
+            if self.entries:
+                await self.dispatcher.settle()
+        finally:
+            self.conclude()
+        if self.feeder is not None:
+            await asyncio.wait([self.feeder])
+
+    # -- inside -------------------------------------------------------------------------------
+
+    def _has_room(self) -> bool:
+        if self._backlog is not None:
+            return self._pulled - self._handed - len(self.unfinished) < self._backlog
+        return len(self.ready_results) + len(self.held_back) < _UNLIMITED_BACKLOG
+
+    def _ask_for_more(self) -> None:
+        if self._wanted is not None and not self._fetched and self._has_room():
+            self._wanted.set()
+
+    async def _feed(self) -> None:
+        """Fetch from an async input, one request ahead of what there is room for."""
+        assert self._wanted is not None
+        try:
+            while not self._exhausted:
+                await self._wanted.wait()
+                self._wanted.clear()
+                if self._exhausted:
+                    break
+                try:
+                    request = await anext(self._input)  # type: ignore[arg-type]
+                except StopAsyncIteration:
+                    self._end_input(None)
+                except asyncio.CancelledError as error:
+                    if self.closed:
+                        raise
+                    self._end_input(_input_cancelled(error))
+                except Exception as error:
+                    self._end_input(error)
+                else:
+                    self._fetched.append(request)
+                    if self._exhausted:
+                        # The stream was stopped while this one was on its way.
+                        self._give_up_fetched()
+                        self._settle_if_done()
+                    else:
+                        self.dispatcher.wake()
+        finally:
+            close = getattr(self._input, "aclose", None)
+            if close is not None and self.closed:
+                try:
+                    await close()
+                except Exception:
+                    logger.warning("closing a stream's input failed", exc_info=True)
+
+    def _end_input(self, error: BaseException | None) -> None:
+        self._exhausted = True
+        if self.error is None:
+            self.error = error
+        if self._wanted is not None:
+            self._wanted.set()
+        self._settle_if_done()
+
+    def _give_up_fetched(self) -> None:
+        """What was read from the input ahead of its turn will not be submitted: say so."""
+        for request in self._fetched:
+            self.unfinished.append(_unfinished(Job(self._pulled, request)))
+            self._pulled += 1
+        self._fetched.clear()
+
+    def _notify(self) -> None:
+        while self._consumers:
+            consumer = self._consumers.popleft()
+            if not consumer.done():
+                consumer.set_result(None)
+                return
+
+    def _settle_if_done(self) -> None:
+        if self.entries and not self.closed:
+            return
+        if not self.entries and self._drained is not None:
+            self._drained.set()
+        if not self.entries and self.dropped:
+            self.conclude()
+        if self.finished:
+            while self._consumers:
+                self._notify()
+
+
+def _input_cancelled(error: asyncio.CancelledError) -> RuntimeError:
+    """The input was cancelled, not its consumer, who must not take it for his own."""
+    told = RuntimeError("the stream's input was cancelled")
+    told.__cause__ = error
+    return told
+
+
+def _unfinished(job: Job) -> Unfinished:
+    state: Literal["running", "unknown", "not_submitted"] = "not_submitted"
+    if job.task_id:
+        state = "running"
+    elif job.state is JobState.SUBMITTING:
+        state = "unknown"
+    return Unfinished(
+        index=job.index, request=job.request, state=state, task_id=job.task_id or None
+    )
+
+
+def _name_what_runs(unfinished: Iterable[Unfinished]) -> None:
+    running = [left.task_id for left in unfinished if left.task_id]
+    unknown = sum(left.state == "unknown" for left in unfinished)
+    if running:
+        logger.warning(
+            "left a stream while %d tasks still run at the service: %s",
+            len(running),
+            " ".join(running),
+        )
+    if unknown:
+        logger.warning("left a stream while %d submits were under way; they may exist", unknown)
+
+
+def _name_what_nobody_took(results: Iterable[Outcome | Accepted]) -> None:
+    tasks = [result.task.id for result in results if result.task is not None]
+    if tasks:
+        logger.warning("nobody took the results of %d tasks: %s", len(tasks), " ".join(tasks))
+    unknown = sum(isinstance(result, Unknown) for result in results)
+    if unknown:
+        logger.warning("nobody was told of %d submits that may have created tasks", unknown)
