@@ -72,7 +72,7 @@ async def _open_session(
     if args.emulator:
         from ..emulator import Emulator
 
-        emulator = await stack.enter_async_context(Emulator(duration=4.0, max_concurrency=100))
+        emulator = await stack.enter_async_context(Emulator(duration=3.0, max_concurrency=100))
         session = Session("emulator", base_url=emulator.url, limits=limits)
     else:
         if not (os.environ.get("RUNNINGHUB_API_KEY") or os.environ.get("RH_API_KEY")):
