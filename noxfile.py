@@ -47,11 +47,10 @@ def tests(session: nox.Session) -> None:
     """The suite against the built wheel, with branch coverage."""
     install_wheel(session, *group("tests"), *group("examples"))
     data = Path.cwd() / f".coverage.{session.python}"
-    # PYTHONDEVMODE shows what is left open; coverage of subprocesses too is set in pyproject.
     session.run(
         # Not -m pytest, which would put the checkout before the wheel.
         "coverage", "run", str(Path(session.bin) / "pytest"), *session.posargs,
-        env={"PYTHONDEVMODE": "1", "COVERAGE_FILE": str(data)},
+        env={"COVERAGE_FILE": str(data)},
     )  # fmt: skip
 
 

@@ -182,13 +182,15 @@ class Feed:
         self._settle_if_done()
 
     def _count(self, entry: Entry) -> None:
-        if entry.job.index in self._counted_late:
-            return
+        job = entry.job
         if self.closed:
-            self._counted_late.add(entry.job.index)
-        self._queries += entry.job.queries
-        self._submitted += bool(entry.job.task_id)
-        self._refused += max(0, entry.job.attempts - 1)
+            if job.index in self._counted_late:
+                return
+            self._counted_late.add(job.index)
+        self._queries += job.queries
+        self._submitted += bool(job.task_id)
+        if job.attempts > 1:
+            self._refused += job.attempts - 1
 
     def _correct(self, index: int, left: Unfinished | None) -> None:
         self.unfinished = [other for other in self.unfinished if other.index != index]

@@ -276,16 +276,24 @@ def _end(job: Job) -> Job:
 
 
 def _outcome(job: Job, task: Task, now: float) -> Outcome:
+    seconds = now - job.accepted_at if job.attempts else None
+    if task.status is TaskStatus.SUCCESS:
+        return Succeeded(
+            index=job.index,
+            request=job.request,
+            attempts=job.attempts,
+            queries=job.queries,
+            seconds=seconds,
+            task=task,
+        )
     common: dict[str, Any] = {
         "index": job.index,
         "request": job.request,
-        "task": task,
         "attempts": job.attempts,
         "queries": job.queries,
-        "seconds": now - job.accepted_at if job.attempts else None,
+        "seconds": seconds,
+        "task": task,
     }
-    if task.status is TaskStatus.SUCCESS:
-        return Succeeded(**common)
     if task.status is TaskStatus.CANCEL:
         return Cancelled(error=TaskCancelled.from_task(task), **common)
     return Failed(error=TaskFailed.from_task(task), **common)

@@ -251,16 +251,18 @@ def _error_info(answer: Mapping[str, Any]) -> ErrorInfo:
 
 
 def _usage(usage: Mapping[str, Any]) -> Usage:
+    money, coins = usage.get("consumeMoney"), usage.get("consumeCoins")
+    third, seconds = usage.get("thirdPartyConsumeMoney"), usage.get("taskCostTime")
     return Usage(
-        _decimal(usage.get("consumeMoney")),
-        _decimal(usage.get("consumeCoins")),
-        _decimal(usage.get("thirdPartyConsumeMoney")),
-        _decimal(usage.get("taskCostTime")),
+        None if money is None else _decimal(money),
+        None if coins is None else _decimal(coins),
+        None if third is None else _decimal(third),
+        None if seconds is None else _decimal(seconds),
     )
 
 
 def _decimal(value: Any) -> Decimal | None:
-    if value is None or value is True or value is False:
+    if isinstance(value, bool):
         return None
     try:
         number = Decimal(str(value))

@@ -7,6 +7,8 @@ None is left out. With `image_urls` a request goes to the model's image-to-image
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -45,6 +47,13 @@ class GenerationRequest(Protocol):
 def _image_list(value: Sequence[str] | str) -> tuple[str, ...]:
     # A lone string would otherwise fall apart into its characters.
     return (value,) if isinstance(value, str) else tuple(value)
+
+
+@functools.cache
+def _wire(cls: type[SeedreamRequest]) -> tuple[tuple[str, ...], operator.attrgetter[Any]]:
+    """The JSON keys of a request, but for the pictures, and what fetches their values at once."""
+    fields = [field for field in cls.wire_names if field != "image_urls"]
+    return tuple(cls.wire_names[field] for field in fields), operator.attrgetter(*fields)
 
 
 @attrs.frozen
@@ -88,11 +97,10 @@ class SeedreamRequest:
 
     def to_params(self) -> dict[str, Any]:
         """The JSON body; fields that are None, or an empty `image_urls`, are left out."""
-        params: dict[str, Any] = {}
-        for field, key in self.wire_names.items():
-            value = getattr(self, field)
-            if value is not None and value != ():
-                params[key] = list(value) if type(value) is tuple else value
+        keys, values = _wire(type(self))
+        params = {k: v for k, v in zip(keys, values(self), strict=True) if v is not None}
+        if self.image_urls:
+            params["imageUrls"] = list(self.image_urls)
         return params
 
     def check(self) -> tuple[str, ...]:

@@ -4,8 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 from blockbuster import blockbuster_ctx
+
+# How long an example takes says nothing about the code on a machine that others use, too.
+hypothesis.settings.register_profile(
+    "here",
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    database=None,
+)
+hypothesis.settings.load_profile("here")
 
 
 @pytest.fixture(autouse=True)
