@@ -219,6 +219,8 @@ class ModelSpec:
         Unknown keys are faults, with the nearest known one named: the service ignores them, so
         a typo would be paid for. `None` is a fault too: leave out what is not to be sent.
         """
+        if self._plainly_fine(params):
+            return ()
         problems: list[str] = []
         seen: set[str] = set()
         for key, value in params.items():
@@ -230,12 +232,18 @@ class ModelSpec:
             if spec.name in seen:
                 problems.append(f"{key}: given twice, also as its alias @ $.{key}")
             seen.add(spec.name)
-            if not spec.plainly_fine(value):
-                problems.extend(spec.check(value, key))
+            problems.extend(spec.check(value, key))
         problems.extend(
             f"{name}: missing @ $.{name}" for name in self._required if name not in seen
         )
         return tuple(problems)
+
+    def _plainly_fine(self, params: Mapping[str, Any]) -> bool:
+        for key, value in params.items():
+            spec = self._by_key.get(key)
+            if spec is None or spec.name != key or not spec.plainly_fine(value):
+                return False
+        return self._required.keys() <= params.keys()
 
     def _hint(self, key: str) -> str:
         near = difflib.get_close_matches(key, self._by_key, 1)

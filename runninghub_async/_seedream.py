@@ -97,7 +97,7 @@ class SeedreamRequest:
 
     def to_params(self) -> dict[str, Any]:
         """The JSON body; fields that are None, or an empty `image_urls`, are left out."""
-        keys, values = _wire(type(self))
+        keys, values = _wire(type(self))  # type: ignore[arg-type]  # mypy: a class has no hash
         params = {k: v for k, v in zip(keys, values(self), strict=True) if v is not None}
         if self.image_urls:
             params["imageUrls"] = list(self.image_urls)
