@@ -318,7 +318,7 @@ def test_nobody_sleeps_through_what_comes_due_while_they_lie_down() -> None:
     async def main() -> None:
         service = Service(0.05, latency=0.0)
         polling = rh.ExponentialPolling(0.01, 1.0, 0.01, 0.9)
-        limits = rh.Limits(4, None, None)
+        limits = rh.Limits(1, None, None)
         async with service.session(polling=polling, limits=limits) as session:
             async with asyncio.timeout(3600):
                 outcomes = [outcome async for outcome in session.stream(posters(400))]
