@@ -84,9 +84,9 @@ class Session:
         api_key: str | None = None,
         *,
         base_url: str | None = None,
-        limits: Limits | None = None,
-        polling: Polling | None = None,
-        retry: RetryPolicy | None = None,
+        limits: Limits = Limits(),  # noqa: B008 - a frozen value
+        polling: Polling = ExponentialPolling(),  # noqa: B008 - likewise
+        retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - likewise
         journal: None = None,
         transport: Transport | None = None,
         rng: random.Random | None = None,
@@ -103,8 +103,8 @@ class Session:
         )
         self._api_key = key.strip()
         self._headers: Mapping[str, str] = authorization(key) if self._api_key else {}
-        self.limits = limits or Limits()
-        self._rules = Rules(polling or ExponentialPolling(), retry or RetryPolicy())
+        self.limits = limits
+        self._rules = Rules(polling, retry)
         self._transport = transport or AiohttpTransport()
         self._rng = rng or random.Random()
         self._loop: asyncio.AbstractEventLoop | None = None
