@@ -361,7 +361,7 @@ def _searchable(spec: ModelSpec) -> str:
 
 @functools.cache
 def _converter() -> cattrs.Converter:
-    converter = cattrs.Converter(forbid_extra_keys=True)
+    converter = cattrs.Converter(forbid_extra_keys=True, detailed_validation=False)
     converter.register_structure_hook(Decimal, lambda value, _: Decimal(value))
     return converter
 

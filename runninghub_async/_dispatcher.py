@@ -76,6 +76,7 @@ class Dispatcher:
         self._workers: set[asyncio.Task[None]] = set()
         self._helpers: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._looking_again = 0
         self._submitting = 0
         self._submits_done = asyncio.Event()
         self._on_crash: Callable[[BaseException], None] | None = None
@@ -97,7 +98,10 @@ class Dispatcher:
 
     def wake(self) -> None:
         """Wake one worker if there is something to do."""
-        if self._closed or (not self._parked and len(self._workers) >= WORKERS):
+        # One that is about to look again will see for itself, and wake the next.
+        if self._closed or self._looking_again:
+            return
+        if not self._parked and len(self._workers) >= WORKERS:
             return
         now = self.loop.time()
         if self.scheduler.next_step(now) is None:
@@ -149,15 +153,25 @@ class Dispatcher:
 
     async def _work(self) -> None:
         scheduler, clock = self.scheduler, self.loop.time
+        looked_twice = False
         while not self._closed:
             now = clock()
             step = scheduler.next_step(now)
-            if step is None:
+            if step is None and looked_twice:
                 await self._park(now)
-            elif step is Step.QUERY:
-                await self._query()
+                looked_twice = False
+            elif step is None:
+                # Often the consumer of what was just delivered makes room in this very turn of
+                # the loop; to look again costs much less than to be parked and woken.
+                looked_twice = True
+                self._looking_again += 1
+                try:
+                    await asyncio.sleep(0)
+                finally:
+                    self._looking_again -= 1
             else:
-                await self._submit()
+                looked_twice = False
+                await (self._query() if step is Step.QUERY else self._submit())
 
     async def _park(self, now: float) -> None:
         parked = self.loop.create_future()
