@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Final, Protocol, Self, runtime_checkable
@@ -20,6 +21,9 @@ __all__ = ["AiohttpTransport", "StreamedResponse", "StreamingTransport", "Transp
 MAX_ANSWER_BYTES: Final = 8 * 2**20
 
 _CHUNK: Final = 2**18
+
+#: From here on aiohttp wants a body as a file, which it sends in pieces.
+_LARGE_BODY: Final = 2**20
 
 
 class Transport(Protocol):
@@ -117,7 +121,9 @@ class AiohttpTransport:
             async with self._calls.request(
                 request.method,
                 self._url(request.url),
-                data=request.body,
+                data=request.body
+                if request.body is None or len(request.body) < _LARGE_BODY
+                else io.BytesIO(request.body),
                 headers=request.headers,
                 timeout=self._timeout(request.read_timeout),
                 allow_redirects=False,

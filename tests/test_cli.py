@@ -171,6 +171,9 @@ def test_json_lines_and_param_and_other_models(tmp_path: Path) -> None:
         (["generate", "in.txt", "--out", "o", "--emulator", "--param", "nonsense"], "key=value"),
         (["generate", "in.txt", "--out", "o", "--emulator", "--rate", "0"], "above 0"),
         (["generate", "in.txt", "--out", "o"], "RUNNINGHUB_API_KEY"),
+        (["generate", "in.txt", "--out", "in.txt", "--emulator"], "--out in.txt"),
+        (["generate", "twice.csv", "--out", "o", "--emulator"], "prompt: two columns"),
+        (["emulator", "--port", "99999"], "--port 99999"),
         (["emulator", "--faults", "bad.csv"], "--faults bad.csv"),
         ([], "COMMAND"),
     ],
@@ -182,6 +185,7 @@ def test_wrong_usage_is_status_2_and_says_what_to_do(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "in.txt").write_text("a poster of a paper boat\n")
     (tmp_path / "bad.csv").write_text("prompt,colour\na poster,red\n")
+    (tmp_path / "twice.csv").write_text("prompt,prompt\na poster,another\n")
     done = call(*words)
     assert done.returncode == 2
     assert told in done.stderr
@@ -274,6 +278,30 @@ def test_kill_leaves_whole_lines_and_whole_files(tmp_path: Path) -> None:
     assert len(named) > 5
     for picture in tmp_path.glob("*.png"):
         assert picture.read_bytes().endswith(b"IEND\xaeB`\x82")
+
+
+def test_odd_input_is_lived_through(tmp_path: Path) -> None:
+    """Half a surrogate pair, emoji only, Hindi, a deep line, a BOM on standard input; whoever
+    watched the progress has gone."""
+    source = tmp_path / "in.jsonl"
+    prompts = ["lone \ud83d surrogate", "\U0001f600" * 6, "हिन्दी पोस्टर मेला"]
+    lines = [json.dumps({"prompt": prompt}) for prompt in prompts] + ["[" * 100_000]
+    source.write_text("\n".join(lines))
+    process = subprocess.Popen(
+        [*COMMAND, "generate", source, "--out", tmp_path / "a/b", "--emulator"],
+        stderr=subprocess.PIPE,
+    )
+    assert process.stderr is not None
+    process.stderr.close()
+    assert process.wait(50) == 1
+    told = {line["index"]: line for line in manifest(tmp_path / "a/b")}
+    assert [told[n]["status"] for n in range(4)] == ["failed", "succeeded", "succeeded", "failed"]
+    assert told[1]["files"][0]["path"] == "00001.png"
+    assert told[2]["files"][0]["path"] == "00002-हिन्दी-पोस्टर-मेला.png"
+    assert (tmp_path / "a/b/index.html").exists()
+    done = call("generate", "-", "--out", tmp_path / "c", "--emulator", stdin="\ufeffa poster\n")
+    assert done.returncode == 0, done.stderr
+    assert manifest(tmp_path / "c")[0]["request"]["prompt"] == "a poster"
 
 
 def test_models_searches_and_shows() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+import runninghub_async as rh
 from runninghub_async.emulator import Emulator, Fault, FaultScript, Stats
 from runninghub_async.testing import run as run_virtual
 
@@ -187,6 +188,18 @@ def test_cancelling_ends_a_task_and_frees_its_slot() -> None:
         assert unknown["code"] == 807
 
     emulated(use, max_concurrency=1)
+
+
+def test_pictures_may_come_as_data_uris() -> None:
+    """Three megabytes of one in the body are taken, as the documentation allows."""
+
+    async def use(client: Client) -> None:
+        image = "data:image/png;base64," + "A" * 3_000_000
+        body = {"prompt": "a poster of a boat", "imageUrls": [image]}
+        async with rh.Session("k", base_url=client.url) as session:
+            assert (await session.submit(rh.ModelRequest("seedream-v4.5/image-to-image", body))).id
+
+    emulated(use)
 
 
 def test_an_upload_can_be_fetched_and_is_limited() -> None:

@@ -23,7 +23,7 @@ async def emulate(args: argparse.Namespace) -> int:
             text = await asyncio.to_thread(Path(args.faults).read_text, encoding="utf-8")
             FaultScript.parse(text, random.Random(0))
             faults = json.loads(text)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError) as error:
             raise UsageError(f"--faults {args.faults}: {error}") from None
     emulator = Emulator(
         duration=args.duration,
@@ -39,8 +39,8 @@ async def emulate(args: argparse.Namespace) -> int:
             print(emulator.url, flush=True)
             print("its pictures are drawn, not generated; Ctrl+C stops it", flush=True)
             await asyncio.get_running_loop().create_future()
-    except OSError as error:
-        raise UsageError(f"--port {args.port}: {error.strerror or error}") from None
+    except (OSError, OverflowError) as error:
+        raise UsageError(f"--port {args.port}: {error}") from None
     except asyncio.CancelledError:
         return 0
     return 0

@@ -35,7 +35,7 @@ from .._stream import JobStream
 from ._manifest import Manifest, file_stem, job_line, unfinished_line
 from ._progress import Progress, duration
 from ._prompts import UsageError, find_model, look_over, overrides, read_items
-from ._sheet import render_sheet
+from ._sheet import TEXTS, render_sheet
 
 __all__ = ["generate"]
 
@@ -56,9 +56,12 @@ async def generate(args: argparse.Namespace) -> int:
         total = args.limit
     items = _first(read_items(args.prompts, spec, common), args.limit)
     folder = Path(args.out)
-    await anyio.to_thread.run_sync(_make_room, folder)
     async with contextlib.AsyncExitStack() as stack:
         session, currency = await _open_session(args, stack)
+        try:
+            await anyio.to_thread.run_sync(_make_room, folder)
+        except OSError as error:
+            raise UsageError(f"--out {folder}: {error.strerror or error}") from None
         progress = Progress(sys.stderr, total, currency)
         manifest = stack.enter_context(Manifest(folder / "manifest.jsonl"))
         run = _Run(session, folder, manifest, progress, currency)
@@ -81,7 +84,10 @@ async def _open_session(
                 " runninghub.cn, with --base-url https://www.runninghub.cn),\nor add --emulator"
                 " to try the whole chain without a key and without cost."
             )
-        session = Session(base_url=args.base_url, limits=limits)
+        try:
+            session = Session(base_url=args.base_url, limits=limits)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
     await stack.enter_async_context(session)
     # The wallet's currency is the site's; the emulator bills by the catalogue, in CNY.
     return session, "USD" if session.base_url.endswith(".ai") else "CNY"
@@ -123,6 +129,7 @@ class _Run:
         """Bring everything home; return what stopped the run early, if anything did."""
         stopped: BaseException | None = None
         stream = self._session.stream(items)
+        # However this ends, what was paid for is written down.
         try:
             async with stream, anyio.create_task_group() as shown:
                 shown.start_soon(self._tick, stream)
@@ -135,7 +142,8 @@ class _Run:
                 shown.cancel_scope.cancel()
         except asyncio.CancelledError as error:
             stopped = error
-        self._write_down_the_rest(stream)
+        finally:
+            self._write_down_the_rest(stream)
         self._progress.show(stream.statistics(), last=True)
         return stopped
 
@@ -239,8 +247,8 @@ class _Run:
 
 def _prompt_of(request: Any) -> str:
     params = request.to_params()
-    texts = [params.get("prompt"), *params.values()]
-    return next((text for text in texts if isinstance(text, str)), "")
+    told = (params.get(key) for key in TEXTS)
+    return next((text for text in told if isinstance(text, str)), "")
 
 
 def _make_room(folder: Path) -> None:

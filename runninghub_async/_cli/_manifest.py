@@ -27,7 +27,8 @@ def file_stem(index: int, prompt: str) -> str:
     Letters of every script stay; nothing that a shell, a path or a URL reads in its own way.
     """
     text = unicodedata.normalize("NFKC", prompt).casefold()
-    slug = re.sub(r"[\W_]+", "-", text).strip("-")
+    kept = (c if unicodedata.category(c)[0] in "LMN" else "-" for c in text)
+    slug = re.sub("-+", "-", "".join(kept)).strip("-")
     while len(slug.encode()) > 60:
         slug = slug[:-1]
     return f"{index:05d}-{slug.strip('-')}" if slug else f"{index:05d}"
@@ -148,7 +149,14 @@ class Manifest:
 
     def write(self, line: Line) -> None:
         """Add one job."""
-        self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        text = json.dumps(line, ensure_ascii=False)
+        if not text.isascii():
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                # Half of a surrogate pair: JSON can say it, UTF-8 cannot.
+                text = json.dumps(line)
+        self._file.write(text + "\n")
         self._file.flush()
 
     def read(self) -> Iterator[Line]:

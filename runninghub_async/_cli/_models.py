@@ -29,20 +29,22 @@ def show_models(args: argparse.Namespace) -> int:
 
 
 def _one(spec: ModelSpec) -> str:
-    names = ", ".join(dict.fromkeys((spec.name, *spec.aliases)))
-    lines = [
-        spec.path,
-        f"  also        {names}" if names != spec.path else "",
+    names = [name for name in dict.fromkeys((spec.name, *spec.aliases)) if name != spec.path]
+    lines = [spec.path]
+    if names:
+        lines.append(f"  also        {', '.join(names)}")
+    lines += [
         f"  task        {spec.task}, by {spec.vendor}; makes {spec.output}",
         f"  price       {_price(spec.price)} (catalogue of {Catalogue.load().prices_as_of})",
-        "  deprecated" if spec.deprecated else "",
-        "  its parameters are not completely known" if spec.incomplete else "",
-        "",
-        "  parameters (* = required)",
     ]
+    if spec.deprecated:
+        lines.append("  deprecated")
+    if spec.incomplete:
+        lines.append("  its parameters are not completely known")
+    lines += ["", "  parameters (* = required)"]
     width = max((len(p.name) for p in spec.params), default=0)
     lines += [f"  {'*' if p.required else ' '} {p.name:<{width}}  {_param(p)}" for p in spec.params]
-    return "\n".join(line for line in lines if line or line == "")
+    return "\n".join(lines)
 
 
 def _param(param: ParamSpec) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
 from collections.abc import Callable
@@ -80,7 +81,10 @@ class Progress:
         text = describe(self.tally, statistics, now - self._start, self._total, self._currency)
         if self._live:
             columns = shutil.get_terminal_size().columns
-            self._file.write(f"\r\x1b[K{text[: columns - 1]}" + ("\n" if last else ""))
+            text = f"\r\x1b[K{text[: columns - 1]}" + ("\n" if last else "")
         else:
-            self._file.write(text + "\n")
-        self._file.flush()
+            text += "\n"
+        # Whoever was watching may have gone; the run is worth more than its display.
+        with contextlib.suppress(OSError, ValueError):
+            self._file.write(text)
+            self._file.flush()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
 import os
@@ -103,7 +104,9 @@ def look_over(source: str, spec: ModelSpec) -> int | None:
         if Path(source).suffix.lower() == ".csv":
             with Path(source).open(encoding="utf-8-sig", newline="") as file:
                 header = next(csv.reader(file, strict=True), [])
-            _, problems = _fields(spec, dict.fromkeys(map(str.strip, header), ""))
+            names = [name.strip() for name in header]
+            _, problems = _fields(spec, dict.fromkeys(names, ""))
+            problems += [f"{n}: two columns" for n in sorted(set(names)) if names.count(n) > 1]
             if problems:
                 raise UsageError(f"{source}: " + "; ".join(problems))
         return sum(1 for _ in _rows(source))
@@ -130,13 +133,14 @@ def _rows(source: str) -> Iterator[_Row]:
 def _stdin_lines() -> Iterator[str]:
     """Lines of standard input, read without its lock: a reader that is left waiting when the
     program ends must not hold what the interpreter needs to shut down."""
-    handle, held = sys.stdin.fileno(), b""
+    handle, held, first = sys.stdin.fileno(), b"", True
     while chunk := os.read(handle, 4096):
         *lines, held = (held + chunk).split(b"\n")
         for line in lines:
-            yield line.decode()
+            yield line.removeprefix(codecs.BOM_UTF8 if first else b"").decode()
+            first = False
     if held:
-        yield held.decode()
+        yield held.removeprefix(codecs.BOM_UTF8 if first else b"").decode()
 
 
 def _text_rows(lines: Iterator[str] | IO[str]) -> Iterator[_Row]:
@@ -166,7 +170,7 @@ def _json_rows(file: IO[str]) -> Iterator[_Row]:
         where = f"line {number}"
         try:
             fields = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             yield where, {}, f"not JSON, {error} @ {where}"
             continue
         if isinstance(fields, dict):
@@ -181,7 +185,9 @@ def _fields(spec: ModelSpec, given: Mapping[str, Any]) -> tuple[dict[str, Any], 
     problems: list[str] = []
     for key, value in given.items():
         param = spec.param(key) or spec.param(_camel(key))
-        if param is None:
+        if param is not None and param.name in named:
+            problems.append(f"{key}: given twice @ $.{param.name}")
+        elif param is None:
             known = ", ".join(p.name for p in spec.params)
             problems.append(f"{key}: unknown field of {spec.path}, which has {known} @ $.{key}")
         else:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from importlib import resources
 from typing import Any
 
-__all__ = ["render_sheet"]
+__all__ = ["TEXTS", "render_sheet"]
 
 _KEPT = (
     "index",
@@ -25,6 +25,8 @@ _KEPT = (
     "cost",
     "error",
 )
+#: What models call their text; any other string may be a mere setting.
+TEXTS = ("prompt", "text", "lyrics", "description", "title")
 _SHAPE = ("width", "height", "aspectRatio", "aspect_ratio")
 
 # The text of a script element is not entity-decoded, so only JSON's own escapes can keep
@@ -58,9 +60,8 @@ def render_sheet(jobs: Iterable[Mapping[str, Any]], *, title: str, facts: Mappin
 def _row(job: Mapping[str, Any]) -> dict[str, Any]:
     # A request can carry megabytes (an image as base64), so only what the page shows goes in.
     request = job["request"]
-    text = request.get("prompt")
-    if not isinstance(text, str) or not text.strip():
-        text = next((v[:2000] for v in request.values() if isinstance(v, str) and v.strip()), "")
+    told = (request.get(key) for key in TEXTS)
+    text = next((value[:20000] for value in told if isinstance(value, str) and value.strip()), "")
     return {
         **{key: job[key] for key in _KEPT},
         "text": text,

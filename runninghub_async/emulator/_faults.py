@@ -109,6 +109,8 @@ class FaultScript:
 
 
 def _fault(rule: Mapping[str, Any]) -> Fault:
+    if not isinstance(rule, Mapping):
+        raise ValueError(f"fault rule {rule!r:.60}: expected an object")  # noqa: TRY004
     try:
         return cattrs.Converter(forbid_extra_keys=True).structure(rule, Fault)
     except (cattrs.BaseValidationError, ValueError) as error:

@@ -13,7 +13,9 @@ from typing import Any, Final, Literal, Self
 
 import anyio.to_thread
 import attrs
-from aiohttp import BodyPartReader, web
+from aiohttp import BodyPartReader, StreamReader, web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http_parser import RawRequestMessage
 
 from .._catalogue import Catalogue
 from ._faults import Fault, FaultScript
@@ -26,6 +28,9 @@ _PREFIX: Final = "/openapi/v2/"
 
 #: The documentation's guidance for uploads; some clients have sent more.
 MAX_UPLOAD: Final = 30 * 2**20
+
+#: Bodies of JSON: ten pictures of 10 MB each as data URIs, and what base64 adds to them.
+MAX_BODY: Final = 150 * 2**20
 
 _MEDIA: Final = {
     "image": {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp"},
@@ -87,7 +92,7 @@ class Emulator:
 
     async def __aenter__(self) -> Self:
         await anyio.to_thread.run_sync(Catalogue.load)
-        server = web.Server(self._handle, access_log=None)
+        server = web.Server(self._handle, request_factory=_request, access_log=None)
         self._runner = web.ServerRunner(server, shutdown_timeout=0.2)
         await self._runner.setup()
         site = web.TCPSite(self._runner, *self._address)
@@ -139,7 +144,11 @@ class Emulator:
             stats.queries += 1
         else:
             stats.submits += 1
-        params = _loads(await request.read())
+        try:
+            params = _loads(await request.read())
+        except web.HTTPRequestEntityTooLarge:
+            stats.refused += place == "submit"
+            return _json(refusal("1008"))
         prompt = str(params.get("prompt", "")) if isinstance(params, dict) else ""
         fault = self._service.faults.strike(place, prompt)
         if fault is not None and fault.kind == "drop":
@@ -265,6 +274,18 @@ class Emulator:
             if scheme.lower() == "bearer" and key.strip() and known:
                 return True
         return False
+
+
+def _request(
+    message: RawRequestMessage,
+    payload: StreamReader,
+    protocol: web.RequestHandler,
+    writer: AbstractStreamWriter,
+    task: asyncio.Task[None],
+) -> web.BaseRequest:
+    """A request that may carry pictures as data URIs, ten of 10 MB as the catalogue allows."""
+    loop = asyncio.get_running_loop()
+    return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=MAX_BODY)
 
 
 def _now() -> float:
