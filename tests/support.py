@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import random
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -67,6 +68,7 @@ class Service:
         self._ids = itertools.count(FIRST_ID)
 
     def session(self, **options: Any) -> rh.Session:
+        options.setdefault("rng", random.Random(0))
         return rh.Session("a-key", transport=self.transport, **options)
 
     async def _answer(self, request: rh.Request) -> rh.Response:
