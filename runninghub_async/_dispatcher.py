@@ -26,7 +26,8 @@ from ._transport import Transport
 
 __all__ = ["Dispatcher", "wait_out"]
 
-logger = logging.getLogger("runninghub_async")
+#: What goes wrong for a while and mends itself, or does not; a child of the package's logger.
+logger = logging.getLogger("runninghub_async.trouble")
 
 #: Requests in flight at once, at most. At 0.2 s a request that is over 300 a second, several
 #: times what the default rates ask for.
@@ -38,6 +39,9 @@ GRACE: Final = 1.0
 
 #: After so many queries in a row have failed, say so: the job stays, but its user may know more.
 _MISSES_TOLD: Final = frozenset({5, 20, 100, 500, 2500})
+
+#: The same for submits that cannot even be sent.
+_UNSENT_TOLD: Final = frozenset({3, 8, 50, 250})
 
 
 async def wait_out(tasks: Iterable[asyncio.Task[Any]]) -> None:
@@ -251,6 +255,10 @@ class Dispatcher:
             task = parse_submit(answer)
         except RunningHubError as error:
             scheduler.refused(entry, error, clock(), sent_at)
+            if entry.job.unsent in _UNSENT_TOLD:
+                logger.warning(
+                    "a submit could not be sent %d times in a row: %s", entry.job.unsent, error
+                )
         except BaseException:
             scheduler.abandoned(entry)
             raise

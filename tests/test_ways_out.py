@@ -169,6 +169,21 @@ def test_failures_to_connect_count_only_in_a_row() -> None:
     run(main)
 
 
+def test_trouble_that_lasts_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    """A service out of reach, and queries that fail and fail, are named in warnings."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        service = Service(1.0, on_query=lambda _: refusal("1005") if loop.time() < 300 else None)
+        service._on_submit = lambda _: rh.ConnectError("no route") if loop.time() < 60 else None
+        async with service.session() as session:
+            await session.run(POSTER)
+        assert "could not be sent 3 times in a row: no route" in caplog.text
+        assert "5 queries in a row failed" in caplog.text
+
+    run(main)
+
+
 def test_an_end_is_noticed_although_nothing_may_be_submitted() -> None:
     """A stream and an as_completed end while other tasks hold every slot."""
 

@@ -30,8 +30,9 @@ exit status: 0 all done, 1 some failed, 2 usage, 3 stopped by key, plan or balan
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
     args = _parser().parse_args(argv)
-    # The commands say themselves what the library's warnings would.
+    # The commands say themselves what most of the library's warnings would.
     logging.getLogger("runninghub_async").addHandler(logging.NullHandler())
+    logging.getLogger("runninghub_async.trouble").addHandler(logging.StreamHandler())
     try:
         status: int = args.run(args)
     except UsageError as error:

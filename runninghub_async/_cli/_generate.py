@@ -122,6 +122,7 @@ class _Run:
         self._progress = progress
         self._currency = currency
         self._fetching: dict[int, Outcome] = {}
+        self._ended: dict[int, datetime.datetime] = {}
         self._slots = asyncio.Semaphore(_DOWNLOADS)
         self._running_ids: list[str] = []
 
@@ -186,6 +187,7 @@ class _Run:
             await anyio.sleep(0.1)
 
     async def _take(self, outcome: Outcome, tasks: anyio.abc.TaskGroup) -> None:
+        self._ended[outcome.index] = _now()
         if not isinstance(outcome, Succeeded):
             self._write(outcome, [])
             return
@@ -220,9 +222,9 @@ class _Run:
     def _write(
         self, outcome: Outcome, files: list[Download], error: Exception | None = None
     ) -> None:
-        now = datetime.datetime.now(datetime.UTC)
         self._fetching.pop(outcome.index, None)
-        line = job_line(outcome, files, ended=now, currency=self._currency, error=error)
+        ended = self._ended.pop(outcome.index, None) or _now()
+        line = job_line(outcome, files, ended=ended, currency=self._currency, error=error)
         self._manifest.write(line)
         tally = self._progress.tally
         if outcome.ok and error is None:
@@ -243,6 +245,10 @@ class _Run:
             self._manifest.write(unfinished_line(left))
             if left.task_id:
                 self._running_ids.append(left.task_id)
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
 
 
 def _prompt_of(request: Any) -> str:
