@@ -304,6 +304,14 @@ def test_odd_input_is_lived_through(tmp_path: Path) -> None:
     assert manifest(tmp_path / "c")[0]["request"]["prompt"] == "a poster"
 
 
+def test_a_key_of_blanks_is_no_key(tmp_path: Path) -> None:
+    """The same word of advice as without one."""
+    (tmp_path / "in.txt").write_text("a poster of a paper boat\n")
+    done = call("generate", tmp_path / "in.txt", "--out", tmp_path / "o", RUNNINGHUB_API_KEY=" ")
+    assert done.returncode == 2
+    assert "no API key. Set RUNNINGHUB_API_KEY" in done.stderr
+
+
 def test_models_searches_and_shows() -> None:
     """Words list the models that hold them all; a name shows one; none is status 1."""
     listed = call("models", "seedream", "text-to-image")

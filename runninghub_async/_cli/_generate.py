@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import datetime
 import hashlib
-import os
 import re
 import sys
 from collections.abc import AsyncIterator
@@ -26,6 +25,7 @@ from .._exceptions import (
     InsufficientBalanceError,
     PlanError,
     RunningHubError,
+    SessionError,
 )
 from .._limits import Limits
 from .._models import Output
@@ -43,6 +43,11 @@ __all__ = ["generate"]
 _DOWNLOADS = 8
 
 INTERRUPTED = 130
+
+_NO_KEY = """\
+no API key. Set RUNNINGHUB_API_KEY to a key of runninghub.ai (or of runninghub.cn, with --base-url
+https://www.runninghub.cn), or add --emulator to try the whole chain without key and without cost.\
+"""
 
 
 async def generate(args: argparse.Namespace) -> int:
@@ -78,17 +83,14 @@ async def _open_session(
         emulator = await stack.enter_async_context(Emulator(duration=3.0, max_concurrency=100))
         session = Session("emulator", base_url=emulator.url, limits=limits)
     else:
-        if not (os.environ.get("RUNNINGHUB_API_KEY") or os.environ.get("RH_API_KEY")):
-            raise UsageError(
-                "no API key. Set RUNNINGHUB_API_KEY to a key of runninghub.ai (or of"
-                " runninghub.cn, with --base-url https://www.runninghub.cn),\nor add --emulator"
-                " to try the whole chain without a key and without cost."
-            )
         try:
             session = Session(base_url=args.base_url, limits=limits)
         except ValueError as error:
             raise UsageError(str(error)) from None
-    await stack.enter_async_context(session)
+    try:
+        await stack.enter_async_context(session)
+    except SessionError:
+        raise UsageError(_NO_KEY) from None
     # The wallet's currency is the site's; the emulator bills by the catalogue, in CNY.
     return session, "USD" if session.base_url.endswith(".ai") else "CNY"
 
