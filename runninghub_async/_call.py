@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any
 
 from ._dispatcher import Dispatcher
 from ._exceptions import RunningHubError
@@ -123,6 +122,6 @@ class Call:
             logger.warning("left while task %s still runs at the service", entry.job.task_id)
 
 
-def waiting_job(task_id: str, request: Any = None, index: int = 0) -> Job:
-    """A job for a task that already exists."""
-    return Job(index, request, JobState.WAITING, task_id)
+def waiting_job(task_id: str, index: int = 0) -> Job:
+    """A job for a task that already exists; who requested what is not known here."""
+    return Job(index, None, JobState.WAITING, task_id)

@@ -87,11 +87,6 @@ class Dispatcher:
         self._closed = False
 
     @property
-    def submit_limiter(self) -> RateLimiter | None:
-        """The limiter of submits."""
-        return self._submit_limiter
-
-    @property
     def query_limiter(self) -> RateLimiter | None:
         """The limiter of queries and other single calls."""
         return self._query_limiter

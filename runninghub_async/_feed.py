@@ -161,8 +161,7 @@ class Feed:
         self._settle_if_done()
 
     def stop(self, entry: Entry, error: RunningHubError) -> None:
-        self._end_input(error)
-        self._give_up_fetched()
+        self._stop_taking(error)
         self.let_go(entry)
         # What had been put back, to be submitted again, would meet the same refusal.
         for other in list(self.entries.values()):
@@ -284,9 +283,7 @@ class Feed:
 
     async def drain(self) -> None:
         """Take nothing more; return when what had been taken has ended."""
-        self._end_input(None)
-        self._give_up_fetched()
-        self.dispatcher.scheduler.discard(self)
+        self._stop_taking(None)
         if self._drained is None:
             self._drained = asyncio.Event()
         if self.entries:
@@ -297,10 +294,8 @@ class Feed:
         if self.closed:
             return
         self.closed = True
-        self._end_input(None)
-        self._give_up_fetched()
+        self._stop_taking(None)
         scheduler = self.dispatcher.scheduler
-        scheduler.discard(self)
         for entry in list(self.entries.values()):
             if entry.job.state is JobState.WAITING:
                 scheduler.release(entry)
@@ -399,6 +394,12 @@ class Feed:
                     await close()
                 except Exception:
                     logger.warning("closing a stream's input failed", exc_info=True)
+
+    def _stop_taking(self, error: BaseException | None) -> None:
+        """Take no more requests, for whatever reason; those read ahead are given back."""
+        self._end_input(error)
+        self._give_up_fetched()
+        self.dispatcher.scheduler.discard(self)
 
     def _end_input(self, error: BaseException | None) -> None:
         self._exhausted = True

@@ -313,7 +313,6 @@ class Scheduler:
         elif isinstance(action, SubmitAgain):
             self._put_back(entry, action, now, sent_at)
         elif isinstance(action, Stop):
-            self.discard(entry.source)
             entry.source.stop(entry, action.error)
 
     def _put_back(self, entry: Entry, action: SubmitAgain, now: float, sent_at: float) -> None:
