@@ -12,6 +12,7 @@
 time; neither is imported here.
 """
 
+from ._apps import App, AppInput
 from ._catalogue import Catalogue, ModelSpec, ParamSpec, Price, PriceRule, PriceSpec
 from ._download import Download
 from ._exceptions import (
@@ -21,6 +22,7 @@ from ._exceptions import (
     ConnectError,
     ContentPolicyError,
     DownloadError,
+    GraphError,
     InsufficientBalanceError,
     InvalidRequestError,
     NotFoundError,
@@ -41,13 +43,65 @@ from ._exceptions import (
     TransportError,
     WaitTimeout,
 )
+from ._families import (
+    Account,
+    Apps,
+    AssetGroups,
+    Assets,
+    ComfyUI,
+    Older,
+    Pages,
+    QuickCreate,
+    Resources,
+    TaskProgress,
+    WebhookEvents,
+    Workflows,
+)
 from ._feed import Statistics
 from ._limits import Limits
-from ._models import ErrorInfo, Output, Request, Response, Task, TaskStatus, Usage
+from ._models import (
+    ErrorInfo,
+    FileBody,
+    Output,
+    Request,
+    Response,
+    Task,
+    TaskPart,
+    TaskStatus,
+    Usage,
+)
+from ._nodes import NodeError
 from ._outcomes import Cancelled, Failed, Outcome, Succeeded, Unfinished, Unknown
 from ._pacing import RateLimiter
+from ._plain import structure, unstructure
 from ._polling import ExponentialPolling, Polling
+from ._progress import (
+    NodeDone,
+    NodeProgress,
+    NodesCached,
+    NodeStarted,
+    OtherEvent,
+    Preview,
+    ProgressEvent,
+    QueueLength,
+    RunEnded,
+    RunStarted,
+)
+from ._records import (
+    AccountStatus,
+    AppSummary,
+    KeyInfo,
+    Lora,
+    Page,
+    PricePreview,
+    QueueStatus,
+    Resource,
+    Style,
+    Upload,
+    WebhookDetail,
+)
 from ._retry import RetryPolicy
+from ._runs import AppRequest, QuickCreateRequest, Workflow, WorkflowRequest
 from ._seedream import (
     GenerationRequest,
     ModelRequest,
@@ -58,17 +112,35 @@ from ._seedream import (
 )
 from ._session import Session
 from ._stream import JobStream, OnLeave, TaskStream
-from ._transport import AiohttpTransport, StreamedResponse, StreamingTransport, Transport
+from ._transport import (
+    AiohttpTransport,
+    SocketTransport,
+    StreamedResponse,
+    StreamingTransport,
+    Transport,
+)
+from ._typed import model
+from .webhooks import TaskEvent, Webhooks
 
 __version__ = "0.1.0"
 
 __all__ = [
     "APIError",
+    "Account",
+    "AccountStatus",
     "AiohttpTransport",
+    "App",
+    "AppInput",
+    "AppRequest",
+    "AppSummary",
+    "Apps",
+    "AssetGroups",
+    "Assets",
     "AuthenticationError",
     "Cancelled",
     "CapacityError",
     "Catalogue",
+    "ComfyUI",
     "ConnectError",
     "ContentPolicyError",
     "Download",
@@ -76,57 +148,96 @@ __all__ = [
     "ErrorInfo",
     "ExponentialPolling",
     "Failed",
+    "FileBody",
     "GenerationRequest",
+    "GraphError",
     "InsufficientBalanceError",
     "InvalidRequestError",
     "JobStream",
+    "KeyInfo",
     "Limits",
+    "Lora",
     "ModelRequest",
     "ModelSpec",
+    "NodeDone",
+    "NodeError",
+    "NodeProgress",
+    "NodeStarted",
+    "NodesCached",
     "NotFoundError",
+    "Older",
     "OnLeave",
+    "OtherEvent",
     "Outcome",
     "Output",
+    "Page",
+    "Pages",
     "ParamSpec",
     "PayloadError",
     "PlanError",
     "Polling",
+    "Preview",
     "Price",
+    "PricePreview",
     "PriceRule",
     "PriceSpec",
+    "ProgressEvent",
     "ProtocolError",
+    "QueueLength",
+    "QueueStatus",
+    "QuickCreate",
+    "QuickCreateRequest",
     "RateLimitError",
     "RateLimiter",
     "ReadError",
     "ReadTimeout",
     "Request",
+    "Resource",
+    "Resources",
     "Response",
     "RetryPolicy",
+    "RunEnded",
+    "RunStarted",
     "RunningHubError",
     "SeedreamRequest",
     "SeedreamV4",
-    "SeedreamV5Lite",
     "SeedreamV45",
+    "SeedreamV5Lite",
     "ServerError",
     "Session",
     "SessionError",
+    "SocketTransport",
     "Statistics",
     "StreamedResponse",
     "StreamingTransport",
+    "Style",
     "SubmitManyError",
     "SubmitUnknown",
     "Succeeded",
     "Task",
     "TaskCancelled",
     "TaskError",
+    "TaskEvent",
     "TaskFailed",
+    "TaskPart",
+    "TaskProgress",
     "TaskStatus",
     "TaskStream",
     "Transport",
     "TransportError",
     "Unfinished",
     "Unknown",
+    "Upload",
     "Usage",
     "WaitTimeout",
+    "WebhookDetail",
+    "WebhookEvents",
+    "Webhooks",
+    "Workflow",
+    "WorkflowRequest",
+    "Workflows",
     "__version__",
+    "model",
+    "structure",
+    "unstructure",
 ]

@@ -19,6 +19,7 @@ import attrs
 import cattrs
 
 from ._exceptions import PayloadError
+from ._media import is_file
 
 __all__ = ["Catalogue", "ModelSpec", "ParamSpec", "Price", "PriceRule", "PriceSpec"]
 
@@ -117,10 +118,15 @@ class ParamSpec:
                     shown = ", ".join(self.choices[:12]) + (", …" if self.choices[12:] else "")
                     yield f"expected one of {shown}, got {value!r:.60}"
             case "image" | "video" | "audio":
+                if is_file(value):
+                    return
                 if not isinstance(value, str):
-                    yield f"expected a URL, got {_kind(value)}"
+                    yield f"expected a URL or a path, got {_kind(value)}"
                 elif not value.startswith(("https://", "http://", "data:")):
-                    yield f"expected an http(s) URL or a data URI, got {value!r:.60}"
+                    yield (
+                        "expected an http(s) URL, a data URI, or a pathlib.Path to upload,"
+                        f" got {value!r:.60}"
+                    )
             case "object":
                 return
 
@@ -203,7 +209,9 @@ class ModelSpec:
     _required: dict[str, None] = attrs.field(init=False, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
-        keys = {param.alias: param for param in self.params if param.alias}
+        # A key such as `2##file` can also be called by what follows its node's number.
+        keys = {p.name.partition("##")[2]: p for p in self.params if "##" in p.name}
+        keys |= {param.alias: param for param in self.params if param.alias}
         keys |= {param.name: param for param in self.params}
         object.__setattr__(self, "_by_key", keys)
         required = dict.fromkeys(param.name for param in self.params if param.required)
@@ -248,6 +256,31 @@ class ModelSpec:
     def _hint(self, key: str) -> str:
         near = difflib.get_close_matches(key, self._by_key, 1)
         return f", perhaps {near[0]}" if near else ""
+
+    def wire_params(
+        self, params: Mapping[str, Any], *, documented_keys: bool = False
+    ) -> dict[str, Any]:
+        """`params` under the keys that are sent.
+
+        Some models are documented with keys and choices of ComfyUI nodes (`12##text`), while the
+        live service was found to take flat ones (2026); both are known as `name` and `alias`
+        here, either may be given, and the flat ones are sent unless `documented_keys`.
+        """
+        sent: dict[str, Any] = {}
+        for key, value in params.items():
+            spec = self._by_key.get(key)
+            if spec is None:
+                sent[key] = value
+                continue
+            mine, other = spec.choices, spec.alias_choices
+            if documented_keys:
+                mine, other = other, mine
+            # The lists hold the same choices in the same order.
+            if other and value in mine and value not in other:
+                value = other[mine.index(value)]  # noqa: PLW2901
+            flat = None if documented_keys else spec.alias
+            sent[flat or spec.name] = value
+        return sent
 
     def price_of(self, params: Mapping[str, Any]) -> Price | None:
         """The listed price of a call with `params`, at most; None where no rule tells.

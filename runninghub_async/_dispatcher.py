@@ -10,8 +10,9 @@ import asyncio
 import logging
 import random
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
 import anyio
 
@@ -20,7 +21,7 @@ from ._job import Rules
 from ._limits import Limits
 from ._models import Request
 from ._pacing import RateLimiter, local_limiter
-from ._protocol import parse_query, parse_submit
+from ._protocol import FileInBody, parse_query, parse_submit
 from ._scheduler import Entry, Scheduler, Step
 from ._transport import Transport
 
@@ -42,6 +43,10 @@ _MISSES_TOLD: Final = frozenset({5, 20, 100, 500, 2500})
 
 #: The same for submits that cannot even be sent.
 _UNSENT_TOLD: Final = frozenset({3, 8, 50, 250})
+
+
+class _Withdrawn(Exception):
+    """Nobody wants the job any more, and nothing of it was submitted."""
 
 
 async def wait_out(tasks: Iterable[asyncio.Task[Any]]) -> None:
@@ -66,16 +71,20 @@ class Dispatcher:
         limits: Limits,
         rules: Rules,
         rng: random.Random,
-        build_submit: Callable[[Any], Request],
+        build_submit: Callable[[Entry], Request],
+        upload_files: Callable[[Entry], Awaitable[Request]],
         build_query: Callable[[str], Request],
     ) -> None:
         self.scheduler = Scheduler(limits, rules, rng.random)
         self._transport = transport
         self._build_submit = build_submit
+        self._upload_files = upload_files
         self._build_query = build_query
         self._submit_limiter = local_limiter(limits.submit_rate)
         self._query_limiter = local_limiter(limits.query_rate)
         self.loop = asyncio.get_running_loop()
+        #: Entries whose end somebody has promised to announce, by their numbers.
+        self.announced: WeakValueDictionary[int, Entry] = WeakValueDictionary()
         self._parked: deque[asyncio.Future[None]] = deque()
         self._workers: set[asyncio.Task[None]] = set()
         self._helpers: set[asyncio.Task[None]] = set()
@@ -85,6 +94,16 @@ class Dispatcher:
         self._submits_done = asyncio.Event()
         self._on_crash: Callable[[BaseException], None] | None = None
         self._closed = False
+
+    def hint(self, number: int) -> bool:
+        """The task of entry `number` is said to have ended: look at it now. False if no such
+        entry is under way."""
+        entry = self.announced.get(number)
+        if entry is None:
+            return False
+        self.scheduler.hint(entry, self.loop.time())
+        self.wake()
+        return True
 
     @property
     def query_limiter(self) -> RateLimiter | None:
@@ -258,6 +277,9 @@ class Dispatcher:
             scheduler.abandoned(entry)
             raise
         else:
+            if task.node_errors:
+                faults = "; ".join(map(str, task.node_errors))
+                logger.warning("task %s was accepted with faults: %s", task.id, faults)
             scheduler.accepted(entry, task, clock(), sent_at)
         finally:
             self._submitting -= 1
@@ -273,9 +295,11 @@ class Dispatcher:
             if entry is None:
                 break
             try:
-                return entry, self._build_submit(entry.job.request)
-            except PayloadError as error:
+                return entry, await self._complete(entry)
+            except RunningHubError as error:
                 scheduler.rejected(entry, error)
+            except _Withdrawn:
+                scheduler.withdrawn(entry)
             except Exception as error:
                 # Anything may stand in the input, even what breaks when it is looked at.
                 fault = PayloadError([f"request: {type(error).__name__} while checking it @ $"])
@@ -285,6 +309,21 @@ class Dispatcher:
             await asyncio.sleep(0)
         await asyncio.sleep(0)
         return None
+
+    async def _complete(self, entry: Entry) -> Request:
+        """The request for `entry`, once the files in it have been uploaded."""
+        try:
+            return self._build_submit(entry)
+        except FileInBody:
+            self.wake()
+        try:
+            request = await self._upload_files(entry)
+        except asyncio.CancelledError:
+            self.scheduler.withdrawn(entry)
+            raise
+        if entry.gone or entry.source.closed:
+            raise _Withdrawn
+        return request
 
     # -- ends ---------------------------------------------------------------------------------
 

@@ -22,10 +22,11 @@ import anyio.to_thread
 import attrs
 
 from ._exceptions import DownloadError
+from ._media import kind_of, sniff
 from ._models import Output, Request
 from ._transport import StreamedResponse, StreamingTransport, Transport
 
-__all__ = ["Download", "Gone", "Incomplete", "download_once", "image_type"]
+__all__ = ["Download", "Gone", "Incomplete", "download_once"]
 
 MAX_REDIRECTS: Final = 5
 READ_TIMEOUT: Final = 60.0
@@ -34,14 +35,6 @@ READ_TIMEOUT: Final = 60.0
 _PIECE: Final = 2**20
 
 _IMAGE_TYPES: Final = frozenset({"png", "jpg", "jpeg", "webp", "gif", "bmp"})
-
-_SIGNATURES: Final = (
-    (b"\x89PNG\r\n\x1a\n", "png"),
-    (b"\xff\xd8\xff", "jpg"),
-    (b"GIF87a", "gif"),
-    (b"GIF89a", "gif"),
-    (b"BM", "bmp"),
-)
 
 
 @attrs.frozen
@@ -61,14 +54,6 @@ class Gone(DownloadError):
 
 class Incomplete(DownloadError):
     """The host or the connection faltered: trying again may help."""
-
-
-def image_type(head: bytes) -> str:
-    """The type of the image that starts with `head`; empty if it is none that is known."""
-    for signature, name in _SIGNATURES:
-        if head.startswith(signature):
-            return name
-    return "webp" if head[:4] == b"RIFF" and head[8:12] == b"WEBP" else ""
 
 
 async def download_once(
@@ -186,7 +171,8 @@ def _finish(file: _Partial, rest: bytes, output: Output, length: int | None) -> 
         raise Incomplete(f"{file.size} of {length} bytes arrived", output)
     if file.size == 0:
         raise Incomplete("the result is empty", output)
-    kind = image_type(file.head)
+    kind = sniff(file.head)
+    kind = kind if kind_of(kind) == "image" else ""
     if output.type in _IMAGE_TYPES and not kind:
         raise DownloadError(
             f"not an image although announced as {output.type}: it starts with {file.head[:8]!r}",

@@ -13,6 +13,7 @@ RunningHubError
         PlanError                 the key's plan does not allow the call
         InsufficientBalanceError  the wallet is empty
         InvalidRequestError       the service does not take these parameters
+          GraphError                nor this workflow; it says which nodes
         ContentPolicyError        the service does not take this content
         NotFoundError             no such task, app or workflow
         CapacityError             no slot is free; nothing was created
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ._models import Output, Response, Task
+    from ._nodes import NodeError
 
 __all__ = [
     "APIError",
@@ -43,6 +45,7 @@ __all__ = [
     "ConnectError",
     "ContentPolicyError",
     "DownloadError",
+    "GraphError",
     "InsufficientBalanceError",
     "InvalidRequestError",
     "NotFoundError",
@@ -176,6 +179,15 @@ class InvalidRequestError(APIError):
     """The service does not take these parameters, this path or this file."""
 
 
+class GraphError(InvalidRequestError):
+    """The service does not take this workflow, or these values for its nodes.
+
+    `node_errors` has what it says of each node.
+    """
+
+    node_errors: tuple[NodeError, ...] = ()
+
+
 class ContentPolicyError(APIError):
     """The service does not take this content; the same input will be refused again."""
 
@@ -210,19 +222,32 @@ class TaskError(RunningHubError):
     @classmethod
     def from_task(cls, task: Task) -> Self:
         """The error for `task`, which it then carries."""
-        error = cls(f"task {task.id}: {task.error or task.status}")
+        told = [str(task.error or task.status), *map(str, task.node_errors)]
+        error = cls(f"task {task.id}: {'; '.join(told)}")
         error.task_id = task.id
         error.__dict__["_task"] = task
         return error
 
 
 class TaskFailed(TaskError):
-    """The service gave the task up; `task.error` says why."""
+    """The service gave the task up; `task.error` says why, and `reason` in what class of errors
+    that falls."""
 
     @property
     def code(self) -> str:
         """The service's code, e.g. `1501` for a content refusal; empty when it gave none."""
         return self.task.error.code if self.task and self.task.error else ""
+
+    @property
+    def reason(self) -> APIError | None:
+        """The error that its code stands for (`ContentPolicyError` for 1501, …), for telling
+        failures apart; also the `__cause__`. None without a code."""
+        return self.__cause__ if isinstance(self.__cause__, APIError) else None
+
+    @property
+    def node_errors(self) -> tuple[NodeError, ...]:
+        """What the service had found wrong with the nodes of the graph, if it said so."""
+        return self.task.node_errors if self.task else ()
 
 
 class TaskCancelled(TaskError):

@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple
 
 import attrs
 
+from ._codes import look_up
 from ._exceptions import (
     ConnectError,
     NotFoundError,
@@ -72,7 +73,8 @@ class Rules:
 
 
 class Job(NamedTuple):
-    """One request on its way. `follow` is False when the caller wants the task id only.
+    """One request on its way. `follow` is False when the caller wants the task id only; `tips`
+    is what the submit's answer found wrong with the graph, nearly always nothing.
 
     A tuple, since a new one is made at every step: it takes a third of the time of a class.
     """
@@ -89,6 +91,7 @@ class Job(NamedTuple):
     unsent: int = 0
     accepted_at: float = 0.0
     follow: bool = True
+    tips: str = ""
 
 
 @attrs.frozen
@@ -208,6 +211,7 @@ def _accepted(job: Job, task: Task, now: float, rules: Rules, u: float) -> tuple
         job.attempts,
         accepted_at=now,
         follow=job.follow,
+        tips=task.prompt_tips if task.node_errors else "",
     )
     if not job.follow:
         return _end(job), Deliver(Accepted(task))
@@ -275,7 +279,18 @@ def _end(job: Job) -> Job:
     return job._replace(state=JobState.ENDED)
 
 
+def task_failed(task: Task) -> TaskFailed:
+    """The error for a task that FAILED; its cause is of the class that its code stands for."""
+    error = TaskFailed.from_task(task)
+    if task.error is not None and task.error.code:
+        error.__cause__ = look_up(task.error.code).error(task.error.message, code=task.error.code)
+    return error
+
+
 def _outcome(job: Job, task: Task, now: float) -> Outcome:
+    if job.tips and not task.prompt_tips:
+        # Only the answer to the submit tells which nodes were at fault.
+        task = attrs.evolve(task, prompt_tips=job.tips)
     seconds = now - job.accepted_at if job.attempts else None
     if task.status is TaskStatus.SUCCESS:
         return Succeeded(
@@ -296,4 +311,4 @@ def _outcome(job: Job, task: Task, now: float) -> Outcome:
     }
     if task.status is TaskStatus.CANCEL:
         return Cancelled(error=TaskCancelled.from_task(task), **common)
-    return Failed(error=TaskFailed.from_task(task), **common)
+    return Failed(error=task_failed(task), **common)

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any
 
 import attrs
 
-__all__ = ["ErrorInfo", "Output", "Request", "Response", "Task", "TaskStatus", "Usage"]
+from ._nodes import NodeError, node_errors_in
+
+__all__ = [
+    "ErrorInfo",
+    "FileBody",
+    "Output",
+    "Request",
+    "Response",
+    "Task",
+    "TaskPart",
+    "TaskStatus",
+    "Usage",
+]
 
 
 class TaskStatus(enum.StrEnum):
@@ -85,7 +98,30 @@ class ErrorInfo:
     reason: Mapping[str, Any] | str | None = None
 
     def __str__(self) -> str:
-        return ": ".join(part for part in (self.code, self.message) if part) or "no reason given"
+        text = ": ".join(part for part in (self.code, self.message) if part) or "no reason given"
+        return f"{text}; {self.where}" if self.where else text
+
+    @property
+    def where(self) -> str:
+        """The node that failed and its exception, in one line; empty if no node is named."""
+        if not isinstance(self.reason, Mapping):
+            return ""
+        told = [self.reason.get(k) for k in ("node_id", "node_name", "exception_type")]
+        node, name, kind = (str(value) if value else "" for value in told)
+        if not node and not name:
+            return ""
+        what = ": ".join(x for x in (kind, str(self.reason.get("exception_message") or "")) if x)
+        return f"node {node}{f' ({name})' if name else ''}{f': {what}' if what else ''}".strip()
+
+
+@attrs.frozen
+class TaskPart:
+    """One task of a composite one (`taskUsageList` of Query V2), with its own cost."""
+
+    id: str
+    parent_id: str = ""
+    status: TaskStatus = TaskStatus.UNKNOWN
+    usage: Usage | None = None
 
 
 @attrs.frozen
@@ -95,6 +131,9 @@ class Task:
     `id` is a string of digits, never a number (it exceeds 2**53). `outputs` is empty until
     `status` is SUCCESS, and may be empty then too. `error` is set on FAILED and CANCEL only.
     `prompt_tips` is the service's JSON text on the validation of the graph, often empty.
+    `client_id` is the ComfyUI client's. `progress_url` is the address of the progress socket
+    while there is one (`netWssUrl`); it holds a credential, so it stays out of `repr`.
+    `parent_id` and `parts` belong to composite tasks.
     """
 
     id: str
@@ -103,6 +142,15 @@ class Task:
     error: ErrorInfo | None = None
     usage: Usage | None = None
     prompt_tips: str = attrs.field(default="", repr=False)
+    client_id: str = attrs.field(default="", repr=False)
+    progress_url: str = attrs.field(default="", repr=False)
+    parent_id: str = ""
+    parts: tuple[TaskPart, ...] = ()
+
+    @property
+    def node_errors(self) -> tuple[NodeError, ...]:
+        """What the service found wrong with the nodes of the graph; the task may be doomed."""
+        return node_errors_in(self.prompt_tips)
 
     @property
     def done(self) -> bool:
@@ -110,18 +158,46 @@ class Task:
         return self.status in _TERMINAL
 
 
+def _without_secrets(url: str) -> str:
+    """`url` as far as it may be shown: no query, and no key in the path of the native proxy."""
+    shown = url.partition("?")[0]
+    return _PROXY_KEY.sub(r"\1…", shown)
+
+
+#: The native ComfyUI proxy is the one family that carries the key in its path.
+_PROXY_KEY = re.compile(r"(/proxy(?:-plus)?/)[^/?#]+")
+
+
+@attrs.frozen
+class FileBody:
+    """A request's body that is read from disk while it is sent: `head`, the first `size` bytes of
+    the file `path`, `tail`. `progress(sent)`, if given, is called with the bytes of the file sent
+    so far."""
+
+    path: str
+    size: int
+    head: bytes = attrs.field(default=b"", repr=False)
+    tail: bytes = attrs.field(default=b"", repr=False)
+    progress: Callable[[int], object] | None = attrs.field(default=None, repr=False, eq=False)
+
+    def __len__(self) -> int:
+        return len(self.head) + self.size + len(self.tail)
+
+
 @attrs.frozen
 class Request:
-    """One HTTP request, complete. `headers` may carry the API key, so they stay out of `repr`.
+    """One HTTP request, complete. `headers`, `body` and some URLs carry the API key, so they stay
+    out of `repr`. `file`, if given, is the body in place of `body`.
 
     `read_timeout` is the longest silence, in seconds, to put up with once the request is sent.
     """
 
     method: str
-    url: str
+    url: str = attrs.field(repr=lambda url: repr(_without_secrets(url)))
     headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
     body: bytes | None = attrs.field(default=None, repr=False)
     read_timeout: float = 60.0
+    file: FileBody | None = None
 
 
 @attrs.frozen

@@ -1,7 +1,8 @@
 """The v2 wire contract: requests go out of here, answers come in here. No I/O.
 
-Sources: the service's documentation, "Standard Model API", "Query generation result (V2)" and
-"API Error Code Reference". Three rules stand above the field names:
+Sources: the service's documentation, "Standard Model API", "Query generation result (V2)", "File
+upload (new)"; the management calls are known from what official plug-ins and others captured.
+Three rules stand above the field names:
 
 - an answer to a submit that carries a task id is accepted, whatever else it says;
 - in an answer to a query `status` decides; error fields count only when it is empty or FAILED;
@@ -10,48 +11,87 @@ Sources: the service's documentation, "Standard Model API", "Query generation re
 
 from __future__ import annotations
 
-import email.utils
 import functools
 import json
-from collections.abc import Mapping
-from decimal import Decimal
-from typing import Any, Final
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeVar
 from urllib.parse import quote, urlsplit
 
-from ._codes import Submit, code_of_status, look_up
-from ._exceptions import APIError, PayloadError, ProtocolError, RateLimitError
-from ._models import ErrorInfo, Output, Request, Response, Task, TaskStatus, Usage
+import attrs
+
+from ._answers import (
+    api_error,
+    data_of,
+    id_in,
+    json_object,
+    number,
+    refusal,
+    task_of,
+    text,
+    told_task,
+    whole,
+)
+from ._exceptions import PayloadError, ProtocolError
+from ._media import content_type, is_file
+from ._models import FileBody, Request, Response, Task
+from ._records import (
+    AppSummary,
+    KeyInfo,
+    Page,
+    PricePreview,
+    QueueStatus,
+    Resource,
+    Upload,
+)
 
 __all__ = [
-    "api_error",
-    "authorization",
+    "FileInBody",
+    "Site",
+    "build_call",
     "build_query",
     "build_submit",
+    "build_upload",
     "check_task_id",
-    "json_object",
+    "encode",
+    "multipart",
     "normalize_base_url",
+    "parse_apps",
+    "parse_keys",
+    "parse_price",
     "parse_query",
+    "parse_queue",
+    "parse_resources",
     "parse_submit",
+    "parse_upload",
+    "with_body",
 ]
-
-#: Other spellings of a status that clients have met (unverified, but harmless to know).
-_SPELLINGS: Final[dict[str, TaskStatus]] = {
-    **{status.value: status for status in TaskStatus},
-    "CANCELED": TaskStatus.CANCEL,
-    "CANCELLED": TaskStatus.CANCEL,
-    "PENDING": TaskStatus.QUEUED,
-    "PROCESSING": TaskStatus.RUNNING,
-}
-
-_FAILED: Final = frozenset({TaskStatus.FAILED, TaskStatus.CANCEL})
-
-_NO_ERROR: Final = frozenset({"", "0", "None"})
 
 #: The service reads a submit in milliseconds; one that stays silent for a minute is lost.
 SUBMIT_TIMEOUT: Final = 60.0
 QUERY_TIMEOUT: Final = 30.0
+#: From the last byte sent to the answer.
+UPLOAD_TIMEOUT: Final = 120.0
 
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+#: What parts the fields of an upload; no file of use holds it.
+_BOUNDARY: Final = "runninghub-async-4f1d9c02b7a86e35"
+
+_T = TypeVar("_T")
+
+
+class FileInBody(Exception):
+    """A body that holds a local file, which has to be uploaded before the body can be sent."""
+
+
+def _not_json(value: Any) -> Any:
+    if is_file(value):
+        raise FileInBody
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+encode = json.JSONEncoder(
+    ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=_not_json
+).encode
 
 
 def normalize_base_url(url: str) -> str:
@@ -68,12 +108,23 @@ def normalize_base_url(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc}{path}"
 
 
-def authorization(api_key: str) -> dict[str, str]:
-    """The headers of a JSON call. Raises `ValueError` for a key that no header can carry."""
-    key = api_key.strip()
-    if not key or not key.isascii() or not key.isprintable() or " " in key:
-        raise ValueError("the API key is empty or has characters that no API key has")
-    return {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+@attrs.frozen
+class Site:
+    """Where calls go, and in whose name. The key is nowhere but in what is sent to `base_url`."""
+
+    base_url: str
+    api_key: str = attrs.field(repr=False)
+    headers: Mapping[str, str] = attrs.field(repr=False)
+
+    @classmethod
+    def of(cls, base_url: str, api_key: str) -> Site:
+        """Raises `ValueError` for a URL that is no origin, and a key that no header can carry; an
+        empty key is put up with until a session is opened."""
+        key = api_key.strip()
+        if not key.isascii() or not key.isprintable() or " " in key:
+            raise ValueError("the API key has characters that no API key has")
+        headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+        return cls(normalize_base_url(base_url), key, headers if key else {})
 
 
 def check_task_id(task_id: str) -> str:
@@ -85,204 +136,240 @@ def check_task_id(task_id: str) -> str:
     return task_id
 
 
-def build_submit(
-    base_url: str, headers: Mapping[str, str], path: str, params: Mapping[str, Any]
-) -> Request:
-    """`POST /openapi/v2/<path>` with the model's own fields, flat.
+# -- tasks --------------------------------------------------------------------------------------
 
-    Raises `PayloadError` for values that JSON cannot carry.
+
+def build_submit(site: Site, path: str, params: Mapping[str, Any]) -> Request:
+    """`POST` of `params`: below `/openapi/v2/`, or, for a path with a leading slash, from the
+    origin, in the older API's way, with the key in the body as well.
+
+    Raises `PayloadError` for values that JSON cannot carry, and `FileInBody` for local files.
     """
+    if path[:1] == "/":
+        params = {"apiKey": site.api_key, **params}
+    return Request("POST", _url(site.base_url, path), site.headers, _body(params), SUBMIT_TIMEOUT)
+
+
+def _body(params: Mapping[str, Any]) -> bytes:
     try:
-        body = _encode(params).encode()
+        return encode(params).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise PayloadError([f"request: cannot be sent as JSON, {error} @ $"]) from None
-    return Request("POST", _submit_url(base_url, path), headers, body, SUBMIT_TIMEOUT)
 
 
 @functools.lru_cache(maxsize=512)
-def _submit_url(base_url: str, path: str) -> str:
-    return f"{base_url}/openapi/v2/{quote(path)}"
+def _url(base_url: str, path: str) -> str:
+    return (
+        base_url + quote(path) if path.startswith("/") else f"{base_url}/openapi/v2/{quote(path)}"
+    )
 
 
-def build_query(base_url: str, headers: Mapping[str, str], task_id: str) -> Request:
+def build_query(site: Site, task_id: str) -> Request:
     """`POST /openapi/v2/query`; one task per call, there is no list form."""
     # The service's ids are digits; whatever else it may hand out must still be asked after.
     body = f'{{"taskId":"{task_id}"}}' if task_id.isdigit() else json.dumps({"taskId": task_id})
-    return Request("POST", f"{base_url}/openapi/v2/query", headers, body.encode(), QUERY_TIMEOUT)
+    return Request("POST", _url(site.base_url, "query"), site.headers, body.encode(), QUERY_TIMEOUT)
 
 
 def parse_submit(response: Response) -> Task:
-    """The task that an answer to a submit tells of.
+    """The task that an answer to a submit tells of, in either envelope.
 
     Raises `APIError` for a refusal and `ProtocolError` for an answer with neither a task id nor
     an error code.
     """
     answer = json_object(response)
-    if task_id := _task_id(answer):
-        return _task(answer, task_id)
+    if task_id := id_in(answer):
+        return task_of(answer, task_id)
     data = answer.get("data")
-    if isinstance(data, dict) and (task_id := _task_id(data)):
-        return _task(data, task_id)
-    raise _refusal(answer, response)
+    if isinstance(data, dict) and (task_id := id_in(data)):
+        return task_of(data, task_id)
+    raise refusal(answer, response)
 
 
 def parse_query(response: Response, task_id: str) -> Task:
-    """The state of task `task_id`.
+    """The state of task `task_id`, from an answer of any form.
 
     Raises `APIError` or `ProtocolError` when the answer concerns the request and not the task;
     the task itself is not failed by either.
     """
     answer = json_object(response)
-    status = answer.get("status")
-    if not isinstance(status, str) or not status:
-        raise _refusal(answer, response)
-    told = _task_id(answer)
+    task = told_task(answer, task_id)
+    if task is None:
+        raise refusal(answer, response)
+    told = id_in(answer)
     if told and told != task_id:
         raise ProtocolError(f"asked for task {task_id}, was told of task {told}", response)
-    return _task(answer, task_id)
+    return task
 
 
-def json_object(response: Response) -> dict[str, Any]:
-    """The JSON object in `response`.
-
-    Where there is none, raises `APIError` if the HTTP status says enough, else `ProtocolError`.
-    """
-    try:
-        # Decoded here, since json would first try to guess the encoding.
-        answer = json.loads(response.body.decode().lstrip("\ufeff"))
-    except (ValueError, RecursionError):
-        answer = None
-    if isinstance(answer, dict):
-        return answer
-    row = code_of_status(response.status)
-    if row is None or row.error is APIError:
-        raise ProtocolError(
-            f"HTTP {response.status} with no JSON object: {response.body[:80]!r}", response
-        )
-    raise row.error(row.meaning, status=response.status, retry_after=_retry_after(response.headers))
+# -- other calls --------------------------------------------------------------------------------
 
 
-def api_error(answer: Mapping[str, Any], response: Response) -> APIError | None:
-    """The error that the fields of any envelope tell of; None if they tell of none."""
-    # v2 has errorCode/errorMessage; the older and the management envelopes code and msg/message.
-    code = next((str(answer[k]) for k in ("errorCode", "code") if answer.get(k) is not None), "")
-    text = next(
-        (str(answer[k]) for k in ("errorMessage", "msg", "message") if answer.get(k)), "no message"
-    )
-    if code in _NO_ERROR or (code == "200" and "errorCode" not in answer):
-        row = code_of_status(response.status)
-        code = ""
-    else:
-        row = look_up(code)
-        by_status = code_of_status(response.status)
-        if row.submit is Submit.OPEN and by_status and by_status.error is RateLimitError:
-            row = by_status
-    if row is None:
-        return None
-    return row.error(
-        text, code=code, status=response.status, retry_after=_retry_after(response.headers)
-    )
+def build_call(
+    site: Site, path: str, body: Mapping[str, Any] | None = None, method: str = "POST"
+) -> Request:
+    """A call below `/openapi/v2/`, or, with a leading slash, from the origin. Raises
+    `PayloadError` for a body that JSON cannot carry."""
+    data = None if body is None else _body(body)
+    return Request(method, _url(site.base_url, path), site.headers, data, QUERY_TIMEOUT)
 
 
-def _refusal(answer: Mapping[str, Any], response: Response) -> APIError | ProtocolError:
+def parse_price(response: Response) -> PricePreview:
+    """The answer to `POST /openapi/v2/price-preview/<path>`."""
+    answer = json_object(response)
     error = api_error(answer, response)
-    if error is None:
-        return ProtocolError("neither a task id nor an error code in the answer", response)
-    return error
-
-
-def _task(answer: Mapping[str, Any], task_id: str) -> Task:
-    status = _status(answer.get("status") or answer.get("taskStatus"))
-    results = answer.get("results")
-    usage = answer.get("usage")
-    tips = answer.get("promptTips")
-    return Task(
-        task_id,
-        status,
-        tuple([_output(item, task_id) for item in results if isinstance(item, dict)])
-        if isinstance(results, list)
-        else (),
-        _error_info(answer) if status in _FAILED else None,
-        _usage(usage) if isinstance(usage, dict) else None,
-        tips if isinstance(tips, str) else "",
+    if error is not None:
+        raise error
+    data = answer.get("data")
+    facts = data if isinstance(data, dict) else answer
+    if not {"estimatedPrice", "priceText", "isFreeThisCall"} & facts.keys():
+        raise ProtocolError("no price in the answer", response)
+    left = facts.get("remainingFreeLimitCount")
+    return PricePreview(
+        number(facts.get("estimatedPrice")),
+        text(facts.get("currency")),
+        text(facts.get("priceTextEn")) or text(facts.get("priceText")),
+        facts.get("isFreeThisCall") in (True, "true", 1),
+        None if left is None else whole(left),
     )
 
 
-def _status(word: Any) -> TaskStatus:
-    if not isinstance(word, str):
-        return TaskStatus.UNKNOWN
-    return _SPELLINGS.get(word) or _SPELLINGS.get(word.upper(), TaskStatus.UNKNOWN)
-
-
-def _task_id(holder: Mapping[str, Any]) -> str:
-    for key in ("taskId", "task_id"):
-        value = holder.get(key)
-        if isinstance(value, str) and value.strip(" 0"):
-            return value
-        # A number beyond 2**53 is exact in Python; a float is not an id any more.
-        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-            return str(value)
-    return ""
-
-
-def _output(item: Mapping[str, Any], task_id: str) -> Output:
-    url = item.get("url") or item.get("outputUrl") or item.get("fileUrl")
-    text = item.get("text")
-    if text is None:
-        text = item.get("content") or item.get("output")
-    kind = item.get("outputType") or item.get("fileType") or ""
-    return Output(
-        url if isinstance(url, str) else None,
-        str(kind).lower().lstrip("."),
-        text if isinstance(text, str) else None,
-        str(item.get("nodeId") or ""),
-        task_id,
+def parse_queue(response: Response) -> QueueStatus:
+    """The answer to `GET /openapi/v2/queue/status`."""
+    data = _object(response)
+    instances = data.get("instanceCount")
+    return QueueStatus(
+        whole(data.get("concurrentLimit")),
+        whole(data.get("runningCount")),
+        whole(data.get("queuedCount")),
+        whole(data.get("totalCurrentTasks")),
+        text(data.get("apiKeyType")),
+        None if instances is None else whole(instances),
     )
 
 
-def _error_info(answer: Mapping[str, Any]) -> ErrorInfo:
-    code = answer.get("errorCode")
-    reason = answer.get("failedReason")
-    return ErrorInfo(
-        "" if code is None or str(code) in _NO_ERROR else str(code),
-        str(answer.get("errorMessage") or ""),
-        reason if isinstance(reason, dict | str) and reason else None,
+def parse_keys(response: Response) -> list[KeyInfo]:
+    """The answer to `GET /openapi/v2/api-key/list`."""
+    data = data_of(response)
+    return [
+        KeyInfo(
+            text(item.get("key")),
+            text(item.get("apiKeyName")),
+            whole(item.get("status")),
+            number(item.get("quotaLimit")),
+            number(item.get("quotaUsed")),
+            item["visible"] if isinstance(item.get("visible"), bool) else None,
+            str(item.get("expireAt") or ""),
+            str(item.get("createdAt") or ""),
+        )
+        for item in _list(data, response)
+    ]
+
+
+def parse_resources(response: Response) -> Page[Resource]:
+    """The answer to `POST /openapi/v2/resource/list`."""
+    return _page(response, lambda item: Resource(text(item.get("nodeModelName")), item))
+
+
+#: Where an example call of the list shows which app it runs.
+_APP_ID: Final = re.compile(r"(?:run/ai-app/|webappId\W{1,8})(\d{6,20})")
+
+
+def parse_apps(response: Response) -> Page[AppSummary]:
+    """The answer to `POST /openapi/v2/aiapp/list`."""
+
+    def summary(item: dict[str, Any]) -> AppSummary:
+        example = item.get("invokeExample")
+        shown = _APP_ID.search(example if isinstance(example, str) else json.dumps(example))
+        own = next((str(item[k]) for k in ("webappId", "id") if item.get(k)), "")
+        return AppSummary(
+            own or (shown[1] if shown else ""),
+            text(item.get("title")),
+            text(item.get("description")),
+            text(item.get("cover")),
+            item,
+        )
+
+    return _page(response, summary)
+
+
+def _page(response: Response, read: Callable[[dict[str, Any]], _T]) -> Page[_T]:
+    data = _object(response)
+    items = tuple(read(item) for item in _list(data.get("records"), response))
+    number_, size, total = (whole(data.get(key)) for key in ("current", "size", "total"))
+    more = data.get("hasNext")
+    if not isinstance(more, bool):
+        more = bool(items) and number_ * size < total
+    return Page(items, number_, size, total, more)
+
+
+def _object(response: Response) -> dict[str, Any]:
+    data = data_of(response)
+    if not isinstance(data, dict):
+        raise ProtocolError("data is no object", response)
+    return data
+
+
+def _list(data: Any, response: Response) -> list[dict[str, Any]]:
+    if data is None:
+        return []
+    if not isinstance(data, list):
+        raise ProtocolError("the list in the answer is none", response)
+    return [item for item in data if isinstance(item, dict)]
+
+
+# -- uploads ------------------------------------------------------------------------------------
+
+
+def build_upload(site: Site, name: str, kind: str, body: bytes | FileBody) -> Request:
+    """`POST /openapi/v2/media/upload/binary`: one field, `file`."""
+    return multipart(site, "media/upload/binary", {}, name, kind, body)
+
+
+def multipart(
+    site: Site,
+    path: str,
+    fields: Mapping[str, str],
+    name: str,
+    kind: str,
+    body: bytes | FileBody,
+) -> Request:
+    """A form with plain `fields` and one `file`, called `name`, of type `kind`."""
+    # As browsers write a file's name: what would end it is percent-encoded.
+    shown = name.replace("\r", "%0D").replace("\n", "%0A").replace('"', "%22")
+    parts = [
+        f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="{key}"\r\n\r\n{value}\r\n'
+        for key, value in fields.items()
+    ]
+    parts.append(
+        f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="{shown}"\r\n'
+        f"Content-Type: {content_type(kind)}\r\n\r\n"
+    )
+    head = "".join(parts).encode(errors="replace")
+    tail = f"\r\n--{_BOUNDARY}--\r\n".encode()
+    form = f"multipart/form-data; boundary={_BOUNDARY}"
+    return attrs.evolve(
+        with_body(body, head, tail),
+        method="POST",
+        url=_url(site.base_url, path),
+        headers={**site.headers, "Content-Type": form},
     )
 
 
-def _usage(usage: Mapping[str, Any]) -> Usage:
-    money, coins = usage.get("consumeMoney"), usage.get("consumeCoins")
-    third, seconds = usage.get("thirdPartyConsumeMoney"), usage.get("taskCostTime")
-    return Usage(
-        None if money is None else _decimal(money),
-        None if coins is None else _decimal(coins),
-        None if third is None else _decimal(third),
-        None if seconds is None else _decimal(seconds),
-    )
+def with_body(body: bytes | FileBody, head: bytes = b"", tail: bytes = b"") -> Request:
+    """The beginnings of an upload: a request whose body is `head`, `body` and `tail`."""
+    if isinstance(body, FileBody):
+        file = attrs.evolve(body, head=head, tail=tail)
+        return Request("PUT", "", read_timeout=UPLOAD_TIMEOUT, file=file)
+    return Request("PUT", "", body=head + body + tail, read_timeout=UPLOAD_TIMEOUT)
 
 
-def _decimal(value: Any) -> Decimal | None:
-    if isinstance(value, bool):
-        return None
-    try:
-        number = Decimal(str(value))
-    except ArithmeticError:
-        return None
-    return number if number.is_finite() else None
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds from a `Retry-After` header: a number, or a date held against the answer's own."""
-    value = headers.get("retry-after")
-    if value is None:
-        return None
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        until = email.utils.parsedate_to_datetime(value)
-        since = email.utils.parsedate_to_datetime(headers["date"])
-        return max(0.0, (until - since).total_seconds())
-    except (KeyError, TypeError, ValueError):
-        return None
+def parse_upload(response: Response) -> Upload:
+    """The answer to either upload; `name` is always there."""
+    data = _object(response)
+    name = text(data.get("fileName")) or text(data.get("filename"))
+    url = text(data.get("download_url")) or None
+    if not name and not url:
+        raise ProtocolError("neither a name nor a URL for what was uploaded", response)
+    kind = text(data.get("type")) or text(data.get("fileType"))
+    return Upload(name, url, kind, whole(data.get("size")))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import math
+from typing import Final
 
 import attrs
 
@@ -22,6 +23,8 @@ from ._exceptions import (
     PlanError,
     RateLimitError,
     RunningHubError,
+    ServerError,
+    TransportError,
 )
 from ._polling import jitter
 
@@ -32,6 +35,7 @@ __all__ = [
     "RetryPolicy",
     "Verdict",
     "asked_pause",
+    "call_pause",
     "decide_submit",
     "query_wait",
 ]
@@ -79,7 +83,8 @@ class RetryPolicy:
     `wait_jitter`: the share by which each is moved either way. `retry_after_max`: the longest
     `Retry-After` that is believed. `capacity_wait_max`: the longest pause before a submit that
     found no free slot is tried again; a task of one's own that ends cuts it short.
-    `query_wait_max`: how rarely a task is looked at while its queries fail. `resubmit_unknown`:
+    `query_wait_max`: how rarely a task is looked at while its queries fail. `call_attempts`: how
+    often any other call, an upload or a download is tried. `resubmit_unknown`:
     repeat submits whose fate is unknown, up to `attempts` times; each repetition may be **billed
     again**, so it is off. Raises `ValueError` for numbers that make no policy.
     """
@@ -92,11 +97,14 @@ class RetryPolicy:
     retry_after_max: float = 600.0
     capacity_wait_max: float = 10.0
     query_wait_max: float = 60.0
+    call_attempts: int = 5
     resubmit_unknown: bool = False
 
     def __attrs_post_init__(self) -> None:
         if self.attempts is not None and self.attempts < 1:
             raise ValueError(f"attempts must be at least 1 or None, not {self.attempts!r}")
+        if self.call_attempts < 1:
+            raise ValueError(f"call_attempts must be at least 1, not {self.call_attempts!r}")
         for name in (
             "wait_initial",
             "wait_max",
@@ -137,6 +145,33 @@ def decide_submit(policy: RetryPolicy, error: RunningHubError, attempt: int) -> 
     if policy.resubmit_unknown and tries_left:
         return Retry(Cause.POLICY)
     return GiveUp(Verdict.UNKNOWN)
+
+
+#: What another try may mend when nothing can be done twice.
+_PASSING: Final = (TransportError, RateLimitError, ServerError)
+
+
+def call_pause(
+    policy: RetryPolicy,
+    error: RunningHubError,
+    attempt: int,
+    u: float,
+    *,
+    safe: bool,
+    passing: tuple[type[RunningHubError], ...] = (),
+) -> float | None:
+    """Seconds before a call that is no submit is tried again after `error` at its `attempt`-th
+    try (from 1); None to give up.
+
+    `safe`: doing it twice does no harm. Otherwise only what certainly was not done is repeated.
+    `passing`: errors that pass for this call, beside those that pass for every one.
+    """
+    if attempt >= policy.call_attempts:
+        return None
+    harmless = (*_PASSING, *passing) if safe else (ConnectError, RateLimitError)
+    if not isinstance(error, harmless):
+        return None
+    return max(policy.backoff(attempt, u), asked_pause(policy, error) or 0.0)
 
 
 def asked_pause(policy: RetryPolicy, error: RunningHubError) -> float | None:

@@ -93,12 +93,16 @@ class Source(Protocol):
 @attrs.define(eq=False)
 class Entry:
     """A job and where it belongs. `gone` once its source has let go of it; `number` orders
-    those that wait to be submitted again, so that the first taken is the first sent."""
+    those that wait to be submitted again, so that the first taken is the first sent. `due` is
+    when it is looked at next, infinite while it is not to be; `hinted` when its end was
+    announced meanwhile."""
 
     job: Job
     source: Source
     gone: bool = False
     number: int = 0
+    due: float = math.inf
+    hinted: bool = False
 
 
 class Scheduler:
@@ -128,7 +132,24 @@ class Scheduler:
 
     def watch(self, entry: Entry, now: float) -> None:
         """Follow a task that is already running, started by whomever; it takes no slot here."""
-        heapq.heappush(self._due, (now, next(self._order), entry))
+        self._look_at(entry, now)
+
+    def hint(self, entry: Entry, now: float) -> None:
+        """Somebody says that the task of `entry` has ended: look at once, and believe the answer.
+
+        A hint that comes while its submit or a query is under way counts for what follows it.
+        """
+        if entry.gone:
+            return
+        if entry.due == math.inf:
+            entry.hinted = True
+        elif entry.due > now:
+            self._look_at(entry, now)
+
+    def _look_at(self, entry: Entry, at: float) -> None:
+        # An earlier record of it in the heap is passed over when it comes up.
+        entry.due = at
+        heapq.heappush(self._due, (at, next(self._order), entry))
 
     def discard(self, source: Source) -> None:
         """Take no more jobs from `source`."""
@@ -175,9 +196,10 @@ class Scheduler:
         if self.gate is not _OPEN and not self.gate.admits(now, self.in_flight):
             return None
         while self._due and self._due[0][0] <= now:
-            entry = heapq.heappop(self._due)[2]
-            if entry.gone:
+            at, _, entry = heapq.heappop(self._due)
+            if entry.gone or at != entry.due:
                 continue
+            entry.due = math.inf
             if entry.source.closed:
                 self.release(entry)
                 continue
@@ -232,6 +254,15 @@ class Scheduler:
         self._submitting -= 1
         entry.job, action = reject(entry.job, error)
         entry.source.deliver(entry, action.result)
+
+    def withdrawn(self, entry: Entry) -> None:
+        """`entry` was taken, and its source left before anything was sent."""
+        self.in_flight -= 1
+        self.alive -= 1
+        self._submitting -= 1
+        if not entry.gone:
+            entry.gone = True
+            entry.source.let_go(entry)
 
     def accepted(self, entry: Entry, task: Task, now: float, sent_at: float) -> None:
         """The submit sent at `sent_at` was answered with `task`."""
@@ -302,7 +333,8 @@ class Scheduler:
             if entry.source.closed:
                 self.release(entry)
             else:
-                heapq.heappush(self._due, (action.at, next(self._order), entry))
+                hinted, entry.hinted = entry.hinted, False
+                self._look_at(entry, now if hinted else action.at)
             return
         self._free_slot(entry)
         if isinstance(action, Deliver):

@@ -10,12 +10,13 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, cast
 
 import attrs
 
-from ._catalogue import Catalogue, ModelSpec
+from ._catalogue import Catalogue, ModelSpec, Price
 from ._exceptions import PayloadError
+from ._media import FilePath, is_file
 
 __all__ = [
     "GenerationRequest",
@@ -32,7 +33,8 @@ class GenerationRequest(Protocol):
 
     @property
     def path(self) -> str:
-        """The model's path below `/openapi/v2/`."""
+        """The path below `/openapi/v2/`; with a leading slash, the one from the origin, for
+        calls of the older API, whose body gets the key."""
         ...
 
     def to_params(self) -> dict[str, Any]:
@@ -44,9 +46,14 @@ class GenerationRequest(Protocol):
         ...
 
 
-def _image_list(value: Sequence[str] | str) -> tuple[str, ...]:
+_Picture = str | FilePath
+
+
+def _image_list(value: Sequence[_Picture] | _Picture) -> tuple[_Picture, ...]:
     # A lone string would otherwise fall apart into its characters.
-    return (value,) if isinstance(value, str) else tuple(value)
+    if isinstance(value, str):
+        return (value,)
+    return (value,) if is_file(value) else tuple(cast(Sequence[_Picture], value))
 
 
 @functools.cache
@@ -63,14 +70,15 @@ class SeedreamRequest:
     `prompt`: 5 to 2000 characters. `width`, `height`: pixels. `resolution` (such as `2k`), when
     set, overrides both. `sequential_image_generation`: `auto` lets the model make up to
     `max_images` related pictures (1 to 15), each of which is billed. `image_urls`: up to 10
-    pictures to work from, http(s) URLs or data URIs. `webhook_url` is called when the task ends.
+    pictures to work from: http(s) URLs, data URIs, or a `pathlib.Path`, which is uploaded first.
+    `webhook_url` is called when the task ends.
     Ranges and choices are those of the catalogue; `check` holds a request against them.
     """
 
     prompt: str
     width: int | None = 2048
     height: int | None = 2048
-    image_urls: Sequence[str] = attrs.field(default=(), converter=_image_list, kw_only=True)
+    image_urls: Sequence[_Picture] = attrs.field(default=(), converter=_image_list, kw_only=True)
     sequential_image_generation: Literal["disabled", "auto"] | None = attrs.field(
         default="disabled", kw_only=True
     )
@@ -106,6 +114,10 @@ class SeedreamRequest:
     def check(self) -> tuple[str, ...]:
         """Every fault against the catalogue, each as `description @ $.path`."""
         return self.checked_params()[0]
+
+    def price(self) -> Price | None:
+        """What it costs at most, by the catalogue, without asking; None where no rule tells."""
+        return _spec(self.path).price_of(self.to_params())
 
     def checked_params(self) -> tuple[tuple[str, ...], dict[str, Any]]:
         """What `check` and `to_params` give, with the work done once."""
@@ -162,13 +174,17 @@ class SeedreamV5Lite(SeedreamRequest):
 class ModelRequest:
     """Any model of the service, by path or by documented name, with its own JSON fields.
 
-    `params` goes out as it is. `checked=False` sends it unseen, and takes `model` as a path:
-    for models that are newer than the catalogue.
+    In `params` a media field takes a `pathlib.Path` as well as a URL: the file is uploaded
+    first, once per content. `checked=False` sends `params` unseen, and takes `model` as a path:
+    for models that are newer than the catalogue. `documented_keys` sends the keys of the
+    documentation where the catalogue knows others that the service takes (see
+    `ModelSpec.wire_params`).
     """
 
     model: str
     params: Mapping[str, Any] = attrs.field(factory=dict)
     checked: bool = attrs.field(default=True, kw_only=True)
+    documented_keys: bool = attrs.field(default=False, kw_only=True)
 
     @property
     def path(self) -> str:
@@ -176,8 +192,10 @@ class ModelRequest:
         return _spec(self.model).path if self.checked else self.model.strip("/")
 
     def to_params(self) -> dict[str, Any]:
-        """A copy of `params`."""
-        return dict(self.params)
+        """The JSON body."""
+        if not self.checked:
+            return dict(self.params)
+        return _spec(self.model).wire_params(self.params, documented_keys=self.documented_keys)
 
     def check(self) -> tuple[str, ...]:
         """Every fault against the catalogue, each as `description @ $.path`."""
@@ -191,3 +209,7 @@ class ModelRequest:
             return _spec(self.model).check(self.params)
         except PayloadError as error:
             return error.problems
+
+    def price(self) -> Price | None:
+        """What it costs at most, by the catalogue, without asking; None where no rule tells."""
+        return _spec(self.model).price_of(self.params)

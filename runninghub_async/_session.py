@@ -6,48 +6,66 @@ import asyncio
 import logging
 import os
 import random
-from collections.abc import AsyncIterable, Callable, Iterable, Mapping
+import secrets
+from collections.abc import AsyncIterable, Callable, Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self
 
 import anyio
 import anyio.to_thread
 
 from ._call import Call, waiting_job
-from ._catalogue import Catalogue
+from ._caller import Caller
+from ._catalogue import Catalogue, ParamSpec
 from ._dispatcher import Dispatcher, wait_out
 from ._download import Download, Gone, Incomplete, download_once
 from ._exceptions import (
-    DownloadError,
     PayloadError,
     RunningHubError,
     SessionError,
     SubmitManyError,
     SubmitUnknown,
-    TransportError,
     WaitTimeout,
+)
+from ._families import (
+    Account,
+    Apps,
+    Assets,
+    ComfyUI,
+    Older,
+    QuickCreate,
+    Resources,
+    TaskProgress,
+    WebhookEvents,
+    Workflows,
 )
 from ._feed import Feed
 from ._job import Accepted, Job, Rules
 from ._limits import Limits
-from ._models import Output, Request, Response, Task
+from ._media import FilePath
+from ._models import Output, Request, Task
 from ._outcomes import Outcome, Succeeded
-from ._pacing import RateLimiter
 from ._polling import ExponentialPolling, Polling
 from ._protocol import (
-    authorization,
+    FileInBody,
+    Site,
+    build_call,
     build_query,
     build_submit,
     check_task_id,
-    normalize_base_url,
+    parse_price,
     parse_query,
 )
-from ._protocol_v1 import build_cancel, parse_cancel
+from ._protocol_v1 import build_v1, parse_done
+from ._records import Lora, PricePreview, Upload
 from ._retry import RetryPolicy
+from ._scheduler import Entry
 from ._seedream import GenerationRequest, SeedreamRequest
 from ._stream import JobStream, OnLeave, TaskStream
 from ._transport import AiohttpTransport, Transport
+from ._uploads import OnProgress, Uploader
+from .webhooks import Attached, Webhooks
 
 __all__ = ["Session"]
 
@@ -55,13 +73,8 @@ logger = logging.getLogger("runninghub_async")
 
 DEFAULT_BASE_URL: Final = "https://www.runninghub.ai"
 
-#: How often a download that faltered is tried.
-_DOWNLOAD_TRIES: Final = 5
-
 #: How long cancelling the tasks of a stream that was left may take, in seconds.
 _CANCEL_TIME: Final = 10.0
-
-_T = TypeVar("_T")
 
 
 class Session:
@@ -72,8 +85,13 @@ class Session:
     else `https://www.runninghub.ai`. A key works only on its own site (.ai or .cn). `limits`,
     `polling`, `retry`: see `Limits`, `ExponentialPolling`, `RetryPolicy`. `transport`: the
     network, or `testing.MockTransport`; the session closes it. `rng`: the source of all chance;
-    seed it for a run that repeats. `journal` is reserved for a durable record of runs, which does
+    seed it for a run that repeats. `webhooks`: have the end of tasks announced, see
+    `runninghub_async.webhooks`; polling then goes on beneath, as `webhooks.polling` says.
+    `journal` is reserved for a durable record of runs, which does
     not exist yet: anything but None raises `TypeError`.
+
+    Beside the main job: `account`, `apps`, `assets`, `comfyui`, `older`, `quick_create`,
+    `resources`, `webhook_events` and `workflows` hold the calls of a family each.
 
     Raises `ValueError` for a base URL or key that cannot be one, and `SessionError` on entering
     without a key.
@@ -90,28 +108,47 @@ class Session:
         journal: None = None,
         transport: Transport | None = None,
         rng: random.Random | None = None,
+        webhooks: Webhooks | None = None,
     ) -> None:
         if journal is not None:
             raise TypeError("journal: there is no journal yet; leave it None")
         env = os.environ
         key = api_key or env.get("RUNNINGHUB_API_KEY") or env.get("RH_API_KEY") or ""
-        self.base_url = normalize_base_url(
+        self._site = Site.of(
             base_url
             or env.get("RUNNINGHUB_BASE_URL")
             or env.get("RH_API_BASE_URL")
-            or DEFAULT_BASE_URL
+            or DEFAULT_BASE_URL,
+            key,
         )
-        self._api_key = key.strip()
-        self._headers: Mapping[str, str] = authorization(key) if self._api_key else {}
         self.limits = limits
-        self._rules = Rules(polling, retry)
+        self._rules = Rules(webhooks.polling if webhooks is not None else polling, retry)
         self._transport = transport or AiohttpTransport()
         self._rng = rng or random.Random()
+        self._webhooks = webhooks
+        #: What this session's jobs are called in the addresses of its webhooks.
+        self._name = secrets.token_hex(8)
+        self._caller = Caller(self._site, self._transport, retry, self._rng, self._open)
+        self._uploader = Uploader(self._caller)
+        self.account = Account(self._caller)
+        self.apps = Apps(self._caller)
+        self.assets = Assets(self._caller)
+        self.comfyui = ComfyUI(self._caller)
+        self.older = Older(self._caller, self._uploader)
+        self.quick_create = QuickCreate(self._caller)
+        self.resources = Resources(self._caller)
+        self.webhook_events = WebhookEvents(self._caller)
+        self.workflows = Workflows(self._caller)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._dispatcher: Dispatcher | None = None
         self._closed = False
         self._feeds: set[Feed] = set()
         self._calls: set[Call] = set()
+
+    @property
+    def base_url(self) -> str:
+        """The origin of the service."""
+        return self._site.base_url
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open" if self._dispatcher else "not open"
@@ -120,7 +157,7 @@ class Session:
     async def __aenter__(self) -> Self:
         if self._loop is not None or self._closed:
             raise SessionError("a session is opened once; make a new one")
-        if not self._api_key:
+        if not self._site.api_key:
             raise SessionError(
                 "no API key: pass api_key=..., or set RUNNINGHUB_API_KEY (or RH_API_KEY); "
                 "without one, the package's emulator stands in for the service"
@@ -137,10 +174,14 @@ class Session:
             self.limits,
             self._rules,
             self._rng,
-            self._build_submit,
-            self._build_query,
+            self._prepare,
+            self._prepare_with_files,
+            lambda task_id: build_query(self._site, task_id),
         )
         self._dispatcher.on_crash(self._end_all)
+        if self._webhooks is not None:
+            attached = Attached(self._hint, self.query, self._dispatcher.help)
+            self._webhooks.attach(self._name, attached)
         return self
 
     async def __aexit__(
@@ -161,6 +202,8 @@ class Session:
             return
         self._closed = True
         dispatcher, self._dispatcher = self._dispatcher, None
+        if self._webhooks is not None:
+            self._webhooks.detach(self._name)
         calls = list(self._calls)
         try:
             if dispatcher is not None:
@@ -187,12 +230,13 @@ class Session:
         raise _error_of(result)
 
     async def query(self, task_id: str) -> Task:
-        """Ask once how a task stands. Raises `PayloadError`, `APIError`, `ProtocolError` or
-        `TransportError`, none of which says that the task failed."""
-        check_task_id(task_id)
-        return await self._direct(
-            self._build_query(task_id), lambda answer: parse_query(answer, task_id)
-        )
+        """How a task of any family stands now.
+
+        Raises `PayloadError`, `APIError`, `ProtocolError` or `TransportError`, none of which says
+        that the task failed.
+        """
+        request = build_query(self._site, check_task_id(task_id))
+        return await self._caller.call(request, lambda answer: parse_query(answer, task_id))
 
     async def wait(self, task_id: str, *, timeout: float | None = None) -> Task:
         """Wait until a task has ended, well or badly, and return it.
@@ -247,9 +291,67 @@ class Session:
         The service documents this for workflow tasks only; for standard models it is best
         effort, and its refusal is raised as an `APIError`.
         """
-        check_task_id(task_id)
-        request = build_cancel(self.base_url, self._headers, self._api_key, task_id)
-        await self._direct(request, parse_cancel)
+        body = {"taskId": check_task_id(task_id)}
+        request = build_v1(self._site, "/task/openapi/cancel", body)
+        await self._caller.call(request, parse_done)
+
+    async def price(self, request: GenerationRequest) -> PricePreview:
+        """What the service would charge for a request for a model, without submitting it.
+
+        `request.price()` tells as much from the catalogue, without asking. Local files in the
+        request are uploaded first. Raises `PayloadError`, `PlanError` for a key that may not call
+        models, another `APIError`, `ProtocolError` or `TransportError`.
+        """
+        path, params = self._checked(request)
+        if path.startswith(("/", "run/")):
+            raise PayloadError(["request: only models have a price beforehand @ $"])
+        try:
+            asked = build_call(self._site, f"price-preview/{path}", params)
+        except FileInBody:
+            params = await self._fill(request, path, params)
+            asked = build_call(self._site, f"price-preview/{path}", params)
+        return await self._caller.call(asked, parse_price)
+
+    async def upload(
+        self,
+        source: FilePath | str | bytes,
+        *,
+        name: str | None = None,
+        progress: OnProgress | None = None,
+    ) -> Upload:
+        """Upload a file, a path or bytes, and return where the service keeps it ("File upload").
+
+        It is read from disk while it is sent. `name`: what to call it; the ending tells its type
+        where its first bytes do not. `progress(sent, total)` is called on the way, with bytes;
+        after an interruption it begins anew. Repeated as `RetryPolicy` says: an upload costs
+        nothing. Files over 30 MB are sent with a warning. In a request, give the path itself:
+        it is then uploaded once, however many requests name it.
+
+        Raises `PayloadError` for a file that is not there or empty, `APIError`, `ProtocolError`
+        or `TransportError`.
+        """
+        return await self._uploader.upload(source, name, progress)
+
+    async def upload_lora(
+        self,
+        source: FilePath | str,
+        *,
+        name: str | None = None,
+        progress: OnProgress | None = None,
+    ) -> Lora:
+        """Upload a LoRA for `RHLoraLoader` nodes ("Upload Lora"), unless the service has the
+        same bytes already. `name`: default the file's, without its ending. Raises like `upload`.
+        """
+        return await self._uploader.upload_lora(source, name, progress)
+
+    def progress(self, task: Task | str) -> TaskProgress:
+        """What a workflow or app is doing, as an async iterator of events.
+
+        Waits for the run to begin, and ends with the socket. The service calls the socket
+        unstable: show it, and let `wait` decide when the task is done. Iterating raises
+        `APIError`, `ProtocolError` for a socket that is not the service's, or `TransportError`.
+        """
+        return TaskProgress(self._caller, task, self._rules.polling)
 
     async def download(
         self, output: Output, path: str | os.PathLike[str], *, max_bytes: int = 2**30
@@ -263,22 +365,19 @@ class Session:
         `max_bytes` or is not what it was announced as, `TransportError`, or `OSError`.
         """
         target = Path(path)
-        asked_again = False
-        for attempt in range(1, _DOWNLOAD_TRIES + 1):
-            self._open()
-            try:
-                return await download_once(self._transport, output, target, max_bytes)
-            except Gone as error:
-                fresh = None if asked_again else await self._fresh_url(output)
-                if fresh is None:
-                    raise
-                asked_again, output = True, fresh
-                logger.info("%s; asked the service for a fresh URL", error)
-            except (Incomplete, TransportError):
-                if attempt == _DOWNLOAD_TRIES:
-                    raise
-                await anyio.sleep(self._rules.retry.backoff(attempt, self._rng.random()))
-        raise DownloadError("the result's URL expired again and again", output)
+
+        async def attempt() -> Download:
+            return await download_once(self._transport, output, target, max_bytes)
+
+        try:
+            return await self._caller.repeat(attempt, passing=(Incomplete,))
+        except Gone as error:
+            fresh = await self._fresh_url(output)
+            if fresh is None:
+                raise
+            logger.info("%s; asked the service for a fresh URL", error)
+            output = fresh
+        return await self._caller.repeat(attempt, passing=(Incomplete,))
 
     # -- many ---------------------------------------------------------------------------------
 
@@ -299,7 +398,7 @@ class Session:
         problems: list[str] = []
         for index, request in enumerate(items):
             try:
-                self._build_submit(request)
+                await self._look_over(request)
             except PayloadError as error:
                 problems.extend(f"item {index}: {problem}" for problem in error.problems)
         if problems:
@@ -433,25 +532,6 @@ class Session:
                 call.tell(waiter.result())
             raise
 
-    async def _direct(self, request: Request, parse: Callable[[Response], _T]) -> _T:
-        """A single exchange, paced with the queries and behind the same gate."""
-        dispatcher = self._open()
-        scheduler, clock = dispatcher.scheduler, dispatcher.loop.time
-        limiter: RateLimiter | None = dispatcher.query_limiter
-        while (pause := scheduler.gate.closed_until - clock()) > 0:  # noqa: ASYNC110
-            # It may have been closed again meanwhile.
-            await anyio.sleep(pause)
-        if limiter is not None:
-            await limiter.acquire()
-        # The session may have been closed while this was waiting for its turn.
-        self._open()
-        sent_at = clock()
-        try:
-            return parse(await self._transport.send(request))
-        except RunningHubError as error:
-            scheduler.slow_down(error, clock(), sent_at)
-            raise
-
     async def _cancel_all(self, task_ids: list[str]) -> None:
         with anyio.move_on_after(_CANCEL_TIME, shield=True):
             for task_id in task_ids:
@@ -470,7 +550,47 @@ class Session:
         moved = [o for o in same if o.url and o.url != output.url]
         return moved[0] if len(same) == 1 and moved else None
 
-    def _build_submit(self, request: Any) -> Request:
+    def _prepare(self, entry: Entry) -> Request:
+        """The submit for `entry`. Raises `PayloadError`, and `FileInBody` for local files."""
+        path, params = self._checked(entry.job.request)
+        return build_submit(self._site, path, self._announced(entry, params))
+
+    async def _prepare_with_files(self, entry: Entry) -> Request:
+        """The same, with its files uploaded first."""
+        path, params = self._checked(entry.job.request)
+        params = await self._fill(entry.job.request, path, params)
+        return build_submit(self._site, path, self._announced(entry, params))
+
+    async def _look_over(self, request: Any) -> None:
+        """Raise `PayloadError` for whatever is wrong with a request, its files included."""
+        path, params = self._checked(request)
+        try:
+            build_submit(self._site, path, params)
+        except FileInBody:
+            problems = await self._uploader.check(params, _media_of(request))
+            if problems:
+                raise PayloadError(problems) from None
+
+    async def _fill(self, request: Any, path: str, params: dict[str, Any]) -> dict[str, Any]:
+        # Nodes take the name of an uploaded file, models its URL.
+        by_name = path.startswith(("/", "run/"))
+        return await self._uploader.fill(params, _media_of(request), by_name=by_name)
+
+    def _announced(self, entry: Entry, params: dict[str, Any]) -> dict[str, Any]:
+        """`params` with an address of this job's own for its webhook, unless it has one."""
+        if self._webhooks is None or self._dispatcher is None or "webhookUrl" in params:
+            return params
+        self._dispatcher.announced[entry.number] = entry
+        return params | {"webhookUrl": self._webhooks.url_for(f"{self._name}.{entry.number}")}
+
+    def _hint(self, number: int) -> None:
+        """A webhook said that the task of this entry has ended; any thread may bring it."""
+        dispatcher = self._dispatcher
+        if dispatcher is not None:
+            dispatcher.loop.call_soon_threadsafe(dispatcher.hint, number)
+
+    @staticmethod
+    def _checked(request: Any) -> tuple[str, dict[str, Any]]:
         if isinstance(request, SeedreamRequest):
             problems, params = request.checked_params()
         else:
@@ -483,16 +603,21 @@ class Session:
                 ) from None
         if problems:
             raise PayloadError(problems)
-        return build_submit(self.base_url, self._headers, request.path, params)
-
-    def _build_query(self, task_id: str) -> Request:
-        return build_query(self.base_url, self._headers, task_id)
+        return request.path, params
 
     def _end_all(self, error: BaseException) -> None:
         for feed in self._feeds:
             feed.end(error)
         for call in list(self._calls):
             call.fail(error)
+
+
+def _media_of(request: Any) -> Callable[[str], ParamSpec | None]:
+    """What the catalogue knows of a request's fields; nothing for requests that are not in it."""
+    try:
+        return Catalogue.load().find(request.path).param
+    except PayloadError:
+        return lambda _: None
 
 
 def _error_of(outcome: Outcome | Accepted) -> RunningHubError:

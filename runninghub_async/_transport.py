@@ -9,13 +9,20 @@ from contextlib import AbstractAsyncContextManager
 from typing import Final, Protocol, Self, runtime_checkable
 
 import aiohttp
+import anyio
 import attrs
 import yarl
 
 from ._exceptions import ConnectError, ReadError, ReadTimeout, TransportError
-from ._models import Request, Response
+from ._models import FileBody, Request, Response
 
-__all__ = ["AiohttpTransport", "StreamedResponse", "StreamingTransport", "Transport"]
+__all__ = [
+    "AiohttpTransport",
+    "SocketTransport",
+    "StreamedResponse",
+    "StreamingTransport",
+    "Transport",
+]
 
 #: An answer of the API is a few kilobytes; one beyond this is not the API's.
 MAX_ANSWER_BYTES: Final = 8 * 2**20
@@ -24,6 +31,12 @@ _CHUNK: Final = 2**18
 
 #: From here on aiohttp wants a body as a file, which it sends in pieces.
 _LARGE_BODY: Final = 2**20
+
+#: How often a silent socket is asked whether it still lives, in seconds.
+_HEARTBEAT: Final = 20.0
+
+#: An upload that is slower than this, in bytes per second, is given up.
+_SLOWEST: Final = 2**15
 
 
 class Transport(Protocol):
@@ -49,6 +62,15 @@ class StreamedResponse:
     status: int
     headers: Mapping[str, str] = attrs.field(repr=False)
     chunks: AsyncIterator[bytes] = attrs.field(repr=False)
+
+
+@runtime_checkable
+class SocketTransport(Transport, Protocol):
+    """A transport that can also open a WebSocket, for the progress of workflows."""
+
+    def connect(self, url: str) -> AbstractAsyncContextManager[AsyncIterator[str | bytes]]:
+        """The messages of the socket at `url`, while the context is open. No key is sent."""
+        ...
 
 
 @runtime_checkable
@@ -110,6 +132,7 @@ class AiohttpTransport:
         self._closed = False
         self._calls: aiohttp.ClientSession | None = None
         self._results: aiohttp.ClientSession | None = None
+        self._sockets: aiohttp.ClientSession | None = None
         self._timeouts: dict[float, aiohttp.ClientTimeout] = {}
         self._urls: dict[str, yarl.URL] = {}
 
@@ -117,15 +140,17 @@ class AiohttpTransport:
         """See `Transport.send`."""
         if self._calls is None:
             self._calls = self._open_session()
+        payload = _payload(request)
         try:
             async with self._calls.request(
                 request.method,
                 self._url(request.url),
-                data=request.body
-                if request.body is None or len(request.body) < _LARGE_BODY
-                else io.BytesIO(request.body),
-                headers=request.headers,
-                timeout=self._timeout(request.read_timeout),
+                data=payload,
+                headers=request.headers
+                if request.file is None
+                # Said beforehand, or it would go out in chunks, which storage hosts refuse.
+                else {**request.headers, "Content-Length": str(len(request.file))},
+                timeout=self._timeout(request),
                 allow_redirects=False,
             ) as answer:
                 length = answer.content_length
@@ -136,6 +161,9 @@ class AiohttpTransport:
                 return Response(answer.status, body, answer.headers)
         except _THEIRS as error:
             raise _translated(error) from error
+        finally:
+            if isinstance(payload, _Pieces):
+                await payload.aclose()
 
     @contextlib.asynccontextmanager
     async def stream(self, request: Request) -> AsyncIterator[StreamedResponse]:
@@ -168,19 +196,40 @@ class AiohttpTransport:
             answer.release()
             await answer.wait_for_close()
 
+    @contextlib.asynccontextmanager
+    async def connect(self, url: str) -> AsyncIterator[AsyncIterator[str | bytes]]:
+        """See `SocketTransport.connect`."""
+        if self._sockets is None:
+            self._sockets = self._open_session(own=True)
+        try:
+            socket = await self._sockets.ws_connect(
+                yarl.URL(url, encoded=True),
+                timeout=aiohttp.ClientWSTimeout(ws_close=self._connect_timeout),
+                heartbeat=_HEARTBEAT,
+                max_msg_size=MAX_ANSWER_BYTES,
+            )
+        except aiohttp.WSServerHandshakeError as error:
+            # Theirs quotes the address, which holds a credential.
+            raise ConnectError(f"the socket was refused: HTTP {error.status}") from None
+        except _THEIRS as error:
+            raise ConnectError(f"no socket: {type(error).__name__}") from None
+        async with socket:
+            yield _messages(socket)
+
     async def aclose(self) -> None:
         """Close the connections, unless the session was brought along."""
         self._closed = True
-        sessions, self._calls, self._results = {self._calls, self._results}, None, None
+        sessions = {self._calls, self._results, self._sockets}
+        self._calls = self._results = self._sockets = None
         for session in sessions - {None, self._brought}:
             assert session is not None
             await session.close()
 
-    def _open_session(self) -> aiohttp.ClientSession:
+    def _open_session(self, *, own: bool = False) -> aiohttp.ClientSession:
         if self._closed:
             raise ConnectError("the transport is closed")
         # Made when first needed, not in __init__, so that it belongs to the loop it is used on.
-        if self._brought is not None:
+        if self._brought is not None and not own:
             return self._brought
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
@@ -188,6 +237,8 @@ class AiohttpTransport:
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=self._trust_env,
+            # A socket cannot be told to stay where it is; a call is told each time.
+            middlewares=(_refuse_redirects,) if own else (),
         )
 
     def _url(self, url: str) -> yarl.URL:
@@ -200,7 +251,16 @@ class AiohttpTransport:
                 self._urls[url] = known
         return known
 
-    def _timeout(self, read_timeout: float) -> aiohttp.ClientTimeout:
+    def _timeout(self, request: Request) -> aiohttp.ClientTimeout:
+        read_timeout = request.read_timeout
+        size = len(request.file or request.body or b"")
+        if size >= _LARGE_BODY:
+            # Sending takes its time, and the silence is counted from its end.
+            return aiohttp.ClientTimeout(
+                total=self._connect_timeout + read_timeout + size / _SLOWEST,
+                sock_connect=self._connect_timeout,
+                sock_read=read_timeout,
+            )
         known = self._timeouts.get(read_timeout)
         if known is None:
             # One timer for the whole exchange costs less than one for each read, and an answer
@@ -210,6 +270,10 @@ class AiohttpTransport:
                 total=self._connect_timeout + read_timeout, sock_connect=self._connect_timeout
             )
         return known
+
+
+class FileChanged(OSError):
+    """A file became shorter while it was being sent."""
 
 
 class _Chunks:
@@ -226,6 +290,65 @@ class _Chunks:
             return await anext(self._pieces)
         except _THEIRS as error:
             raise _translated(error) from error
+
+
+async def _refuse_redirects(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    answer = await handler(request)
+    if answer.status in (301, 302, 303, 307, 308):
+        answer.close()
+        raise aiohttp.ClientConnectionError("redirected")
+    return answer
+
+
+async def _messages(socket: aiohttp.ClientWebSocketResponse) -> AsyncIterator[str | bytes]:
+    async for message in socket:
+        if message.type in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
+            yield message.data
+
+
+def _payload(request: Request) -> bytes | io.BytesIO | _Pieces | None:
+    if request.file is not None:
+        return _Pieces(request.file)
+    body = request.body
+    return body if body is None or len(body) < _LARGE_BODY else io.BytesIO(body)
+
+
+class _Pieces:
+    """The body of an upload, read from disk in a thread, a piece at a time."""
+
+    def __init__(self, body: FileBody) -> None:
+        self._body = body
+        self._left = body.size
+        self._file: anyio.AsyncFile[bytes] | None = None
+        self._ended = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        body = self._body
+        if self._file is None:
+            self._file = await anyio.open_file(body.path, "rb")
+            return body.head
+        if self._left:
+            piece = await self._file.read(min(_CHUNK, self._left))
+            if not piece:
+                raise FileChanged(f"{body.path} became shorter while it was sent")
+            self._left -= len(piece)
+            if body.progress is not None:
+                body.progress(body.size - self._left)
+            return piece
+        if self._ended:
+            raise StopAsyncIteration
+        self._ended = True
+        return body.tail
+
+    async def aclose(self) -> None:
+        if self._file is not None:
+            with anyio.CancelScope(shield=True):
+                await self._file.aclose()
 
 
 async def _bounded(answer: aiohttp.ClientResponse) -> bytes:

@@ -1,0 +1,319 @@
+"""What the service's answers hold, whichever of its envelopes they come in. No I/O.
+
+    v1          {"code": 0, "msg": …, "data": …}          /task, /api, /uc
+    v2 tasks    {"taskId": …, "status": …, "errorCode": ""}
+    v2 others   {"code": 0, "message" or "msg": …, "data": …}
+
+Sources: the service's documentation, "API Error Code Reference" and "Query generation result
+(V2)"; numbers come as strings and strings as null, so everything is read leniently.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import json
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any, Final
+
+from ._codes import Submit, code_of_status, look_up
+from ._exceptions import APIError, GraphError, InvalidRequestError, ProtocolError, RateLimitError
+from ._models import ErrorInfo, Output, Response, Task, TaskPart, TaskStatus, Usage
+from ._nodes import NodeError, node_errors_in
+
+__all__ = [
+    "api_error",
+    "data_of",
+    "id_in",
+    "json_object",
+    "number",
+    "refusal",
+    "status_of",
+    "task_of",
+    "text",
+    "told_task",
+    "usage_of",
+    "whole",
+]
+
+#: Other spellings of a status that clients have met (unverified, but harmless to know).
+_SPELLINGS: Final[dict[str, TaskStatus]] = {
+    **{status.value: status for status in TaskStatus},
+    "CANCELED": TaskStatus.CANCEL,
+    "CANCELLED": TaskStatus.CANCEL,
+    "PENDING": TaskStatus.QUEUED,
+    "PROCESSING": TaskStatus.RUNNING,
+}
+
+_FAILED: Final = frozenset({TaskStatus.FAILED, TaskStatus.CANCEL})
+
+_NO_ERROR: Final = frozenset({"", "0", "None"})
+
+
+def json_object(response: Response) -> dict[str, Any]:
+    """The JSON object in `response`.
+
+    Where there is none, raises `APIError` if the HTTP status says enough, else `ProtocolError`.
+    """
+    try:
+        # Decoded here, since json would first try to guess the encoding.
+        answer = json.loads(response.body.decode().lstrip("\ufeff"))
+    except (ValueError, RecursionError):
+        answer = None
+    if isinstance(answer, dict):
+        return answer
+    row = code_of_status(response.status)
+    if row is None or row.error is APIError:
+        raise ProtocolError(
+            f"HTTP {response.status} with no JSON object: {response.body[:80]!r}", response
+        )
+    raise row.error(row.meaning, status=response.status, retry_after=_retry_after(response.headers))
+
+
+def api_error(answer: Mapping[str, Any], response: Response) -> APIError | None:
+    """The error that the fields of any envelope tell of; None if they tell of none."""
+    # v2 has errorCode/errorMessage; the older and the management envelopes code and msg/message.
+    code = next((str(answer[k]) for k in ("errorCode", "code") if answer.get(k) is not None), "")
+    words = next(
+        (str(answer[k]) for k in ("errorMessage", "msg", "message") if answer.get(k)), "no message"
+    )
+    if code in _NO_ERROR or (code == "200" and "errorCode" not in answer):
+        row = code_of_status(response.status)
+        code = ""
+    else:
+        row = look_up(code)
+        by_status = code_of_status(response.status)
+        if row.submit is Submit.OPEN and by_status and by_status.error is RateLimitError:
+            row = by_status
+    if row is None:
+        return None
+    kind = row.error
+    nodes = _nodes_at_fault(answer) if kind is InvalidRequestError else ()
+    error = (GraphError if nodes else kind)(
+        words, code=code, status=response.status, retry_after=_retry_after(response.headers)
+    )
+    if isinstance(error, GraphError):
+        error.node_errors = nodes
+    return error
+
+
+def _nodes_at_fault(answer: Mapping[str, Any]) -> tuple[NodeError, ...]:
+    """What a refusal says of single nodes, wherever it says so."""
+    data = answer.get("data")
+    told = [answer.get(key) for key in ("promptTips", "errorMessage", "msg", "errorMessages")]
+    told.append(data.get("promptTips") if isinstance(data, dict) else None)
+    for words in told:
+        if found := node_errors_in(words if isinstance(words, str) else json.dumps(words)):
+            return found
+    return ()
+
+
+def data_of(response: Response) -> Any:
+    """The `data` of an answer in one of the envelopes that have one; may be None.
+
+    Raises the `APIError` that it tells of, or `ProtocolError` when it is no such envelope.
+    """
+    answer = json_object(response)
+    error = api_error(answer, response)
+    if error is not None:
+        raise error
+    if "data" not in answer and "code" not in answer:
+        raise ProtocolError("neither data nor a code in the answer", response)
+    return answer.get("data")
+
+
+def refusal(answer: Mapping[str, Any], response: Response) -> APIError | ProtocolError:
+    """The error for an answer that should have told of a task and does not."""
+    error = api_error(answer, response)
+    if error is None:
+        return ProtocolError("neither a task id nor an error code in the answer", response)
+    return error
+
+
+def told_task(answer: Mapping[str, Any], task_id: str) -> Task | None:
+    """How task `task_id` stands, by an answer of any form; None if the answer tells of none.
+
+    The forms: v2's flat one; the same inside `data`; the older outputs, where `code` is the
+    status and `data` the results, and the older status, where `data` is the word.
+    """
+    if _word(answer, "status"):
+        return task_of(answer, task_id)
+    if "code" not in answer or answer.get("errorCode"):
+        return None
+    code, data = str(answer["code"]), answer.get("data")
+    if code in _STATES:
+        return _task_by_code(_STATES[code], answer, task_id)
+    if code not in _NO_ERROR:
+        return None
+    if isinstance(data, list):
+        return task_of({"status": "SUCCESS", "results": data, "usage": _usage_in(data)}, task_id)
+    if isinstance(data, str) and data:
+        return Task(task_id, status_of(data))
+    if isinstance(data, dict) and (_word(data, "status") or _word(data, "taskStatus")):
+        return task_of(data, task_id)
+    # Finished without a file is an empty list; null is what a task shows that is not ready.
+    return Task(task_id, TaskStatus.RUNNING) if data is None and "data" in answer else None
+
+
+#: Codes of the older outputs that are no errors but say how the task stands.
+_STATES: Final = {
+    "804": TaskStatus.RUNNING,
+    "813": TaskStatus.QUEUED,
+    "805": TaskStatus.FAILED,
+}
+
+
+def _task_by_code(status: TaskStatus, answer: Mapping[str, Any], task_id: str) -> Task:
+    data = answer.get("data")
+    facts = data if isinstance(data, dict) else {}
+    if status is TaskStatus.FAILED:
+        reason = facts.get("failedReason")
+        info = ErrorInfo(str(answer["code"]), text(answer.get("msg")), _reason(reason))
+        return Task(task_id, status, error=info)
+    return Task(task_id, status, progress_url=text(facts.get("netWssUrl")))
+
+
+def _word(holder: Mapping[str, Any], key: str) -> bool:
+    value = holder.get(key)
+    return isinstance(value, str) and value != ""
+
+
+def _usage_in(results: list[Any]) -> Any:
+    """The older outputs repeat the task's cost beside each of its files."""
+    return next((item for item in results if isinstance(item, dict)), None)
+
+
+def task_of(answer: Mapping[str, Any], task_id: str) -> Task:
+    """The task that v2's flat fields, or a v1 `data`, describe."""
+    status = status_of(answer.get("status") or answer.get("taskStatus"))
+    results = answer.get("results")
+    usage = answer.get("usage")
+    return Task(
+        task_id,
+        status,
+        tuple([_output(item, task_id) for item in results if isinstance(item, dict)])
+        if isinstance(results, list)
+        else (),
+        _error_info(answer) if status in _FAILED else None,
+        usage_of(usage) if isinstance(usage, dict) else None,
+        text(answer.get("promptTips")),
+        text(answer.get("clientId")),
+        text(answer.get("netWssUrl")),
+        text(answer.get("parentTaskId")),
+        _parts(answer["taskUsageList"]) if answer.get("taskUsageList") else (),
+    )
+
+
+def _parts(listed: Any) -> tuple[TaskPart, ...]:
+    return tuple(
+        TaskPart(
+            id_in(item),
+            text(item.get("parentTaskId")),
+            status_of(item.get("taskStatus")),
+            usage_of(item["usage"]) if isinstance(item.get("usage"), dict) else None,
+        )
+        for item in (listed if isinstance(listed, list) else ())
+        if isinstance(item, dict)
+    )
+
+
+def status_of(word: Any) -> TaskStatus:
+    """The status that a word of the service means."""
+    if not isinstance(word, str):
+        return TaskStatus.UNKNOWN
+    return _SPELLINGS.get(word) or _SPELLINGS.get(word.upper(), TaskStatus.UNKNOWN)
+
+
+def id_in(holder: Mapping[str, Any]) -> str:
+    """The task id in `holder`, under either of its names; empty if there is none."""
+    for key in ("taskId", "task_id"):
+        value = holder.get(key)
+        if isinstance(value, str) and value.strip(" 0"):
+            return value
+        # A number beyond 2**53 is exact in Python; a float is not an id any more.
+        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+            return str(value)
+    return ""
+
+
+def _output(item: Mapping[str, Any], task_id: str) -> Output:
+    url = item.get("url") or item.get("outputUrl") or item.get("fileUrl")
+    text = item.get("text")
+    if text is None:
+        text = item.get("content") or item.get("output")
+    kind = item.get("outputType") or item.get("fileType") or ""
+    return Output(
+        url if isinstance(url, str) else None,
+        str(kind).lower().lstrip("."),
+        text if isinstance(text, str) else None,
+        str(item.get("nodeId") or ""),
+        task_id,
+    )
+
+
+def _error_info(answer: Mapping[str, Any]) -> ErrorInfo:
+    code = answer.get("errorCode")
+    reason = answer.get("failedReason")
+    return ErrorInfo(
+        "" if code is None or str(code) in _NO_ERROR else str(code),
+        str(answer.get("errorMessage") or ""),
+        _reason(reason),
+    )
+
+
+def _reason(reason: Any) -> dict[str, Any] | str | None:
+    return reason if isinstance(reason, dict | str) and reason else None
+
+
+def usage_of(usage: Mapping[str, Any]) -> Usage:
+    """What a task cost, from the four fields the service names."""
+    money, coins = usage.get("consumeMoney"), usage.get("consumeCoins")
+    third, seconds = usage.get("thirdPartyConsumeMoney"), usage.get("taskCostTime")
+    return Usage(
+        None if money is None else number(money),
+        None if coins is None else number(coins),
+        None if third is None else number(third),
+        None if seconds is None else number(seconds),
+    )
+
+
+def text(value: Any) -> str:
+    """`value` if it is text, else nothing."""
+    return value if isinstance(value, str) else ""
+
+
+def whole(value: Any, default: int = 0) -> int:
+    """A count that may be a number or a string."""
+    found = number(value)
+    # A count beyond this is none, and would take long to write out.
+    return int(found) if found is not None and abs(found) < 10**18 else default
+
+
+def number(value: Any) -> Decimal | None:
+    """An amount that may be a number, a string or null."""
+    if value is None:
+        return None
+    if isinstance(value, bool):
+        return None
+    try:
+        number = Decimal(str(value))
+    except ArithmeticError:
+        return None
+    return number if number.is_finite() else None
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds from a `Retry-After` header: a number, or a date held against the answer's own."""
+    value = headers.get("retry-after")
+    if value is None:
+        return None
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        until = email.utils.parsedate_to_datetime(value)
+        since = email.utils.parsedate_to_datetime(headers["date"])
+        return max(0.0, (until - since).total_seconds())
+    except (KeyError, TypeError, ValueError):
+        return None

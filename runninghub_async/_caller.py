@@ -1,0 +1,93 @@
+"""Single calls: one way out for everything that is neither a submit nor a stream's query.
+
+Every call waits for the limiter that queries wait for and stays behind the gate that a refusal
+closes for all; what is repeated, and when, is `_retry`'s to say. No call has a loop of its own.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import anyio
+
+from ._dispatcher import Dispatcher
+from ._exceptions import RunningHubError
+from ._models import Request, Response
+from ._protocol import Site
+from ._retry import RetryPolicy, call_pause
+from ._transport import Transport
+
+__all__ = ["Caller"]
+
+_T = TypeVar("_T")
+
+
+class Caller:
+    """Makes the calls of one session. `opened` gives the dispatcher, or raises `SessionError`."""
+
+    def __init__(
+        self,
+        site: Site,
+        transport: Transport,
+        retry: RetryPolicy,
+        rng: random.Random,
+        opened: Callable[[], Dispatcher],
+    ) -> None:
+        self.site = site
+        self.transport = transport
+        self.opened = opened
+        self._retry = retry
+        self._rng = rng
+
+    async def call(
+        self,
+        request: Request,
+        parse: Callable[[Response], _T],
+        *,
+        safe: bool = True,
+        passing: tuple[type[RunningHubError], ...] = (),
+    ) -> _T:
+        """Send `request` and read the answer, as often as `RetryPolicy` allows. `safe` and
+        `passing` are those of `_retry.call_pause`."""
+        return await self.repeat(lambda: self._once(request, parse), safe=safe, passing=passing)
+
+    async def repeat(
+        self,
+        attempt: Callable[[], Awaitable[_T]],
+        *,
+        safe: bool = True,
+        passing: tuple[type[RunningHubError], ...] = (),
+    ) -> _T:
+        """Make `attempt` until it works or `RetryPolicy` gives up."""
+        for number in itertools.count(1):
+            self.opened()
+            try:
+                return await attempt()
+            except RunningHubError as error:
+                pause = call_pause(
+                    self._retry, error, number, self._rng.random(), safe=safe, passing=passing
+                )
+                if pause is None:
+                    raise
+            await anyio.sleep(pause)
+        raise AssertionError  # pragma: no cover - the loop has no end
+
+    async def _once(self, request: Request, parse: Callable[[Response], _T]) -> _T:
+        dispatcher = self.opened()
+        scheduler, clock = dispatcher.scheduler, dispatcher.loop.time
+        while (pause := scheduler.gate.closed_until - clock()) > 0:  # noqa: ASYNC110
+            # It may have been closed again meanwhile.
+            await anyio.sleep(pause)
+        if dispatcher.query_limiter is not None:
+            await dispatcher.query_limiter.acquire()
+        # The session may have been closed while this was waiting for its turn.
+        self.opened()
+        sent_at = clock()
+        try:
+            return parse(await self.transport.send(request))
+        except RunningHubError as error:
+            scheduler.slow_down(error, clock(), sent_at)
+            raise

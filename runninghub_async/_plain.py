@@ -1,0 +1,47 @@
+"""Values as plain JSON data and back, for files, logs and other languages."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any, TypeVar
+
+import cattrs
+import cattrs.gen
+
+from ._models import ErrorInfo
+
+__all__ = ["structure", "unstructure"]
+
+_T = TypeVar("_T")
+
+
+def unstructure(value: Any) -> Any:
+    """A value of this package, such as a `Task`, as JSON data: objects, lists, text, numbers,
+    true, false and null. Amounts of money become text, so that none is rounded."""
+    return _converter().unstructure(value)
+
+
+def structure(data: Any, cls: type[_T]) -> _T:
+    """The value of class `cls` that `unstructure` made `data` of. Raises `ValueError`, which
+    names every field at fault, for anything else."""
+    try:
+        return _converter().structure(data, cls)
+    except (cattrs.BaseValidationError, cattrs.ForbiddenExtraKeysError) as error:
+        raise ValueError("; ".join(cattrs.transform_error(error))) from None
+
+
+@functools.cache
+def _converter() -> cattrs.Converter:
+    converter = cattrs.Converter(forbid_extra_keys=True)
+    converter.register_unstructure_hook(Decimal, str)
+    converter.register_structure_hook(Decimal, lambda value, _: Decimal(value))
+    # What a task's failure holds is the service's business, and plain already.
+    plain = Mapping[str, Any] | str | None
+    converter.register_structure_hook(plain, lambda value, _: value)
+    reason = cattrs.override(unstruct_hook=lambda value: value)
+    converter.register_unstructure_hook(
+        ErrorInfo, cattrs.gen.make_dict_unstructure_fn(ErrorInfo, converter, reason=reason)
+    )
+    return converter

@@ -1,0 +1,306 @@
+"""Local files on their way to the service: looked at, sent from disk, sent once per content."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
+
+import anyio.to_thread
+import attrs
+
+from ._caller import Caller
+from ._catalogue import ParamSpec
+from ._codes import code_of_status
+from ._exceptions import (
+    APIError,
+    AuthenticationError,
+    PayloadError,
+    ProtocolError,
+    RunningHubError,
+)
+from ._media import HEAD, FilePath, check_file, is_file, kind_of, sniff
+from ._models import FileBody, Response
+from ._protocol import build_upload, parse_upload
+from ._protocol_v1 import build_lora, build_lora_put, build_old_upload, parse_lora
+from ._records import Lora, Upload
+
+__all__ = ["OnProgress", "Uploader"]
+
+logger = logging.getLogger("runninghub_async")
+
+OnProgress = Callable[[int, int], object]
+"""Called with the bytes of a file sent so far, and all there are."""
+
+#: The service's guidance, in bytes; larger files have been taken, so it is a warning only.
+GUIDANCE: Final = 30 * 2**20
+
+#: An upload's URL lives a day; it is not handed out again near its end. In seconds.
+_FRESH_FOR: Final = 20 * 3600.0
+
+#: Uploads and digests that are remembered.
+_REMEMBERED: Final = 4096
+
+_PIECE: Final = 2**20
+
+_T = TypeVar("_T")
+
+
+@attrs.frozen
+class _File:
+    """A local file as it was when looked at. `content` is there for bytes that are no file."""
+
+    path: str
+    name: str
+    size: int
+    head: bytes
+    changed: int = 0
+    content: bytes | None = attrs.field(default=None, repr=False)
+
+    @property
+    def kind(self) -> str:
+        return sniff(self.head) or self.name.rpartition(".")[2].lower()
+
+    def body(self, progress: OnProgress | None) -> bytes | FileBody:
+        if self.content is not None:
+            return self.content
+        told = None if progress is None else _with_total(progress, self.size)
+        return FileBody(self.path, self.size, progress=told)
+
+
+class Uploader:
+    """The uploads of one session."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+        self._digests: OrderedDict[tuple[str, int, int], str] = OrderedDict()
+        self._sent: OrderedDict[str, tuple[float, asyncio.Future[Upload]]] = OrderedDict()
+
+    async def upload(
+        self,
+        source: FilePath | str | bytes,
+        name: str | None,
+        progress: OnProgress | None,
+        older: str | None = None,
+    ) -> Upload:
+        """Send `source` now, through the newer upload, or the older one as file type `older`."""
+        file = await self._look(source, name)
+        if problems := list(check_file(file.name, file.size, file.head)):
+            raise PayloadError([f"source: {problem} @ $" for problem in problems])
+        return await self._send(file, await self._digest(file), progress, older)
+
+    async def upload_lora(
+        self, source: FilePath | str, name: str | None, progress: OnProgress | None
+    ) -> Lora:
+        """Send a LoRA, unless the service has the same bytes."""
+        file = await self._look(source, None)
+        if problems := list(check_file(file.name, file.size, file.head)):
+            raise PayloadError([f"source: {problem} @ $" for problem in problems])
+        md5 = await anyio.to_thread.run_sync(_hash, file, "md5")
+        site = self._caller.site
+        asked = build_lora(site, name or Path(file.name).stem, md5)
+
+        async def attempt() -> Lora:
+            lora, url = await self._caller.call(asked, lambda answer: parse_lora(answer, md5))
+            if url:
+                _check_target(url, site.base_url)
+                request = build_lora_put(url, file.body(progress))
+                _check_put(await self._caller.transport.send(request))
+            return lora
+
+        return await self._caller.repeat(attempt)
+
+    async def check(
+        self, params: Mapping[str, Any], param: Callable[[str], ParamSpec | None]
+    ) -> list[str]:
+        """Every fault of the files in `params`, each as `description @ $.path`."""
+        problems: list[str] = []
+        for at, key, value in _files_in(params):
+            await self._checked(value, at, param(key), problems)
+        return problems
+
+    async def fill(
+        self,
+        params: Mapping[str, Any],
+        param: Callable[[str], ParamSpec | None],
+        *,
+        by_name: bool,
+    ) -> dict[str, Any]:
+        """`params` with each local file uploaded and its URL, or its name, in its place.
+
+        Raises `PayloadError` with every fault of the files, before any is sent.
+        """
+        problems: list[str] = []
+        found = [
+            (value, await self._checked(value, at, param(key), problems))
+            for at, key, value in _files_in(params)
+        ]
+        if problems:
+            raise PayloadError(problems)
+        places: dict[int, str] = {}
+        for value, file in found:
+            assert file is not None
+            upload = await self._once_per_content(file)
+            place = upload.name if by_name else upload.url
+            if not place:
+                raise PayloadError([f"{file.name}: was uploaded but got no URL @ $"])
+            places[id(value)] = place
+        filled = _replaced(params, places)
+        assert isinstance(filled, dict)
+        return filled
+
+    # -- inside -------------------------------------------------------------------------------
+
+    async def _checked(
+        self, value: Any, at: str, spec: ParamSpec | None, problems: list[str]
+    ) -> _File | None:
+        try:
+            file = await self._look(value, None)
+        except PayloadError as error:
+            problems.extend(p.replace(" @ $", f" @ {at}") for p in error.problems)
+            return None
+        family = spec.type if spec is not None and spec.type in ("image", "video", "audio") else ""
+        faults = check_file(
+            file.name,
+            file.size,
+            file.head,
+            family=family,
+            accept=spec.accept if spec is not None else (),
+            max_size_mb=spec.max_size_mb if spec is not None else None,
+        )
+        problems.extend(f"{fault} @ {at}" for fault in faults)
+        return file
+
+    async def _look(self, source: FilePath | str | bytes, name: str | None) -> _File:
+        if isinstance(source, bytes):
+            kind = sniff(source[:HEAD])
+            return _File(
+                "", name or f"file.{kind or 'bin'}", len(source), source[:HEAD], content=source
+            )
+        try:
+            return await anyio.to_thread.run_sync(_look_at, os.fspath(source), name)
+        except OSError as error:
+            told = error.strerror or str(error)
+            raise PayloadError([f"{os.fspath(source)}: {told} @ $"]) from error
+
+    async def _digest(self, file: _File) -> str:
+        key = (file.path, file.size, file.changed)
+        known = self._digests.get(key) if file.path else None
+        if known is None:
+            known = await anyio.to_thread.run_sync(_hash, file, "sha256")
+            if file.path:
+                _remember(self._digests, key, known)
+        return known
+
+    async def _once_per_content(self, file: _File) -> Upload:
+        digest = await self._digest(file)
+        dispatcher = self._caller.opened()
+        now = dispatcher.loop.time()
+        since, sent = self._sent.get(digest, (now, None))
+        if sent is None or now - since > _FRESH_FOR:
+            sent = dispatcher.loop.create_future()
+            _remember(self._sent, digest, (now, sent))
+            dispatcher.help(self._fulfil(sent, file, digest))
+        # Others may wait for the same file, whoever is cancelled.
+        return await asyncio.shield(sent)
+
+    async def _fulfil(self, sent: asyncio.Future[Upload], file: _File, digest: str) -> None:
+        try:
+            sent.set_result(await self._send(file, digest, None))
+        except RunningHubError as error:
+            # The next who wants it may have more luck.
+            self._sent.pop(digest, None)
+            if not sent.done():
+                sent.set_exception(error)
+                sent.exception()
+        finally:
+            sent.cancel()
+
+    async def _send(
+        self, file: _File, digest: str, progress: OnProgress | None, older: str | None = None
+    ) -> Upload:
+        if file.size > GUIDANCE:
+            logger.warning(
+                "%s has %d MB; the service advises at most 30 MB, and a URL of your own for more",
+                file.name,
+                file.size // 2**20,
+            )
+        site, body = self._caller.site, file.body(progress)
+        if older is None:
+            request = build_upload(site, file.name, file.kind, body)
+        else:
+            request = build_old_upload(site, older, file.name, file.kind, body)
+        # A good key has been refused here for a moment, so a refusal is not believed at once.
+        upload = await self._caller.call(request, parse_upload, passing=(AuthenticationError,))
+        kind = upload.type or kind_of(file.kind)
+        return attrs.evolve(upload, size=file.size, sha256=digest, type=kind)
+
+
+def _files_in(value: Any, at: str = "$", key: str = "") -> Iterator[tuple[str, str, Any]]:
+    """Where in a body local files stand: path, nearest key, file."""
+    if is_file(value):
+        yield at, key, value
+    elif isinstance(value, Mapping):
+        for name, each in value.items():
+            yield from _files_in(each, f"{at}.{name}", str(name))
+    elif isinstance(value, list | tuple):
+        for place, each in enumerate(value):
+            yield from _files_in(each, f"{at}[{place}]", key)
+
+
+def _replaced(value: Any, places: Mapping[int, str]) -> Any:
+    if is_file(value):
+        return places[id(value)]
+    if isinstance(value, Mapping):
+        return {name: _replaced(each, places) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_replaced(each, places) for each in value]
+    return value
+
+
+def _look_at(path: str, name: str | None) -> _File:
+    with open(path, "rb") as file:  # noqa: PTH123 - the path is text by now
+        head = file.read(HEAD)
+        facts = os.fstat(file.fileno())
+    return _File(path, name or Path(path).name, facts.st_size, head, facts.st_mtime_ns)
+
+
+def _hash(file: _File, algorithm: str) -> str:
+    digest = hashlib.new(algorithm, file.content or b"", usedforsecurity=False)
+    if file.content is None:
+        with open(file.path, "rb") as source:  # noqa: PTH123
+            while piece := source.read(_PIECE):
+                digest.update(piece)
+    return digest.hexdigest()
+
+
+def _with_total(progress: OnProgress, total: int) -> Callable[[int], object]:
+    return lambda sent: progress(sent, total)
+
+
+def _remember(memory: OrderedDict[Any, _T], key: Any, value: _T) -> None:
+    memory[key] = value
+    memory.move_to_end(key)
+    if len(memory) > _REMEMBERED:
+        memory.popitem(last=False)
+
+
+def _check_target(url: str, base_url: str) -> None:
+    parts = urlsplit(url)
+    # Plain http only where the service itself is spoken to in plain http: on loopback.
+    allowed = {"https", urlsplit(base_url).scheme}
+    if parts.scheme not in allowed or not parts.hostname:
+        raise ProtocolError("the address to put the LoRA to is not https", Response(200))
+
+
+def _check_put(answer: Response) -> None:
+    row = code_of_status(answer.status)
+    if row is not None:
+        kind = APIError if answer.status in (401, 403) else row.error
+        raise kind("the storage host did not take the LoRA", status=answer.status)
