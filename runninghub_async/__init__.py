@@ -119,7 +119,7 @@ from ._transport import (
     StreamingTransport,
     Transport,
 )
-from ._typed import model
+from ._typed import models
 from .webhooks import TaskEvent, Webhooks
 
 __version__ = "0.1.0"
@@ -237,7 +237,7 @@ __all__ = [
     "WorkflowRequest",
     "Workflows",
     "__version__",
-    "model",
+    "models",
     "structure",
     "unstructure",
 ]

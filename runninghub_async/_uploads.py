@@ -193,6 +193,8 @@ class Uploader:
         key = (file.path, file.size, file.changed)
         known = self._digests.get(key) if file.path else None
         if known is None:
+            if file.content is not None and file.size <= _PIECE:
+                return _hash(file, "sha256")
             known = await anyio.to_thread.run_sync(_hash, file, "sha256")
             if file.path:
                 _remember(self._digests, key, known)
