@@ -1,0 +1,333 @@
+"""Files on their way to the service: looked at, sent from disk, once per content."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from support import FIRST_ID
+
+import runninghub_async as rh
+from runninghub_async.emulator import Emulator, Fault
+from runninghub_async.testing import MockTransport, json_response
+
+PNG = b"\x89PNG\r\n\x1a\n" + b"a picture" * 5
+MODEL = "seedream-v5-lite/image-to-image"
+
+
+class Host:
+    """A service that stores what it is sent, and says where."""
+
+    def __init__(self, *troubles: rh.Response | Exception) -> None:
+        self.troubles = list(troubles)
+        self.uploads: list[bytes] = []
+        self.submits: list[dict[str, Any]] = []
+        self.transport = MockTransport(self._answer)
+
+    def session(self, **options: Any) -> rh.Session:
+        options.setdefault("limits", rh.Limits(submit_rate=None))
+        options.setdefault("polling", rh.ExponentialPolling(initial=0.01, maximum=0.01))
+        return rh.Session("a-key", transport=self.transport, **options)
+
+    async def _answer(self, request: rh.Request) -> rh.Response:
+        if request.url.endswith("/query"):
+            asked = json.loads(request.body or b"")["taskId"]
+            return json_response({"taskId": asked, "status": "SUCCESS", "results": []})
+        if "upload" not in request.url:
+            self.submits.append(json.loads(request.body or b""))
+            return json_response({"taskId": str(FIRST_ID + len(self.submits)), "status": "RUNNING"})
+        if self.troubles:
+            trouble = self.troubles.pop(0)
+            if isinstance(trouble, Exception):
+                raise trouble
+            return trouble
+        self.uploads.append(await asyncio.to_thread(_content, request))
+        number = len(self.uploads)
+        return json_response(
+            {"code": 0, "data": {"download_url": f"https://files.example/{number}.png",
+                                 "fileName": f"openapi/{number}.png", "size": "1"}}
+        )  # fmt: skip
+
+
+def _content(request: rh.Request) -> bytes:
+    """The file in a form, as it would arrive."""
+    if request.file is None:
+        body = request.body or b""
+        return body.partition(b"\r\n\r\n")[2].rpartition(b"\r\n--")[0]
+    with open(request.file.path, "rb") as file:  # noqa: PTH123
+        return file.read(request.file.size)
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    path = tmp_path / "boat.png"
+    path.write_bytes(PNG)
+    return path
+
+
+def image_to_image(*pictures: Any) -> rh.ModelRequest:
+    return rh.ModelRequest(MODEL, {"prompt": "the same in blue", "imageUrls": list(pictures)})
+
+
+def test_a_path_in_a_media_field_is_uploaded_first(picture: Path) -> None:
+    """What is submitted is the URL that the service gave for it."""
+    host = Host()
+
+    async def main() -> None:
+        async with host.session() as session:
+            await session.run(image_to_image("https://x/a.png", picture))
+            await session.run(rh.SeedreamV5Lite("the same in blue", image_urls=picture))
+
+    asyncio.run(main())
+    urls = [submit["imageUrls"] for submit in host.submits]
+    assert urls == [["https://x/a.png", "https://files.example/1.png"],
+                    ["https://files.example/1.png"]]  # fmt: skip
+    assert host.uploads == [PNG]
+
+
+def test_the_same_content_is_uploaded_once(picture: Path, tmp_path: Path) -> None:
+    """By fifty requests at once, and under another name; a changed file is sent anew."""
+    host = Host()
+    copy = tmp_path / "copy.png"
+    copy.write_bytes(PNG)
+
+    async def main() -> None:
+        async with host.session() as session:
+            requests = [image_to_image(path) for path in [picture, copy] * 25]
+            async for outcome in session.stream(requests):
+                assert outcome.ok
+            assert len(host.uploads) == 1
+            await asyncio.to_thread(picture.write_bytes, PNG + b"!")
+            await session.run(image_to_image(picture))
+
+    asyncio.run(main())
+    assert host.uploads == [PNG, PNG + b"!"]
+    assert len(host.submits) == 51
+
+
+def test_nodes_take_the_name_of_an_uploaded_file(picture: Path) -> None:
+    """Workflows and apps load files by name, models by URL."""
+    host = Host()
+    requests = (
+        rh.WorkflowRequest("1904136902449209346", {"10": {"image": picture}}),
+        rh.AppRequest("1937084629516193794", {10: {"image": picture}}, api="v2"),
+    )
+
+    async def main() -> None:
+        async with host.session() as session:
+            for request in requests:
+                await session.submit(request)
+
+    asyncio.run(main())
+    for submit in host.submits:
+        (item,) = submit["nodeInfoList"]
+        assert item == {"nodeId": "10", "fieldName": "image", "fieldValue": "openapi/1.png"}
+
+
+def test_a_file_that_does_not_fit_costs_nothing(tmp_path: Path, picture: Path) -> None:
+    """Not there, empty, of another kind, or too big: every fault with its place, nothing sent."""
+    (empty := tmp_path / "empty.png").touch()
+    (text := tmp_path / "notes.txt").write_text("no picture")
+    big = tmp_path / "big.png"
+    with big.open("wb") as file:
+        file.write(PNG)
+        file.truncate(60 * 2**20)
+    host = Host()
+
+    async def main() -> list[rh.Outcome]:
+        async with host.session() as session:
+            bad = [tmp_path / "none.png", empty, text, big]
+            with pytest.raises(rh.PayloadError) as caught:
+                await session.submit_many([image_to_image(picture), image_to_image(*bad)])
+            assert [p.partition(": ")[0] for p in caught.value.problems] == ["item 1"] * 4
+            return [outcome async for outcome in session.stream([image_to_image(*bad)])]
+
+    (outcome,) = asyncio.run(main())
+    assert isinstance(outcome, rh.Failed)
+    assert isinstance(outcome.error, rh.PayloadError)
+    found = [re.sub(r".*/", "", problem) for problem in outcome.error.problems]
+    assert found == [
+        "none.png: No such file or directory @ $.imageUrls[0]",
+        "empty.png is empty @ $.imageUrls[1]",
+        "notes.txt is a txt file, not an image @ $.imageUrls[2]",
+        "big.png has 60 MB; at most 10 MB are taken @ $.imageUrls[3]",
+    ]
+    assert host.transport.requests == []
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        rh.ReadError("reset"),
+        rh.Response(503),
+        json_response({"code": 808, "msg": "APIKEY_UPLOAD_FAILED"}),
+        json_response({"code": -1, "msg": "ApiKey verification failed"}, 401),
+        json_response({"errorCode": "1003"}, 429, {"retry-after": "0"}),
+    ],
+)
+def test_an_upload_that_faltered_is_repeated(trouble: Any, picture: Path) -> None:
+    """It costs nothing; even a refused key is not believed at once, as a good one was refused."""
+    host = Host(trouble)
+    retry = rh.RetryPolicy(wait_initial=0.01)
+
+    async def main() -> rh.Upload:
+        async with host.session(retry=retry) as session:
+            return await session.upload(picture)
+
+    assert asyncio.run(main()).url == "https://files.example/1.png"
+    assert len(host.transport.requests) == 2
+
+
+def test_an_upload_that_keeps_failing_fails_its_request_alone(picture: Path) -> None:
+    """The job ends with the error and without a submit; the next one tries again."""
+    host = Host(*[rh.Response(503)] * 3)
+    retry = rh.RetryPolicy(wait_initial=0.01, call_attempts=3)
+
+    async def main() -> list[rh.Outcome]:
+        async with host.session(retry=retry) as session:
+            first = [o async for o in session.stream([image_to_image(picture)])]
+            return first + [o async for o in session.stream([image_to_image(picture)])]
+
+    failed, succeeded = asyncio.run(main())
+    assert isinstance(failed, rh.Failed)
+    assert isinstance(failed.error, rh.ServerError)
+    assert failed.attempts == 0
+    assert succeeded.ok
+    assert len(host.submits) == 1
+
+
+def test_what_is_no_file_of_the_service_is_named(tmp_path: Path) -> None:
+    """A file that is not there, and bytes that are none."""
+    host = Host()
+
+    async def main() -> None:
+        async with host.session() as session:
+            with pytest.raises(rh.PayloadError, match="No such file"):
+                await session.upload(tmp_path / "none.png")
+            with pytest.raises(rh.PayloadError, match="empty"):
+                await session.upload(b"")
+            with pytest.raises(rh.PayloadError, match="directory"):
+                await session.upload(tmp_path)
+
+    asyncio.run(main())
+    assert host.transport.requests == []
+
+
+def test_an_upload_over_http_arrives_byte_for_byte(tmp_path: Path) -> None:
+    """Both uploads, from disk and from memory, with odd names; told of on the way."""
+    told: list[tuple[int, int]] = []
+    film = tmp_path / 'a "film"\r\nof boats.mp4'
+    content = b"\0\0\0\x18ftypmp42" + bytes(range(256)) * 8000
+    film.write_bytes(content)
+
+    async def main() -> None:
+        async with Emulator() as emulator, rh.Session("a-key", base_url=emulator.url) as session:
+            upload = await session.upload(film, progress=lambda *sent: told.append(sent))
+            assert (upload.type, upload.size, upload.name[-4:]) == ("video", len(content), ".mp4")
+            path = tmp_path / "back.mp4"
+            back = await session.download(rh.Output(upload.url, "mp4"), path)
+            assert back.sha256 == upload.sha256
+            assert (await session.upload(content, name="b.mp4")).sha256 == upload.sha256
+            older = await session.older.upload(film)
+            assert older.name.startswith("api/")
+            assert older.url is None
+
+    asyncio.run(main())
+    assert told[-1] == (len(content), len(content))
+    assert [sent for sent, _ in told] == sorted(sent for sent, _ in told)
+
+
+def test_a_lora_is_put_where_the_service_says(tmp_path: Path) -> None:
+    """Through the presigned URL, without the key; the same bytes are not sent again."""
+    path = tmp_path / "style.safetensors"
+    path.write_bytes(b"weights" * 1000)
+
+    async def main() -> None:
+        async with Emulator() as emulator, rh.Session("a-key", base_url=emulator.url) as session:
+            first = await session.upload_lora(path)
+            again = await session.upload_lora(path, name="another")
+            puts = [request for request in emulator.requests if request.method == "PUT"]
+            assert (first.stored, again.stored, len(puts)) == (True, False, 1)
+            assert first.name == f"api-lora-cn/{first.md5}.safetensors"
+            assert "a-key" not in str(puts[0])
+
+    asyncio.run(main())
+
+
+def test_a_dropped_upload_is_sent_again_over_http(picture: Path) -> None:
+    """The connection breaks twice; the third try counts, and one file is there."""
+    faults = [Fault(on="upload", kind="drop", times=2)]
+    retry = rh.RetryPolicy(wait_initial=0.01)
+
+    async def main() -> int:
+        async with (
+            Emulator(faults=faults) as emulator,
+            rh.Session("a-key", base_url=emulator.url, retry=retry) as session,
+        ):
+            await session.upload(picture)
+            return emulator.stats.uploads
+
+    assert asyncio.run(main()) == 3
+
+
+_UPLOAD = """
+    import asyncio, sys
+    import runninghub_async as rh
+
+    def resident():
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * 4096
+
+    async def main(url, small, big):
+        async with rh.Session("a-key", base_url=url) as session:
+            await session.upload(small)
+            before = resident()
+            most = []
+            await session.upload(big, progress=lambda *_: most.append(resident()))
+            print(max(most) - before)
+
+    asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+def test_a_large_file_never_is_in_memory(tmp_path: Path) -> None:
+    """200 MB sent from another process: its resident memory grows by less than 20 MB."""
+    small, big = tmp_path / "small.mp4", tmp_path / "big.mp4"
+    for path, size in ((small, 2**20), (big, 200 * 2**20)):
+        with path.open("wb") as file:
+            file.write(b"\0\0\0\x18ftypmp42")
+            file.truncate(size)
+    arrived: list[int] = []
+
+    async def take(request: web.BaseRequest) -> web.Response:
+        count = 0
+        async for chunk in request.content.iter_any():
+            count += len(chunk)
+        arrived.append(count)
+        return web.json_response({"code": 0, "data": {"fileName": "x"}})
+
+    async def main() -> str:
+        runner = web.ServerRunner(web.Server(take))
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        port = runner.addresses[0][1]
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", textwrap.dedent(_UPLOAD),
+            f"http://127.0.0.1:{port}", str(small), str(big),
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        out, _ = await process.communicate()
+        await runner.cleanup()
+        return out.decode()
+
+    grown = int(asyncio.run(main()))
+    assert arrived[1] > 200 * 2**20
+    assert grown <= 20 * 2**20

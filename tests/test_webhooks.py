@@ -1,0 +1,329 @@
+"""Webhooks: who is believed, what is delivered, and that nothing depends on them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import aiohttp
+import pytest
+from aiohttp import web
+from support import Service, posters
+
+import runninghub_async as rh
+from runninghub_async.emulator import Emulator, Fault
+from runninghub_async.testing import run
+
+URL = "https://hooks.example/rh?tenant=7"
+
+
+class Hooked(Service):
+    """A service that tells of the end of each task as `deliver(query, event)` decides."""
+
+    def __init__(self, deliver: Callable[[str, bytes], None], **options: Any) -> None:
+        super().__init__(**options)
+        self.addresses: dict[str, str] = {}
+        self._deliver = deliver
+        self._pending: set[asyncio.TimerHandle] = set()
+
+    async def _answer(self, request: rh.Request) -> rh.Response:
+        answer = await super()._answer(request)
+        body = json.loads(request.body or b"{}")
+        task_id = json.loads(answer.body).get("taskId")
+        if "webhookUrl" in body and task_id:
+            self.addresses[task_id] = body["webhookUrl"]
+            told = {"taskId": task_id, "status": "SUCCESS", "results": []}
+            event = {"event": "TASK_END", "taskId": task_id, "eventData": told}
+            query = urlsplit(body["webhookUrl"]).query
+            loop = asyncio.get_running_loop()
+            loop.call_at(
+                self._ends[task_id] + 0.1, self._deliver, query, json.dumps(event).encode()
+            )
+        return answer
+
+
+def test_an_event_brings_the_look_forward() -> None:
+    """The result comes with the event and not with the next poll, and from the service's own
+    answer: one query, the one that the event caused."""
+    hooks = rh.Webhooks(URL)
+    service = Hooked(hooks.receive, duration=30.0)
+
+    async def main() -> tuple[float, int]:
+        async with service.session(webhooks=hooks) as session:
+            task = await session.run(rh.SeedreamV5Lite("a poster of a paper boat"))
+            assert task.outputs[0].url is not None
+            (times,) = service.query_times.values()
+            return asyncio.get_running_loop().time(), len(times)
+
+    ended, queries = run(main)
+    assert 30.0 <= ended < 31.0
+    # One by the patient polling at 20 s, one by the event.
+    assert queries == 2
+
+
+def test_each_job_has_an_address_of_its_own() -> None:
+    """What the receiver's own URL holds stays; nobody can make another's address."""
+    hooks = rh.Webhooks(URL, secret="s3cret")
+    service = Hooked(hooks.receive, duration=1.0)
+
+    async def main() -> None:
+        async with service.session(webhooks=hooks) as session:
+            async for outcome in session.stream(posters(3)):
+                assert outcome.ok
+
+    run(main)
+    fields = [parse_qs(urlsplit(address).query) for address in service.addresses.values()]
+    assert all(each["tenant"] == ["7"] for each in fields)
+    assert len({each["job"][0] for each in fields}) == 3
+    assert len({each["sign"][0] for each in fields}) == 3
+    assert "s3cret" not in str(service.addresses) + repr(hooks)
+
+
+def test_a_storm_of_events_delivers_each_job_once() -> None:
+    """1,000 jobs; every event three times, shuffled, 10 % of them never, forged ones between."""
+    rng = random.Random(0)
+    hooks = rh.Webhooks(URL)
+    waiting: list[tuple[str, bytes]] = []
+    answers: list[int] = []
+
+    def collect(query: str, body: bytes) -> None:
+        if rng.random() >= 0.1:
+            waiting.extend([(query, body)] * 3)
+
+    service = Hooked(collect, duration=lambda _: rng.uniform(5, 60))
+
+    async def storm() -> None:
+        while True:
+            await asyncio.sleep(1)
+            rng.shuffle(waiting)
+            for query, body in [waiting.pop() for _ in range(min(200, len(waiting)))]:
+                answers.append(hooks.receive(query, body))
+                forged = query[:-4] + "0000"
+                assert hooks.receive(forged, body) == 403
+                assert hooks.receive("", body) == 403
+
+    async def main() -> list[rh.Outcome]:
+        limits = rh.Limits(None, None, None)
+        async with service.session(webhooks=hooks, limits=limits) as session:
+            noise = asyncio.create_task(storm())
+            outcomes = [outcome async for outcome in session.stream(posters(1000))]
+            noise.cancel()
+            return outcomes
+
+    outcomes = run(main)
+    assert sorted(outcome.index for outcome in outcomes) == list(range(1000))
+    assert all(outcome.ok for outcome in outcomes)
+    assert len(service.created) == 1000
+    assert set(answers) == {204}
+    assert len(answers) > 2000
+
+
+@pytest.mark.parametrize("forged", ["", "job=1&sign=2", "job={job}&sign=", "sign={sign}"])
+def test_an_event_without_its_digest_changes_nothing(forged: str) -> None:
+    """It is answered 403, and not even a query is made for it."""
+    hooks = rh.Webhooks(URL)
+    seen: list[tuple[str, bytes]] = []
+    service = Hooked(lambda query, body: seen.append((query, body)), duration=10.0)
+    answers: list[int] = []
+
+    async def main() -> list[float]:
+        async with service.session(webhooks=hooks) as session:
+            waiting = asyncio.create_task(session.run(rh.SeedreamV5Lite("a poster of a boat")))
+            await asyncio.sleep(1)
+            ((task_id, address),) = service.addresses.items()
+            fields = {k: v[0] for k, v in parse_qs(urlsplit(address).query).items()}
+            event = {"taskId": task_id, "status": "SUCCESS", "results": []}
+            answers.append(hooks.receive(forged.format(**fields), json.dumps(event).encode()))
+            task = await waiting
+            return service.query_times[task.id]
+
+    (asked,) = run(main)
+    assert answers == [403]
+    # The first look of the patient polling, after 20 s.
+    assert asked > 18
+
+
+def test_an_event_that_is_not_true_is_not_believed() -> None:
+    """With its digest, but while the task still runs: the service is asked, and says so."""
+    hooks = rh.Webhooks(URL)
+    service = Hooked(lambda query, body: None, duration=40.0)
+
+    async def main() -> float:
+        async with service.session(webhooks=hooks) as session:
+            waiting = asyncio.create_task(session.run(rh.SeedreamV5Lite("a poster of a boat")))
+            await asyncio.sleep(5)
+            ((task_id, address),) = service.addresses.items()
+            event = {"taskId": task_id, "status": "FAILED", "errorCode": "1501"}
+            assert hooks.receive(urlsplit(address).query, json.dumps(event).encode()) == 204
+            await waiting
+            return asyncio.get_running_loop().time()
+
+    assert run(main) > 40
+
+
+def test_without_any_event_the_polling_beneath_delivers() -> None:
+    """Every event is lost; every result comes."""
+    hooks = rh.Webhooks(URL)
+    service = Hooked(lambda query, body: None, duration=70.0)
+
+    async def main() -> int:
+        async with service.session(webhooks=hooks) as session:
+            return len([outcome async for outcome in session.stream(posters(20)) if outcome.ok])
+
+    assert run(main) == 20
+
+
+def test_an_event_may_overtake_the_answer_to_its_submit() -> None:
+    """It counts once the answer is there."""
+    hooks = rh.Webhooks(URL)
+    service = Hooked(hooks.receive, duration=0.0, latency=0.0)
+
+    async def main() -> float:
+        async with service.session(webhooks=hooks) as session:
+            run_ = asyncio.create_task(session.run(rh.SeedreamV5Lite("a poster of a paper boat")))
+            await run_
+            return asyncio.get_running_loop().time()
+
+    assert run(main) < 1.0
+
+
+def test_a_request_keeps_a_webhook_of_its_own() -> None:
+    """A `webhook_url` that the user gave is sent as it is."""
+    hooks = rh.Webhooks(URL)
+    service = Hooked(lambda query, body: None, duration=1.0)
+    own = "https://elsewhere.example/x"
+
+    async def main() -> None:
+        async with service.session(webhooks=hooks) as session:
+            await session.submit(rh.SeedreamV5Lite("a poster of a boat", webhook_url=own))
+
+    run(main)
+    assert list(service.addresses.values()) == [own]
+
+
+def test_ones_own_jobs_are_confirmed_and_told_once() -> None:
+    """`on_task` gets the key that was chosen and the task as the service tells it, once; an
+    early event is not the last word; without a session to ask, the service is sent away."""
+    told: list[tuple[str, rh.Task]] = []
+
+    async def on_task(key: str, task: rh.Task) -> None:
+        told.append((key, task))
+
+    hooks = rh.Webhooks(URL, on_task=on_task)
+    service = Hooked(lambda query, body: None, duration=10.0)
+    query = urlsplit(hooks.url_for("order 17/β")).query
+
+    async def main() -> None:
+        async with service.session(webhooks=hooks) as session:
+            url = hooks.url_for("order 17/β")
+            task = await session.submit(rh.SeedreamV5Lite("a poster of a boat", webhook_url=url))
+            event = json.dumps({"taskId": task.id, "status": "SUCCESS", "results": []}).encode()
+            for _ in range(3):
+                assert hooks.receive(query, event) == 204
+            await asyncio.sleep(11)
+            assert told == []
+            for _ in range(3):
+                assert hooks.receive(query, event) == 204
+                await asyncio.sleep(1)
+        assert hooks.receive(query, event.replace(task.id.encode(), b"77")) == 503
+
+    run(main)
+    ((key, task),) = told
+    assert key == "order 17/β"
+    assert task.outputs[0].url is not None
+
+
+class Wire:
+    """An ASGI server with one request."""
+
+    def __init__(self, **scope: Any) -> None:
+        self.scope = {"type": "http", "method": "POST", "query_string": b"", "headers": [], **scope}
+        self.sent: list[Any] = []
+
+    async def ask(self, hooks: rh.Webhooks, *parts: bytes) -> int:
+        pieces = iter(parts)
+        left = len(parts)
+
+        async def receive() -> Any:
+            nonlocal left
+            left -= 1
+            return {"type": "http.request", "body": next(pieces), "more_body": left > 0}
+
+        async def send(message: Any) -> None:
+            self.sent.append(message)
+
+        await hooks.asgi(self.scope, receive, send)
+        status: int = self.sent[0]["status"]
+        return status
+
+
+def test_the_asgi_application_answers_at_once() -> None:
+    """204 for an event in pieces, 403, 400, 405 and 413; other protocols are refused."""
+    hooks = rh.Webhooks(URL)
+    query = urlsplit(hooks.url_for("a")).query.encode()
+    event = b'{"taskId": "5", "status": "SUCCESS"}'
+
+    async def main() -> None:
+        assert await Wire(query_string=query).ask(hooks, event[:9], event[9:]) == 204
+        assert await Wire().ask(hooks, event) == 403
+        assert await Wire(query_string=query).ask(hooks, b"{}") == 400
+        assert await Wire(method="GET").ask(hooks, b"") == 405
+        assert await Wire(query_string=query).ask(hooks, *[bytes(2**20)] * 5) == 413
+        with pytest.raises(RuntimeError, match="websocket"):
+            await Wire(type="websocket").ask(hooks, b"")
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("form", ["A", "B", "C", "D"])
+def test_events_over_http_in_every_form(form: Any) -> None:
+    """The emulator really POSTs to an aiohttp application, each event twice; nothing but the
+    events could bring the results, since the polling would first look in an hour."""
+    answers: list[int] = []
+
+    async def main() -> None:
+        faults = [Fault(on="webhook", kind="duplicate")]
+        hourly = rh.ExponentialPolling(initial=3600, maximum=3600)
+        hooks: rh.Webhooks
+
+        async def take(request: web.Request) -> web.Response:
+            answer = await hooks.aiohttp(request)
+            answers.append(answer.status)
+            return answer
+
+        application = web.Application()
+        application.router.add_post("/hooks", take)
+        async with contextlib.AsyncExitStack() as stack:
+            runner = web.AppRunner(application)
+            stack.push_async_callback(runner.cleanup)
+            await runner.setup()
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            url = f"http://127.0.0.1:{runner.addresses[0][1]}/hooks"
+            hooks = rh.Webhooks(url, polling=hourly)
+            emulator = await stack.enter_async_context(
+                Emulator(duration=0.2, faults=faults, webhook_form=form)
+            )
+            session = await stack.enter_async_context(
+                rh.Session("a-key", base_url=emulator.url, webhooks=hooks)
+            )
+            other = await stack.enter_async_context(aiohttp.ClientSession())
+            outcomes = [outcome async for outcome in session.stream(posters(6))]
+            async with other.post(url, data=b"{}") as answer:
+                assert answer.status == 403
+            assert [outcome.ok for outcome in outcomes] == [True] * 6
+            assert emulator.stats.billed == 6
+
+    asyncio.run(main())
+    assert answers.count(204) >= 6
+
+
+@pytest.mark.parametrize("url", ["hooks.example", "ftp://hooks.example", ""])
+def test_a_receiver_needs_an_address_that_can_be_posted_to(url: str) -> None:
+    """http or https."""
+    with pytest.raises(ValueError, match="http"):
+        rh.Webhooks(url)
