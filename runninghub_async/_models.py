@@ -144,8 +144,8 @@ class Task:
     prompt_tips: str = attrs.field(default="", repr=False)
     client_id: str = attrs.field(default="", repr=False)
     progress_url: str = attrs.field(default="", repr=False)
-    parent_id: str = ""
-    parts: tuple[TaskPart, ...] = ()
+    parent_id: str = attrs.field(default="", repr=False)
+    parts: tuple[TaskPart, ...] = attrs.field(default=(), repr=False)
 
     @property
     def node_errors(self) -> tuple[NodeError, ...]:

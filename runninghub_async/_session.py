@@ -351,7 +351,7 @@ class Session:
         unstable: show it, and let `wait` decide when the task is done. Iterating raises
         `APIError`, `ProtocolError` for a socket that is not the service's, or `TransportError`.
         """
-        return TaskProgress(self._caller, task, self._rules.polling)
+        return TaskProgress(self._caller, task)
 
     async def download(
         self, output: Output, path: str | os.PathLike[str], *, max_bytes: int = 2**30

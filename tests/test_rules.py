@@ -164,8 +164,10 @@ def test_every_fault_is_reported_at_once_with_its_address() -> None:
         "width: less than 1600 @ $.width",
         "height: expected a whole number, got text 'tall' @ $.height",
         "resolution: expected one of 2k, 3k, got '9k' @ $.resolution",
-        "imageUrls: expected an http(s) URL, a data URI, or a pathlib.Path to upload,"
-        " got 'file:///x' @ $.imageUrls[1]",
+        (
+            "imageUrls: expected an http(s) URL, a data URI, or a pathlib.Path to upload,"
+            " got 'file:///x' @ $.imageUrls[1]"
+        ),
         "imageUrls: expected a URL or a path, got the number 3 @ $.imageUrls[2]",
         "promt: unknown field, perhaps prompt @ $.promt",
     )

@@ -25,7 +25,7 @@ URL = "https://hooks.example/rh?tenant=7"
 class Hooked(Service):
     """A service that tells of the end of each task as `deliver(query, event)` decides."""
 
-    def __init__(self, deliver: Callable[[str, bytes], None], **options: Any) -> None:
+    def __init__(self, deliver: Callable[[str, bytes], object], **options: Any) -> None:
         super().__init__(**options)
         self.addresses: dict[str, str] = {}
         self._deliver = deliver

@@ -7,14 +7,14 @@ import itertools
 import random
 from collections.abc import AsyncIterator
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 import anyio
 
 from .._caller import Caller
 from .._exceptions import ProtocolError, SessionError
 from .._models import Response, Task
-from .._polling import Polling
+from .._polling import ExponentialPolling
 from .._progress import ProgressEvent, is_trusted, read_event
 from .._protocol import check_task_id
 from .._protocol_v1 import build_v1, parse_outputs
@@ -23,15 +23,19 @@ from .._transport import SocketTransport
 __all__ = ["TaskProgress"]
 
 
+#: How soon to ask again for a socket that is not there yet: runs are short, and half of one is
+#: gone before the usual first look.
+_ASKING: Final = ExponentialPolling(initial=0.5, factor=1.3, maximum=5.0)
+
+
 class TaskProgress:
     """The events of a run while it runs; see `Session.progress`. Use it with `async for`, inside
     `async with` to close the socket at once on leaving early."""
 
-    def __init__(self, caller: Caller, task: Task | str, polling: Polling) -> None:
+    def __init__(self, caller: Caller, task: Task | str) -> None:
         self._caller = caller
         self._task_id = check_task_id(task.id if isinstance(task, Task) else task)
         self._address = task.progress_url if isinstance(task, Task) else ""
-        self._polling = polling
         self._stack = contextlib.AsyncExitStack()
         self._messages: AsyncIterator[str | bytes] | None = None
         self._ended = False
@@ -86,7 +90,7 @@ class TaskProgress:
             )
             if task.progress_url or task.done:
                 return task.progress_url
-            await anyio.sleep(self._polling.delay(look, random.random()))
+            await anyio.sleep(_ASKING.delay(look, random.random()))
         raise AssertionError  # pragma: no cover - the loop has no end
 
 

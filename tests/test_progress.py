@@ -1,0 +1,232 @@
+"""The progress socket: what its messages mean, and whom it trusts."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from aiohttp import web
+from hypothesis import given
+from hypothesis import strategies as st
+from support import FIRST_ID
+
+import runninghub_async as rh
+from runninghub_async.emulator import Emulator
+from runninghub_async.testing import MockTransport, json_response, run
+
+TASK = str(FIRST_ID)
+SOCKET = "wss://www.runninghub.ai:443/ws/c_instance?clientId=c&Rh-Comfy-Auth=s3cret"
+
+
+class Sockets(MockTransport):
+    """A network whose one socket says `messages`."""
+
+    def __init__(self, *messages: str | bytes, address: str = SOCKET) -> None:
+        self.opened: list[str] = []
+        self.left = False
+        self._messages = messages
+        states = iter([(813, None), (804, {"netWssUrl": None}), (804, {"netWssUrl": address})])
+        last = json_response({"code": 0, "data": []})
+        super().__init__(
+            lambda _: next(
+                (json_response({"code": code, "msg": "", "data": data}) for code, data in states),
+                last,
+            )
+        )
+
+    @contextlib.asynccontextmanager
+    async def connect(self, url: str) -> AsyncIterator[AsyncIterator[str | bytes]]:
+        self.opened.append(url)
+
+        async def said() -> AsyncIterator[str | bytes]:
+            for message in self._messages:
+                yield message
+
+        try:
+            yield said()
+        finally:
+            self.left = True
+
+
+def events_of(transport: MockTransport, task: Any = TASK) -> list[rh.ProgressEvent]:
+    async def main() -> list[rh.ProgressEvent]:
+        async with rh.Session("a-key", transport=transport) as session:
+            return [event async for event in session.progress(task)]
+
+    return run(main)
+
+
+def message(kind: str, **data: Any) -> str:
+    return json.dumps({"type": kind, "data": data})
+
+
+def test_a_run_is_told_event_by_event() -> None:
+    """ComfyUI's messages, as values; what is not known comes as it is."""
+    png = b"\x89PNG\r\n\x1a\n"
+    transport = Sockets(
+        message("status", status={"exec_info": {"queue_remaining": 2}}),
+        message("execution_start", prompt_id="p"),
+        message("execution_cached", nodes=["4", 5]),
+        message("executing", node="3", prompt_id="p"),
+        message("progress", node="3", value=5, max=20).encode(),
+        b"\0\0\0\1\0\0\0\2" + png,
+        message("executed", node="9", output={"images": []}),
+        message("executing", node=None),
+        message("execution_error", node_id="3", exception_message="out of memory"),
+        message("execution_success"),
+        message("crystools.monitor", cpu=1),
+        "not json",
+        b"\xff",
+    )
+    assert events_of(transport) == [
+        rh.QueueLength(2),
+        rh.RunStarted(),
+        rh.NodesCached(("4", "5")),
+        rh.NodeStarted("3"),
+        rh.NodeProgress("3", 5, 20),
+        rh.Preview("png", png),
+        rh.NodeDone("9", {"images": []}),
+        rh.OtherEvent("executing", {"node": None}),
+        rh.RunEnded(ok=False, node_id="3", message="out of memory"),
+        rh.RunEnded(ok=True),
+        rh.OtherEvent("crystools.monitor", {"cpu": 1}),
+        rh.OtherEvent("", "not json"),
+        rh.OtherEvent("", b"\xff"),
+    ]
+    assert rh.NodeProgress("3", 5, 20).fraction == 0.25
+    assert transport.opened == [SOCKET]
+    assert transport.left
+    # Queued, running without an address, running with one.
+    assert len(transport.requests) == 3
+
+
+def test_a_task_that_shows_its_socket_is_not_asked_after() -> None:
+    """The address may come with the answer to the submit."""
+    transport = Sockets(message("execution_start"))
+    task = rh.Task(TASK, progress_url=SOCKET)
+    assert events_of(transport, task) == [rh.RunStarted()]
+    assert transport.requests == []
+
+
+def test_a_run_that_has_ended_has_no_events() -> None:
+    """Nothing is opened, and the iterator is at its end."""
+    transport = Sockets(address="")
+    assert events_of(transport) == []
+    assert transport.opened == []
+
+
+@pytest.mark.parametrize(
+    ("address", "trusted"),
+    [
+        (SOCKET, True),
+        ("wss://rhtv.runninghub.cn/ws", True),
+        ("ws://www.runninghub.ai/ws", False),
+        ("wss://runninghub.ai.evil.example/ws", False),
+        ("wss://evilrunninghub.ai/ws", False),
+        ("wss://user@evil.example/www.runninghub.ai", False),
+        ("wss://127.0.0.2/ws", False),
+        ("https://www.runninghub.ai/ws", False),
+        ("wss://[broken/ws", False),
+        ("file:///etc/passwd", False),
+    ],
+)
+def test_only_the_services_own_hosts_are_trusted(address: str, trusted: bool) -> None:
+    """Encrypted, and under its domains; anything else is refused before it is opened, and the
+    error does not repeat the address."""
+    transport = Sockets(message("execution_start"), address=address)
+    if trusted:
+        assert events_of(transport)
+        return
+    with pytest.raises(rh.ProtocolError) as caught:
+        events_of(transport)
+    assert address not in str(caught.value)
+    assert transport.opened == []
+
+
+def test_leaving_early_closes_the_socket() -> None:
+    """At once, with the `async with` form."""
+    transport = Sockets(*[message("execution_start")] * 5)
+
+    async def main() -> None:
+        async with rh.Session("a-key", transport=transport) as session:
+            async with session.progress(TASK) as events:
+                async for event in events:
+                    assert event == rh.RunStarted()
+                    break
+            assert transport.left
+            assert [event async for event in events] == []
+
+    run(main)
+
+
+def test_a_transport_without_sockets_says_so() -> None:
+    """A plain `MockTransport` has none."""
+    with pytest.raises(rh.SessionError, match="opens no sockets"):
+        events_of(MockTransport(lambda _: json_response({"code": 813, "data": None})))
+
+
+@given(st.binary(max_size=60) | st.text(max_size=60))
+def test_no_message_breaks_the_iteration(said: str | bytes) -> None:
+    """Whatever a socket says is an event."""
+    (event,) = events_of(Sockets(said))
+    assert isinstance(event, rh.ProgressEvent)
+
+
+def test_progress_over_a_real_socket(caplog: pytest.LogCaptureFixture) -> None:
+    """The emulator's, from the start of the run to its end; its credential is in no log."""
+    caplog.set_level(logging.DEBUG)
+
+    async def main() -> list[rh.ProgressEvent]:
+        async with (
+            Emulator(duration=1.5) as emulator,
+            rh.Session("a-key", base_url=emulator.url) as session,
+        ):
+            task = await session.submit(rh.WorkflowRequest("1904136902449209346"))
+            events = [event async for event in session.progress(task)]
+            (socket,) = [r for r in emulator.requests if r.target.startswith("/ws/")]
+            assert "a-key" not in str(socket)
+            token = socket.target.partition("Rh-Comfy-Auth=")[2].partition("&")[0]
+            assert token
+            assert token not in caplog.text
+            return events
+
+    events = asyncio.run(main())
+    assert events[-1] == rh.RunEnded(ok=True)
+    kinds = {type(event) for event in events}
+    assert {rh.NodeStarted, rh.NodeProgress, rh.Preview} <= kinds
+
+
+def test_a_socket_that_is_refused_or_redirected_is_not_followed() -> None:
+    """Neither error shows the address, and the other host is never asked."""
+    asked: list[str] = []
+
+    async def answer(request: web.BaseRequest) -> web.Response:
+        asked.append(request.path)
+        if request.path.endswith("/outputs"):
+            url = f"ws://{request.host}/{'away' if len(asked) < 2 else 'closed'}?token=s3cret"
+            return web.json_response({"code": 804, "data": {"netWssUrl": url}})
+        if request.path == "/away":
+            return web.Response(status=302, headers={"Location": f"http://{request.host}/other"})
+        return web.Response(status=403)
+
+    async def main() -> None:
+        runner = web.ServerRunner(web.Server(answer))
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        try:
+            async with rh.Session("a-key", base_url=url) as session:
+                for _ in range(2):
+                    with pytest.raises(rh.ConnectError) as caught:
+                        await anext(session.progress(TASK))
+                    assert "s3cret" not in repr(caught.value)
+        finally:
+            await runner.cleanup()
+
+    asyncio.run(main())
+    assert asked == ["/task/openapi/outputs", "/away", "/task/openapi/outputs", "/closed"]
