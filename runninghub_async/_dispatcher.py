@@ -95,15 +95,14 @@ class Dispatcher:
         self._on_crash: Callable[[BaseException], None] | None = None
         self._closed = False
 
-    def hint(self, number: int) -> bool:
-        """The task of entry `number` is said to have ended: look at it now. False if no such
-        entry is under way."""
-        entry = self.announced.get(number)
-        if entry is None:
-            return False
-        self.scheduler.hint(entry, self.loop.time())
+    def hint(self, number: int, task_id: str) -> None:
+        """The task of entry `number` is said to have ended, and to be `task_id`: look at it now,
+        and at what waits for that task without having submitted it."""
+        now = self.loop.time()
+        for entry in (self.announced.get(number), self.scheduler.watched.get(task_id)):
+            if entry is not None:
+                self.scheduler.hint(entry, now)
         self.wake()
-        return True
 
     @property
     def query_limiter(self) -> RateLimiter | None:

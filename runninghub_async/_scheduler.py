@@ -14,6 +14,7 @@ import math
 from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
+from weakref import WeakValueDictionary
 
 import attrs
 
@@ -117,6 +118,8 @@ class Scheduler:
         #: A worker is waiting for the rate limiter; a second one would only queue behind it.
         self.pacing_submit = False
         self.pacing_query = False
+        #: Those that wait for tasks which others submitted; of several, the last that came.
+        self.watched: WeakValueDictionary[str, Entry] = WeakValueDictionary()
         self._rules = rules
         self._chance = chance
         self._due: list[tuple[float, int, Entry]] = []
@@ -132,6 +135,7 @@ class Scheduler:
 
     def watch(self, entry: Entry, now: float) -> None:
         """Follow a task that is already running, started by whomever; it takes no slot here."""
+        self.watched[entry.job.task_id] = entry
         self._look_at(entry, now)
 
     def hint(self, entry: Entry, now: float) -> None:

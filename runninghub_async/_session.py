@@ -65,7 +65,7 @@ from ._seedream import GenerationRequest, SeedreamRequest
 from ._stream import JobStream, OnLeave, TaskStream
 from ._transport import AiohttpTransport, Transport
 from ._uploads import OnProgress, Uploader
-from .webhooks import Attached, Webhooks
+from .webhooks import Webhooks
 
 __all__ = ["Session"]
 
@@ -180,8 +180,7 @@ class Session:
         )
         self._dispatcher.on_crash(self._end_all)
         if self._webhooks is not None:
-            attached = Attached(self._hint, self.query, self._dispatcher.help)
-            self._webhooks.attach(self._name, attached)
+            self._webhooks.attach(self._name, self._hint, self.query, self._dispatcher.help)
         return self
 
     async def __aexit__(
@@ -583,11 +582,11 @@ class Session:
         self._dispatcher.announced[entry.number] = entry
         return params | {"webhookUrl": self._webhooks.url_for(f"{self._name}.{entry.number}")}
 
-    def _hint(self, number: int) -> None:
+    def _hint(self, number: int, task_id: str) -> None:
         """A webhook said that the task of this entry has ended; any thread may bring it."""
         dispatcher = self._dispatcher
         if dispatcher is not None:
-            dispatcher.loop.call_soon_threadsafe(dispatcher.hint, number)
+            dispatcher.loop.call_soon_threadsafe(dispatcher.hint, number, task_id)
 
     @staticmethod
     def _checked(request: Any) -> tuple[str, dict[str, Any]]:

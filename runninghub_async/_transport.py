@@ -99,9 +99,19 @@ _ERRORS: Final[dict[type[BaseException], type[TransportError]]] = {
 _THEIRS: Final = tuple(_ERRORS)
 
 
+#: Theirs that quote the address, which holds the key for some calls.
+_QUOTING: Final = (aiohttp.ClientResponseError, aiohttp.InvalidURL)
+
+
 def _translated(error: BaseException) -> TransportError:
     ours = next(ours for theirs, ours in _ERRORS.items() if isinstance(error, theirs))
-    return ours(f"{type(error).__name__}: {error}" if str(error) else repr(error))
+    text = getattr(error, "message", "") if isinstance(error, _QUOTING) else str(error)
+    return ours(f"{type(error).__name__}: {text}" if text else type(error).__name__)
+
+
+def _cause(error: BaseException) -> BaseException | None:
+    """What may be shown as the cause of our error."""
+    return None if isinstance(error, _QUOTING) else error
 
 
 class AiohttpTransport:
@@ -160,7 +170,7 @@ class AiohttpTransport:
                     body = await _bounded(answer)
                 return Response(answer.status, body, answer.headers)
         except _THEIRS as error:
-            raise _translated(error) from error
+            raise _translated(error) from _cause(error)
         finally:
             if isinstance(payload, _Pieces):
                 await payload.aclose()
@@ -188,7 +198,7 @@ class AiohttpTransport:
                 allow_redirects=False,
             )
         except _THEIRS as error:
-            raise _translated(error) from error
+            raise _translated(error) from _cause(error)
         try:
             # Outside of the translation: an OSError of the reader's own disk is none of ours.
             yield StreamedResponse(answer.status, answer.headers, _Chunks(answer))
@@ -289,7 +299,7 @@ class _Chunks:
         try:
             return await anext(self._pieces)
         except _THEIRS as error:
-            raise _translated(error) from error
+            raise _translated(error) from _cause(error)
 
 
 async def _refuse_redirects(

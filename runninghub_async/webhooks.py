@@ -23,7 +23,7 @@ import json
 import logging
 import secrets
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -136,7 +136,7 @@ class Webhooks:
         given = secret.encode() if isinstance(secret, str) else secret
         self._secret = given or secrets.token_bytes(32)
         self._on_task = on_task
-        self._sessions: dict[str, Attached] = {}
+        self._sessions: dict[str, _Attached] = {}
         self._seen: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._confirming = asyncio.Semaphore(_CONFIRMING)
         self._waiting = 0
@@ -155,9 +155,19 @@ class Webhooks:
 
     # -- the session's side -------------------------------------------------------------------
 
-    def attach(self, name: str, attached: Attached) -> None:
-        """Tell the session called `name` of events from now on; a session does this itself."""
-        self._sessions[name] = attached
+    def attach(
+        self,
+        name: str,
+        hint: Callable[[int, str], object],
+        query: Callable[[str], Awaitable[Task]],
+        start: Callable[[Coroutine[Any, Any, None]], object],
+    ) -> None:
+        """Tell the session called `name` of events from now on; a session does this itself.
+
+        `hint(number, task_id)` takes an event, `query` asks after a task, `start` runs a
+        coroutine that ends with the session.
+        """
+        self._sessions[name] = _Attached(hint, query, start)
 
     def detach(self, name: str) -> None:
         """Tell it no more."""
@@ -182,7 +192,7 @@ class Webhooks:
         name, _, number = key.rpartition(".")
         attached = self._sessions.get(name)
         if attached is not None and number.isdecimal():
-            attached.hint(int(number))
+            attached.hint(int(number), event.task.id)
             return 204
         return self._take_own(key, event.task)
 
@@ -197,10 +207,10 @@ class Webhooks:
             return 503
         self._remember(key, task.id)
         self._waiting += 1
-        attached.help(self._confirm(attached, key, task.id))
+        attached.start(self._confirm(attached, key, task.id))
         return 204
 
-    async def _confirm(self, attached: Attached, key: str, task_id: str) -> None:
+    async def _confirm(self, attached: _Attached, key: str, task_id: str) -> None:
         assert self._on_task is not None
         try:
             async with self._confirming:
@@ -257,12 +267,12 @@ class Webhooks:
 
 
 @attrs.frozen(eq=False)
-class Attached:
+class _Attached:
     """What a receiver may ask of a session."""
 
-    hint: Callable[[int], object]
+    hint: Callable[[int, str], object]
     query: Callable[[str], Awaitable[Task]]
-    help: Callable[[Any], object]
+    start: Callable[[Coroutine[Any, Any, None]], object]
 
 
 async def _lifespan(receive: _Receive, send: _Send) -> None:

@@ -192,6 +192,23 @@ def test_an_event_may_overtake_the_answer_to_its_submit() -> None:
     assert run(main) < 1.0
 
 
+def test_an_event_also_reaches_those_who_wait_for_a_submitted_task() -> None:
+    """`submit` and then `wait` or `as_completed`: the event of the submit counts for them."""
+    hooks = rh.Webhooks(URL)
+    service = Hooked(hooks.receive, duration=50.0)
+
+    async def main() -> float:
+        async with service.session(webhooks=hooks) as session:
+            tasks = await session.submit_many(posters(5))
+            one = asyncio.create_task(session.wait(tasks[0].id))
+            ids = [task.id for task in tasks[1:]]
+            assert {task.id async for task in session.as_completed(ids)} == set(ids)
+            await one
+            return asyncio.get_running_loop().time()
+
+    assert run(main) < 52
+
+
 def test_a_request_keeps_a_webhook_of_its_own() -> None:
     """A `webhook_url` that the user gave is sent as it is."""
     hooks = rh.Webhooks(URL)
