@@ -299,7 +299,8 @@ def test_a_result_without_its_signature_is_refused() -> None:
 @pytest.mark.parametrize(
     ("model", "body", "kind", "start"),
     [
-        ("minimax/music-2.6", {}, "wav", b"RIFF"),
+        ("minimax/music-2.6", {}, "mp3", b"\xff\xfb"),
+        ("minimax/music-2.6", {"format": "wav"}, "wav", b"RIFF"),
         ("alibaba/happyhorse-1.0/text-to-video",
          {"prompt": "a", "resolution": "720p", "duration": "5"}, "mp4", b"\0\0\0\x18ftyp"),
     ],

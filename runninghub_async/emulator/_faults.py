@@ -19,19 +19,23 @@ import cattrs
 
 __all__ = ["Fault", "FaultScript"]
 
-Place = Literal["submit", "query", "upload", "result", "task"]
+Place = Literal["submit", "query", "upload", "result", "task", "call", "webhook"]
 Kind = Literal[
-    "refuse", "rate", "delay", "drop", "reset", "half", "garbage", "status", "stale", "fail"
-]
+    "refuse", "rate", "delay", "drop", "reset", "half", "garbage", "status", "both", "stale",
+    "unready", "fail", "hidden", "empty", "reorder", "lost", "duplicate",
+]  # fmt: skip
 
+_ANSWERS: Final = frozenset(
+    {"refuse", "rate", "delay", "drop", "reset", "half", "garbage", "status"}
+)
 _KINDS: Final[dict[str, frozenset[str]]] = {
-    "submit": frozenset({"refuse", "rate", "delay", "drop", "reset", "half", "garbage", "status"}),
-    "query": frozenset(
-        {"refuse", "rate", "delay", "drop", "reset", "half", "garbage", "status", "stale"}
-    ),
-    "upload": frozenset({"refuse", "rate", "delay", "drop", "reset", "status"}),
-    "result": frozenset({"delay", "drop", "reset", "half", "garbage", "status"}),
-    "task": frozenset({"fail"}),
+    "submit": _ANSWERS | {"both"},
+    "query": _ANSWERS | {"stale", "unready"},
+    "upload": _ANSWERS,
+    "result": _ANSWERS - {"refuse", "rate"},
+    "task": frozenset({"fail", "hidden", "empty", "reorder"}),
+    "call": _ANSWERS,
+    "webhook": frozenset({"lost", "duplicate", "delay", "garbage"}),
 }
 
 
@@ -39,17 +43,29 @@ _KINDS: Final[dict[str, frozenset[str]]] = {
 class Fault:
     """One rule of a fault script.
 
-    `on`: what it befalls: `submit`, `query`, `upload`, `result` (a download) or `task`.
-    `kind`: `refuse` answers the error `code`; `rate` answers HTTP 429, with `seconds` as
-    Retry-After if given; `delay` answers after `seconds`; `drop` closes the connection before
-    anything is done; `reset` does what was asked and closes the connection instead of answering;
-    `half` answers half a body; `garbage` answers what is not JSON (or not an image); `status`
-    answers HTTP `status`; `stale` adds an old error's text to a running task's answer; `fail`
-    lets the task fail with `code`. For a submit, `half`, `garbage` and `status` happen after the
-    task was created, unless `created` is False.
+    `on`: what it befalls: `submit` (whatever creates a task), `query` (Query V2, v1 status and
+    outputs), `upload` (both uploads and the PUT of a LoRA), `result` (a download), `call` (every
+    other endpoint), `task` or `webhook` (a delivery).
+
+    `kind`: `refuse` answers the error `code`, in the envelope of whoever was asked ("-1" is
+    HTTP 401); `rate` answers HTTP 429, with `seconds` as Retry-After if given; `delay` answers
+    after `seconds`; `drop` closes the connection before anything is done; `reset` does what was
+    asked and closes the connection instead of answering; `half` answers half a body; `garbage`
+    answers what is not JSON (or not an image); `status` answers HTTP `status`. What comes in
+    place of an answer comes after the work was done; for `status`, `half` and `garbage` that is
+    so unless `created` is False.
+
+    Of a submit, `both` answers `code` together with the id of a task that was created. Of a
+    query, `stale` adds an old error's text to a running task's answer, and `unready` shows a
+    live task as CREATE, or in v1 outputs as code 0 without data. Of a task, `fail` lets it fail
+    with `code`, `hidden` leaves it unknown for its first `seconds` (3), `empty` lets it succeed
+    without results, and `reorder` turns the order of its results around. Of a webhook, `lost`
+    never sends it, `duplicate` sends it `times_each` times more, `delay` sends it `seconds`
+    late, and `garbage` sends what is not JSON.
 
     `share`: the probability, from the emulator's seed. `times`: how often at most. `after`: how
-    many requests of that place pass first. `match`: only where the prompt holds this text.
+    many requests of that place pass first. `match`: only where the prompt holds this text; the
+    prompt of a workflow or an app is the text in its node values.
     Raises `ValueError` for a rule that makes no sense.
     """
 
@@ -63,6 +79,7 @@ class Fault:
     status: int = 503
     created: bool = True
     match: str = ""
+    times_each: int = 1
 
     def __attrs_post_init__(self) -> None:
         if self.on not in _KINDS:

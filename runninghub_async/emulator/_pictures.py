@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["draw"]
+__all__ = ["draw", "sketch"]
 
 SCALE: Final = 4
 
@@ -37,14 +37,24 @@ PAPER, SHADE, ACCENT, INK = range(4)
 
 def draw(prompt: str, width: int, height: int, seed: int = 0) -> bytes:
     """A PNG of `width` x `height` pixels that belongs to `prompt` and `seed`."""
-    digest = hashlib.sha256(f"{seed}\n{prompt}".encode("utf-8", "replace")).digest()
-    columns, rows = -(-width // SCALE), -(-height // SCALE)
     pillow = _pillow()
     if pillow is None:
-        coarse = _pattern(digest, columns, rows)
-    else:
-        coarse = _poster(pillow, prompt, digest, columns, rows)
+        return sketch(prompt, width, height, seed)
+    digest = _digest(prompt, seed)
+    columns, rows = -(-width // SCALE), -(-height // SCALE)
+    coarse = _poster(pillow, prompt, digest, columns, rows)
     return _png(coarse, columns, width, height, _palette(digest))
+
+
+def sketch(prompt: str, width: int, height: int, seed: int = 0) -> bytes:
+    """The same without words: it needs no fonts, so it can be drawn on the event loop."""
+    digest = _digest(prompt, seed)
+    columns, rows = -(-width // SCALE), -(-height // SCALE)
+    return _png(_pattern(digest, columns, rows), columns, width, height, _palette(digest))
+
+
+def _digest(prompt: str, seed: int) -> bytes:
+    return hashlib.sha256(f"{seed}\n{prompt}".encode("utf-8", "replace")).digest()
 
 
 def _png(coarse: bytes, columns: int, width: int, height: int, palette: bytes) -> bytes:

@@ -1,42 +1,70 @@
-"""The emulated service over HTTP, on loopback."""
+"""The emulated service over HTTP, on loopback: what befalls each request before it is answered."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import random
+from collections import deque
 from collections.abc import Iterable, Mapping
-from pathlib import PurePath
+from inspect import isawaitable
 from types import TracebackType
 from typing import Any, Final, Literal, Self
 
 import anyio.to_thread
 import attrs
-from aiohttp import BodyPartReader, StreamReader, web
+from aiohttp import StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_parser import RawRequestMessage
 
 from .._catalogue import Catalogue
+from ._codes import code_in, says
 from ._faults import Fault, FaultScript
-from ._files import TYPES, make
-from ._service import Service, Stats, error_answer, refusal
+from ._graphs import Graph
+from ._library import App, Library, Workflow
+from ._proxy import Listeners
+from ._routes import Call, Route, State, denied, find
+from ._runs import prompt_in
+from ._service import KeyType, Service, Stats
+from ._uploads import MAX_UPLOAD, Part, Uploads, digest_of, form_in
+from ._webhooks import Form, Webhooks
 
-__all__ = ["Emulator"]
-
-_PREFIX: Final = "/openapi/v2/"
-
-#: The documentation's guidance for uploads; some clients have sent more.
-MAX_UPLOAD: Final = 30 * 2**20
+__all__ = ["Emulator", "Recorded"]
 
 #: Bodies of JSON: ten pictures of 10 MB each as data URIs, and what base64 adds to them.
 MAX_BODY: Final = 150 * 2**20
 
-_MEDIA: Final = {
-    "image": {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp"},
-    "video": {".mp4", ".mov", ".avi", ".mkv"},
-    "audio": {".mp3", ".wav", ".flac"},
+#: What a form adds to the file in it, at most; and bytes that are worth a thread to go through.
+_FORM: Final = 2**16
+_LARGE: Final = 2**20
+
+#: How much of a body is kept in `requests`.
+_HEAD: Final = 2048
+
+BadKey = Literal["1002", "1601", "401"]
+Site = Literal["cn", "ai"]
+
+_CURRENCIES: Final = {"cn": "CNY", "ai": "USD"}
+
+#: What each place is counted as.
+_COUNTED: Final = {
+    "submit": "submits",
+    "query": "queries",
+    "upload": "uploads",
+    "result": "downloads",
+    "call": "calls",
 }
+
+
+@attrs.frozen
+class Recorded:
+    """A request as it arrived: `target` is path and query as sent, header names are lower case
+    (a header sent twice is joined by a comma), and of the body there are the first 2048 bytes."""
+
+    method: str
+    target: str
+    headers: dict[str, str]
+    body_start: bytes
 
 
 class Emulator:
@@ -49,8 +77,22 @@ class Emulator:
     `api_key`: the only key it takes; None takes any. `port` 0 picks a free one. `retention`:
     seconds an ended task is remembered, after which it is 1004. `upload_limit`: bytes.
 
-    It keeps uploaded files in memory, the last 64. Its pictures are drawn from the prompt, not
-    generated, and say so.
+    `key_type`: what the key may do. Only SHARED ones may call standard models (1014). NORMAL
+    ones pay in coins. EXCLUSIVE ones have `max_concurrency` machines: beyond them it is 415, or
+    a place in the key's own queue if `usePersonalQueue` is set, up to 1000 (814).
+    `bad_key`: what newer endpoints answer a wrong key, "1002" or "1601" with HTTP 200, or "401"
+    for HTTP 401. `error_status`: the HTTP status of the newer endpoints' errors.
+
+    `webhook_form`: A to D as the documentation's section on webhooks has them; "auto" is A for
+    tasks of older endpoints and B for the others. `webhook_retries`: deliveries after the first,
+    if the receiver does not answer 2xx within ten seconds, `webhook_gap` seconds apart.
+    `url_lifetime`: seconds that a result's URL can be fetched; each query gives fresh ones.
+    `site`: "cn" bills in CNY, "ai" in USD; the figures are the catalogue's in either case.
+    `workflows`: saved workflows by id, each a `Workflow` or just its graph. `apps`: AI apps by
+    id, each an `App` or a list of its inputs. The built-in ones are described in `_library`.
+
+    It keeps uploaded files in memory, the last 64, and in `requests` what arrived, the last
+    10,000. Its pictures are drawn from the prompt, not generated, and say so.
     """
 
     def __init__(
@@ -66,11 +108,30 @@ class Emulator:
         port: int = 0,
         retention: float = 86400.0,
         upload_limit: int = MAX_UPLOAD,
+        key_type: KeyType = "SHARED",
+        bad_key: BadKey = "1002",
+        error_status: int = 200,
+        webhook_form: Form = "auto",
+        webhook_retries: int = 3,
+        webhook_gap: float = 60.0,
+        url_lifetime: float = 86400.0,
+        site: Site = "cn",
+        workflows: Mapping[str, Workflow | Graph] | None = None,
+        apps: Mapping[str, App | list[Mapping[str, Any]]] | None = None,
     ) -> None:
         if duration < 0:
             raise ValueError(f"duration must not be negative, got {duration!r}")
+        for name, value, known in (
+            ("key_type", key_type, ("SHARED", "NORMAL", "EXCLUSIVE")),
+            ("bad_key", bad_key, ("1002", "1601", "401")),
+            ("webhook_form", webhook_form, ("auto", "A", "B", "C", "D")),
+            ("site", site, ("cn", "ai")),
+        ):
+            if value not in known:
+                raise ValueError(f"{name}: expected one of {', '.join(known)}, got {value!r}")
         rng = random.Random(seed)
         self.url = ""
+        self.requests: deque[Recorded] = deque(maxlen=10_000)
         self._service = Service(
             duration=duration,
             max_concurrency=max_concurrency,
@@ -78,12 +139,20 @@ class Emulator:
             faults=FaultScript(faults, random.Random(rng.random())),
             rng=rng,
             retention=retention,
+            key_type=key_type,
+            currency=_CURRENCIES[site],
+            url_lifetime=url_lifetime,
         )
+        self._library = Library(workflows or {}, apps or {})
+        self._uploads = Uploads(self._service, upload_limit)
         self._api_key = api_key
+        self._bad_key = bad_key
+        self._error_status = error_status
+        self._form: Form = webhook_form
+        self._retries, self._gap = webhook_retries, webhook_gap
         self._address = (host, port)
-        self._upload_limit = upload_limit
-        self._uploads: dict[str, bytes] = {}
         self._runner: web.ServerRunner | None = None
+        self._state: State | None = None
 
     @property
     def stats(self) -> Stats:
@@ -93,12 +162,19 @@ class Emulator:
     async def __aenter__(self) -> Self:
         await anyio.to_thread.run_sync(Catalogue.load)
         server = web.Server(self._handle, request_factory=_request, access_log=None)
-        self._runner = web.ServerRunner(server, shutdown_timeout=0.2)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, *self._address)
+        self._runner = runner = web.ServerRunner(server, shutdown_timeout=0.2)
+        await runner.setup()
+        site = web.TCPSite(runner, *self._address)
         await site.start()
-        host, port = self._runner.addresses[0][:2]
+        host, port = runner.addresses[0][:2]
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        webhooks = Webhooks(
+            self._service, self.url, form=self._form, retries=self._retries, gap=self._gap
+        )
+        self._service.on_webhook = webhooks.watch
+        self._state = State(
+            self._service, self._library, self._uploads, Listeners(), webhooks, self.url
+        )
         return self
 
     async def __aexit__(
@@ -107,173 +183,194 @@ class Emulator:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._runner is not None:
-            runner, self._runner = self._runner, None
-            await runner.cleanup()
+        try:
+            if self._runner is not None:
+                runner, self._runner = self._runner, None
+                await runner.cleanup()
+        finally:
+            if self._state is not None:
+                await self._state.webhooks.aclose()
 
     # -- requests -----------------------------------------------------------------------------
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        path = request.path
-        if path.startswith("/results/"):
-            return await self._result(request)
-        if path.startswith("/uploads/"):
-            return self._uploaded(path.removeprefix("/uploads/"))
-        if path == "/_emulator/stats":
-            return _json(attrs.asdict(self._service.stats))
-        if path == "/":
-            return web.Response(text=_FRONT_PAGE, content_type="text/html")
-        if path == "/task/openapi/cancel":
-            return await self._cancel(request)
-        if not path.startswith(_PREFIX):
-            return _json(error_answer("1001"))
-        return await self._api(request, path.removeprefix(_PREFIX))
-
-    async def _api(self, request: web.BaseRequest, endpoint: str) -> web.StreamResponse:
-        if endpoint == "queue/status":
-            if not self._authorized(request):
-                return _json({"code": 401, "msg": "ApiKey verification failed", "data": None})
-            return _json(self._service.queue_status(_now()))
-        if request.method != "POST":
-            return _json(error_answer("1009"))
-        if endpoint == "media/upload/binary":
-            return await self._upload(request)
-        place: Literal["query", "submit"] = "query" if endpoint == "query" else "submit"
-        stats = self._service.stats
-        if place == "query":
-            stats.queries += 1
-        else:
-            stats.submits += 1
+        route, rest = find(request.method, request.path)
         try:
-            params = _loads(await request.read())
+            body = await self._read(request, route)
         except web.HTTPRequestEntityTooLarge:
-            stats.refused += place == "submit"
-            return _json(refusal("1008"))
-        prompt = str(params.get("prompt", "")) if isinstance(params, dict) else ""
-        fault = self._service.faults.strike(place, prompt)
+            body = None
+        self._record(request, body or b"")
+        if route.method and request.method != route.method:
+            return self._told(route, *says(route.family, "1009"))
+        if route.place is not None:
+            counted = _COUNTED[route.place]
+            setattr(self._service.stats, counted, getattr(self._service.stats, counted) + 1)
+        if body is None:
+            self._service.stats.refused += route.place == "submit"
+            return self._told(route, *says(route.family, "1008"))
+        return await self._answer(request, route, rest, body)
+
+    async def _answer(
+        self, request: web.BaseRequest, route: Route, rest: str, body: bytes
+    ) -> web.StreamResponse:
+        """Let a request in, unless a fault, its key or its pace is against it, and answer it."""
+        call = await _call(request, route, rest, body)
+        fault = None
+        if route.place is not None:
+            fault = call.fault = self._service.faults.strike(route.place, call.prompt)
         if fault is not None and fault.kind == "drop":
             return _cut(request)
         if fault is not None and fault.kind == "delay":
             await asyncio.sleep(fault.seconds or 0)
-        refused = self._refused(request, place, fault)
+        call.now = _now()
+        refused = self._refused(route, call)
         if refused is not None:
+            self._service.stats.refused += route.place == "submit"
             return refused
-        now = _now()
-        if place == "query":
-            stale = fault is not None and fault.kind == "stale"
-            answer = self._service.query(params, now, self.url, stale=stale)
-        else:
-            doomed = self._service.faults.strike("task", prompt)
-            answer = self._service.submit(endpoint, params, now, doomed=doomed)
-        return _json(answer) if fault is None else _spoilt(request, answer, fault)
+        accepted = self._service.stats.accepted
+        assert self._state is not None
+        answer = route.handler(self._state, call)
+        if isawaitable(answer):
+            answer = await answer
+        elif route.place == "submit" and self._service.stats.accepted == accepted:
+            self._service.stats.refused += 1
+        if isinstance(answer, web.StreamResponse):
+            return _cut(request) if fault is not None and fault.kind == "reset" else answer
+        told, status = answer if isinstance(answer, tuple) else (answer, 200)
+        if fault is not None:
+            return self._spoilt(route, call, told, status)
+        return self._told(route, told, status)
 
-    def _refused(
-        self, request: web.BaseRequest, place: str, fault: Fault | None
-    ) -> web.StreamResponse | None:
+    def _refused(self, route: Route, call: Call) -> web.StreamResponse | None:
         """The answer to a request that is turned away before anything is done."""
-        answer: web.StreamResponse | None = None
-        says = error_answer if place == "query" else refusal
-        if not self._authorized(request):
-            answer = _json(says("1002"))
-        elif self._service.too_fast(_now()):
-            answer = _json(says("1003"))
-        elif fault is not None and fault.kind == "refuse":
-            answer = _json(says(fault.code))
-        elif fault is not None and fault.kind == "rate":
-            answer = _json(says("1003"), status=429)
+        fault, kind = call.fault, call.fault.kind if call.fault is not None else ""
+        if not self._authorized(route, call):
+            return self._told(route, *self._unknown_key(route))
+        stored = route.place in (None, "result") or route.method == "PUT"
+        if not stored and self._service.too_fast(call.now):
+            return self._told(route, *says(route.family, "1003"))
+        if fault is None:
+            return None
+        if kind == "refuse":
+            if stored:
+                return denied()
+            return self._told(route, *says(route.family, fault.code))
+        if kind == "rate":
+            answer = _json(says(route.family, "1003")[0], 429)
             if fault.seconds is not None:
                 answer.headers["Retry-After"] = f"{fault.seconds:g}"
-        elif fault is not None and fault.kind == "status" and not fault.created:
-            answer = web.Response(status=fault.status, text="upstream error")
-        if answer is not None and place == "submit":
-            self._service.stats.refused += 1
-        return answer
+            return answer
+        early = not fault.created or route.place == "result"
+        if early and kind == "status":
+            return web.Response(status=fault.status, text="upstream error")
+        if not fault.created and kind in ("half", "garbage"):
+            return _garbled(kind, says(route.family, "500")[0])
+        return None
 
-    async def _cancel(self, request: web.BaseRequest) -> web.StreamResponse:
-        params = _loads(await request.read())
-        key = params.get("apiKey") if isinstance(params, dict) else None
-        if not key or (self._api_key is not None and key != self._api_key):
-            return _json({"code": 802, "msg": "APIKEY_UNAUTHORIZED", "data": None})
-        return _json(self._service.cancel(params, _now()))
+    def _spoilt(self, route: Route, call: Call, answer: Any, status: int) -> web.StreamResponse:
+        """What is sent in place of an answer after the work was done."""
+        fault = call.fault
+        assert fault is not None
+        if fault.kind == "reset":
+            return _cut(call.request)
+        if fault.kind == "status":
+            return web.Response(status=fault.status, text="upstream error")
+        if fault.kind in ("half", "garbage"):
+            return _garbled(fault.kind, answer)
+        if fault.kind == "both" and not code_in(answer):
+            answer = {**answer, **_coded(route, fault)}
+        return self._told(route, answer, status)
 
-    async def _result(self, request: web.BaseRequest) -> web.StreamResponse:
-        self._service.stats.downloads += 1
-        fault = self._service.faults.strike("result")
-        if fault is not None and fault.kind in ("drop", "reset"):
-            return _cut(request)
-        if fault is not None and fault.kind == "delay":
-            await asyncio.sleep(fault.seconds or 0)
-        if fault is not None and fault.kind == "status":
-            return web.Response(status=fault.status)
-        task_id, _, name = request.path.removeprefix("/results/").partition("/")
-        number, _, kind = name.partition(".")
-        sign = request.query.get("sign", "")
-        index = int(number) if number.isdecimal() and len(number) < 4 else -1
-        task = self._service.result(task_id, index, sign, _now()) if index >= 0 else None
-        if task is None or kind not in TYPES:
-            # What an object store answers for a URL that is wrong or has run out.
-            text = "<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>"
-            return web.Response(status=403, text=text, content_type="application/xml")
-        if fault is not None and fault.kind == "garbage":
-            return web.Response(body=b"<html>not a picture</html>", content_type=TYPES[kind])
-        body = await anyio.to_thread.run_sync(make, kind, task.params, index)
-        if fault is not None and fault.kind == "half":
-            return await _half(request, body, TYPES[kind])
-        return web.Response(body=body, content_type=TYPES[kind])
+    def _told(self, route: Route, answer: Any, status: int = 200) -> web.Response:
+        if self._error_status != 200 and status == 200 and route.family != "v1":
+            # A task that failed is no error of the request that asks for it.
+            wrong = code_in(answer) and not answer.get("status")
+            return _json(answer, self._error_status if wrong else 200)
+        return _json(answer, status)
 
-    # -- uploads ------------------------------------------------------------------------------
+    # -- keys ---------------------------------------------------------------------------------
 
-    async def _upload(self, request: web.BaseRequest) -> web.StreamResponse:
-        self._service.stats.uploads += 1
-        fault = self._service.faults.strike("upload")
-        if fault is not None and fault.kind in ("drop", "reset"):
-            return _cut(request)
-        if (refused := self._refused(request, "upload", fault)) is not None:
-            return refused
-        if not request.content_type.startswith("multipart/"):
-            return _json({"code": 301, "message": "PARAMS_INVALID", "data": None})
-        name, body = "", bytearray()
-        async for part in await request.multipart():
-            if not isinstance(part, BodyPartReader) or part.name != "file":
-                continue
-            name = part.filename or "file"
-            while chunk := await part.read_chunk(2**16):
-                body += chunk
-                if len(body) > self._upload_limit:
-                    text = "APIKEY_FILE_SIZE_EXCEEDED"
-                    return _json({"code": 809, "message": text, "data": None})
-        if not name:
-            return _json({"code": 301, "message": "PARAMS_INVALID", "data": None})
-        ending = PurePath(name).suffix.lower()[:8]
-        kind = next((k for k, endings in _MEDIA.items() if ending in endings), "file")
-        stored = f"{hashlib.sha256(body).hexdigest()}{ending}"
-        self._uploads[stored] = bytes(body)
-        while len(self._uploads) > 64:
-            del self._uploads[next(iter(self._uploads))]
-        data = {
-            "type": kind,
-            "download_url": f"{self.url}/uploads/{stored}",
-            "fileName": f"openapi/{stored}",
-            "size": str(len(body)),
-        }
-        return _json({"code": 0, "message": "success", "data": data})
-
-    def _uploaded(self, name: str) -> web.StreamResponse:
-        body = self._uploads.get(name)
-        if body is None:
-            return web.Response(status=404)
-        return web.Response(body=body, content_type="application/octet-stream")
-
-    # -- small things -------------------------------------------------------------------------
-
-    def _authorized(self, request: web.BaseRequest) -> bool:
+    def _authorized(self, route: Route, call: Call) -> bool:
+        if route.key is None:
+            return True
         # The documentation's generated curl sends the header twice; one good one is enough.
-        for value in request.headers.getall("Authorization", []):
+        for value in call.request.headers.getall("Authorization", ()):
             scheme, _, key = value.partition(" ")
-            known = self._api_key is None or key.strip() == self._api_key
-            if scheme.lower() == "bearer" and key.strip() and known:
+            if scheme.lower() == "bearer" and self._good(key.strip()):
                 return True
-        return False
+            if route.key == "raw" and self._good(value.strip()):
+                return True
+        if route.key == "/":
+            return self._good(call.rest.partition("/")[0])
+        return bool(route.key) and self._good(call.field(route.key))
+
+    def _good(self, key: Any) -> bool:
+        return bool(key) and isinstance(key, str) and self._api_key in (None, key)
+
+    def _unknown_key(self, route: Route) -> tuple[dict[str, Any], int]:
+        if route.family == "v1":
+            return says("v1", route.denied)
+        if self._bad_key == "401":
+            return says(route.family, "-1")
+        if route.family in ("v2", "query"):
+            return says(route.family, self._bad_key)
+        return says(route.family, "401", _NO_KEY if route.family == "message" else "")
+
+    # -- bodies -------------------------------------------------------------------------------
+
+    async def _read(self, request: web.BaseRequest, route: Route) -> bytes:
+        if route.body == "json":
+            return await request.read()
+        if route.body == "stream":
+            return await request.content.readany()
+        body = bytearray()
+        async for chunk in request.content.iter_any():
+            body += chunk
+            if len(body) > self._uploads.limit + _FORM:
+                # What is beyond the limit is refused whatever it is.
+                break
+        return bytes(body)
+
+    def _record(self, request: web.BaseRequest, body: bytes) -> None:
+        headers: dict[str, str] = {}
+        for name, value in request.headers.items():
+            key = name.lower()
+            headers[key] = f"{headers[key]}, {value}" if key in headers else value
+        self.requests.append(Recorded(request.method, request.raw_path, headers, body[:_HEAD]))
+
+
+#: Half in Chinese, as it was met.
+_NO_KEY: Final = "ApiKey verification failed: API Key不存在"
+
+
+async def _call(request: web.BaseRequest, route: Route, rest: str, body: bytes) -> Call:
+    if request.method == "GET":
+        return Call(request, dict(request.query), rest, body)
+    if route.body == "stream":
+        return Call(request, None, rest, body)
+    if route.body == "json":
+        params = _loads(body)
+        return Call(request, params, rest, body, prompt_in(params))
+    kind = request.headers.get("Content-Type", "")
+    if len(body) > _LARGE:
+        fields, file, digest = await anyio.to_thread.run_sync(_unpacked, kind, body)
+    else:
+        fields, file, digest = _unpacked(kind, body)
+    return Call(request, fields, rest, body, file=file, digest=digest)
+
+
+def _unpacked(kind: str, body: bytes) -> tuple[dict[str, str], Part | None, str]:
+    """The fields of a form, its file, and the file's digest."""
+    parts = form_in(kind, body)
+    fields = {p.name: p.body.decode("utf-8", "replace") for p in parts if p.filename is None}
+    file = next((p for p in parts if p.name in ("file", "image") and p.filename), None)
+    return fields, file, digest_of(file.body) if file is not None else ""
+
+
+def _coded(route: Route, fault: Fault) -> dict[str, Any]:
+    """The error that is told along with a task."""
+    told = says(route.family, fault.code)[0]
+    return {key: told[key] for key in ("errorCode", "errorMessage", "code", "msg") if key in told}
 
 
 def _request(
@@ -300,7 +397,8 @@ def _loads(body: bytes) -> Any:
 
 
 def _json(answer: Any, status: int = 200) -> web.Response:
-    body = json.dumps(answer, ensure_ascii=False).encode()
+    # Half a surrogate pair, which a prompt may hold, goes back as it came: escaped.
+    body = json.dumps(answer, ensure_ascii=False).encode("utf-8", "backslashreplace")
     return web.Response(body=body, status=status, content_type="application/json")
 
 
@@ -311,34 +409,8 @@ def _cut(request: web.BaseRequest) -> web.Response:
     return web.Response(status=500)
 
 
-def _spoilt(request: web.BaseRequest, answer: Any, fault: Fault) -> web.Response:
-    """What is sent in place of an answer after the work was done."""
-    if fault.kind == "reset":
-        return _cut(request)
-    if fault.kind == "status":
-        return web.Response(status=fault.status, text="upstream error")
-    if fault.kind == "garbage":
+def _garbled(kind: str, answer: Any) -> web.Response:
+    if kind == "garbage":
         return web.Response(body=b"\x00\xff<html>502", content_type="text/html")
-    if fault.kind == "half":
-        whole = json.dumps(answer).encode()
-        return web.Response(body=whole[: len(whole) // 2], content_type="application/json")
-    return _json(answer)
-
-
-async def _half(request: web.BaseRequest, body: bytes, kind: str) -> web.StreamResponse:
-    """Announce a whole body, send half of it, hang up."""
-    answer = web.StreamResponse(headers={"Content-Type": kind, "Content-Length": str(len(body))})
-    await answer.prepare(request)
-    await answer.write(body[: len(body) // 2])
-    if request.transport is not None:
-        request.transport.close()
-    return answer
-
-
-_FRONT_PAGE: Final = """<!doctype html><meta charset="utf-8">
-<title>runninghub_async emulator</title>
-<h1>runninghub_async emulator</h1>
-<p>A stand-in for the RunningHub API on loopback. Its pictures are drawn from the prompt, not
-generated by a model, and nothing costs money.</p>
-<p>What it was asked so far: <a href="/_emulator/stats">/_emulator/stats</a></p>
-"""
+    whole = json.dumps(answer).encode()
+    return web.Response(body=whole[: len(whole) // 2], content_type="application/json")

@@ -1,4 +1,4 @@
-"""The emulated service without its HTTP: tasks, limits, bills, and the answers it gives.
+"""The emulated service without its HTTP: tasks, limits, bills, and the newer answers.
 
 Written from the service's documentation (Standard Model API, Query V2, error code reference) and
 not from this package's client: nothing of the client's protocol code is imported here, so that a
@@ -12,51 +12,55 @@ import heapq
 import hmac
 import json
 import random
+import uuid
 from collections import OrderedDict, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import attrs
 
 from .._catalogue import Catalogue, ModelSpec, ParamSpec
+from ._codes import refusal, says, text_of
 from ._faults import Fault, FaultScript
+from ._graphs import Graph
 
-__all__ = ["Emulated", "Service", "Stats"]
+__all__ = [
+    "Emulated", "KeyType", "Service", "Stats", "Work", "failed_reason", "is_id", "size_of", "whole",
+    "written",
+]  # fmt: skip
+
+KeyType = Literal["SHARED", "NORMAL", "EXCLUSIVE"]
 
 #: The id in the documentation's own example; later ones count up from it.
 FIRST_TASK_ID: Final = 2013508786110730241
 
-#: What the service says with each code: English, then Chinese, as it does.
-TEXTS: Final = {
-    "421": "api queue limit reached, please retry later | API 并发数已达上限，请降低并发或稍后重试",
-    "414": "Insufficient coins | RH币不足",
-    "416": "Insufficient wallet balance | 钱包余额不足",
-    "812": "Insufficient enterprise balance | 企业余额不足",
-    "1001": "Invalid URL | 无效的URL",
-    "1002": "Invalid API key | 无效的API密钥",
-    "1003": "Rate limit exceeded | 请求过于频繁",
-    "1004": "Task not found, please check the task ID | 任务不存在或已过期，请检查任务ID",
-    "1005": "Internal server error | 服务器内部错误",
-    "1007": "Invalid parameters | 参数错误",
-    "1008": "File size limit exceeded | 文件大小超限",
-    "1009": "HTTP method not supported | 不支持的请求方法",
-    "1011": "System busy | 系统繁忙",
-    "1014": "Standard models need an enterprise-shared key | 标准模型仅支持企业共享APIKEY",
-    "1501": "Content verification failed, please modify the input | 内容审核未通过",
-    "1520": "Concurrent task limit reached | 并发任务数已达上限",
-}  # fmt: skip
+#: Beyond this many in an exclusive key's own queue a task is refused with 814.
+PERSONAL_QUEUE: Final = 1000
+
+#: RH coins per second by machine; the documentation has the first two. The emulator reckons a
+#: hundred of them to a unit of money.
+_COINS: Final = {"default": Decimal("0.2"), "plus": Decimal("0.4"), "ultra": Decimal("0.8")}
+_COINS_PER_MONEY: Final = 100
+
+_WALLET: Final = Decimal(999)
+_PURSE: Final = 177814
 
 _SIDES: Final = {"1k": 1024, "2k": 2048, "3k": 3072, "4k": 4096}
+
+_FINE: Final = json.dumps(
+    {"result": True, "error": None, "outputs_to_execute": ["4"], "node_errors": {}}
+)
 
 
 @attrs.define
 class Stats:
     """What the emulator was asked and what it would have billed.
 
-    `submits`: submit requests that arrived. `accepted`: tasks created. `billed`: those that cost
-    money. `refused`: submits answered with an error. `queries`, `downloads`, `uploads`: requests
-    of that kind. `money`: the sum of the bills, in CNY, as a decimal string.
+    `submits`: requests for a new task that arrived, of every family. `accepted`: tasks created.
+    `billed`: those that cost money or coins. `refused`: submits answered with an error.
+    `queries`, `downloads`, `uploads`: requests of that kind. `calls`: of every other kind.
+    `webhooks`: deliveries attempted. `money`: the sum of the bills, in CNY, as a decimal string.
     """
 
     submits: int = 0
@@ -67,6 +71,34 @@ class Stats:
     downloads: int = 0
     uploads: int = 0
     money: str = "0"
+    webhooks: int = 0
+    calls: int = 0
+
+
+@attrs.frozen(kw_only=True)
+class Work:
+    """What a new task is to do.
+
+    `path`: a model's path, or the id of a workflow or an app. `params`: what its files are drawn
+    from. `files`: node id and extension of each result. `price`: None for what is billed by
+    machine time. `older`: whether it came by a v1 endpoint, which decides its webhook's form.
+    `unsound`: whether validation left nothing to run, so that it will fail.
+    """
+
+    family: Literal["model", "workflow", "app", "quick", "proxy"]
+    path: str
+    params: Mapping[str, Any]
+    files: tuple[tuple[str, str], ...]
+    price: Decimal | None = None
+    tips: str = _FINE
+    graph: Graph = attrs.field(factory=dict)
+    older: bool = False
+    unsound: bool = False
+    webhook: str = ""
+    instance: str = "default"
+    retain: int = 0
+    personal: bool = False
+    client_id: str = ""
 
 
 @attrs.define
@@ -74,25 +106,31 @@ class Emulated:
     """One task of the emulated service. Times are the loop's."""
 
     id: str
-    path: str
-    params: Mapping[str, Any]
-    created: float
+    work: Work
     starts: float
     ends: float
-    output: str
-    pictures: int = 1
-    cost: Decimal | None = None
+    client_id: str
+    visible: float = 0.0
+    money: Decimal | None = None
+    coins: Decimal | None = None
     failure: str = ""
-    cancelled: bool = False
-    client_id: str = ""
+    quirk: str = ""
+    cancelled: float | None = None
+    prompt_id: str = ""
 
     def status(self, now: float) -> str:
         """The service's word for where the task stands."""
-        if self.cancelled:
+        if self.cancelled is not None:
             return "CANCEL"
         if now < self.ends:
             return "QUEUED" if now < self.starts else "RUNNING"
         return "FAILED" if self.failure else "SUCCESS"
+
+    @property
+    def ran(self) -> float:
+        """Seconds on a machine, when it has ended."""
+        end = self.ends if self.cancelled is None else min(self.cancelled, self.ends)
+        return max(0.0, end - self.starts)
 
 
 class Service:
@@ -107,79 +145,172 @@ class Service:
         faults: FaultScript,
         rng: random.Random,
         retention: float,
+        key_type: KeyType = "SHARED",
+        currency: str = "CNY",
+        url_lifetime: float = 86400.0,
     ) -> None:
         self.stats = Stats()
         self.faults = faults
         self.duration = duration
         self.max_concurrency = max_concurrency
+        self.key_type = key_type
+        self.currency = currency
         self._rate = rate
         self._rng = rng
         self._retention = retention
+        self._url_lifetime = url_lifetime
         self._tasks: OrderedDict[str, Emulated] = OrderedDict()
+        self._prompts: dict[str, str] = {}
         self._ends: list[tuple[float, str]] = []
         self._alive = 0
         self._recent: deque[float] = deque()
         self._money = Decimal(0)
+        self._coins = Decimal(0)
         self._secret = rng.randbytes(16)
         self._next_id = FIRST_TASK_ID
+        #: Is told of each new task whose end somebody wants to hear of.
+        self.on_webhook: Callable[[Emulated], None] | None = None
 
     # -- submit -------------------------------------------------------------------------------
 
     def submit(self, path: str, params: Any, now: float, *, doomed: Fault | None) -> dict[str, Any]:
-        """Answer `POST /openapi/v2/<path>`."""
+        """Answer `POST /openapi/v2/<path>` for a standard model."""
         if path not in Catalogue.load() or (spec := Catalogue.load().find(path)).path != path:
-            return self._refuse("1001")
+            return refusal("1001")
+        if self.key_type != "SHARED":
+            return refusal("1014")
         if not isinstance(params, dict):
-            return self._refuse("1007", "request body must be a JSON object")
+            return refusal("1007", "request body must be a JSON object")
         if fault := _fault_in(spec, params):
-            return self._refuse("1007", fault)
-        if self.max_concurrency is not None and self.alive(now) >= self.max_concurrency:
-            return self._refuse("421")
-        task = self._create(spec, params, now, doomed)
+            return refusal("1007", fault)
+        if code := self.full(now, personal=False):
+            return refusal(code)
+        task = self.create(self._model_work(spec, params), now, doomed)
+        return self.created(task, now)
+
+    def created(self, task: Emulated, now: float) -> dict[str, Any]:
+        """How a v2 submit is answered when there is a task."""
         answer = self._answer(task.id, "QUEUED" if now < task.starts else "RUNNING")
         answer["clientId"] = task.client_id
-        answer["promptTips"] = json.dumps(
-            {"result": True, "error": None, "outputs_to_execute": ["4"], "node_errors": {}}
-        )
+        answer["promptTips"] = task.work.tips
         return {key: answer[key] for key in _SUBMIT_FIELDS}
 
-    def _create(
-        self, spec: ModelSpec, params: Mapping[str, Any], now: float, doomed: Fault | None
-    ) -> Emulated:
+    def preview(self, path: str, params: Any) -> dict[str, Any]:
+        """Answer `POST /openapi/v2/price-preview/<path>`: a price, and no task."""
+        if path not in Catalogue.load() or (spec := Catalogue.load().find(path)).path != path:
+            return refusal("1001")
+        if self.key_type != "SHARED":
+            return refusal("1014")
+        if not isinstance(params, dict):
+            return refusal("1007", "request body must be a JSON object")
+        if fault := _fault_in(spec, params):
+            return refusal("1007", fault)
+        price = spec.price_of(params)
+        amount = f"{price.amount:f}" if price else None
+        return {
+            "errorCode": "",
+            "errorMessage": "",
+            "estimatedPrice": amount,
+            "currency": self.currency,
+            "priceText": f"{amount} {self.currency}/次" if amount else "",
+            "priceTextEn": f"{amount} {self.currency} per call" if amount else "",
+            "freeLimit": False,
+            "freeLimitCount": 0,
+            "remainingFreeLimitCount": 0,
+            "isFreeThisCall": False,
+        }
+
+    def full(self, now: float, *, personal: bool) -> str:
+        """The code that a new task is refused with for want of room; empty if there is room."""
+        if self.max_concurrency is None or self.alive(now) < self.max_concurrency:
+            return ""
+        if self.key_type != "EXCLUSIVE":
+            return "421"
+        if not personal:
+            return "415"
+        queued = self.alive(now) - self.max_concurrency
+        return "814" if queued >= PERSONAL_QUEUE else ""
+
+    def create(self, work: Work, now: float, doomed: Fault | None) -> Emulated:
+        """A new task. Whether there is room for it is `full`'s business."""
         takes = self.duration * self._rng.uniform(0.5, 1.5)
+        waits = self._free(now) - now
         task = Emulated(
-            id=str(self._next_id),
-            path=spec.path,
-            params=params,
-            created=now,
-            starts=now + takes * 0.1,
-            ends=now + takes,
-            output=spec.output,
-            pictures=_pictures(params, self._rng),
-            failure=doomed.code if doomed else "",
-            client_id=self._rng.randbytes(16).hex(),
+            str(self._next_id),
+            work,
+            starts=now + waits + takes * 0.1,
+            ends=now + waits + takes,
+            client_id=work.client_id or self._rng.randbytes(16).hex(),
         )
         self._next_id += 1 + self._rng.randrange(1000)
-        if not task.failure:
-            # The bill counts what came back, not what might have.
-            price = spec.price_of({**params, "maxImages": task.pictures})
-            task.cost = price.amount if price else Decimal(0)
-            self._money += task.cost
-            self.stats.money = str(self._money)
-            self.stats.billed += 1
+        if doomed is not None:
+            _doom(task, doomed, now)
+        if work.unsound:
+            task.failure = "433"
+        self._bill(task)
         self.stats.accepted += 1
         self._tasks[task.id] = task
+        if work.family == "proxy":
+            task.prompt_id = str(uuid.UUID(bytes=self._rng.randbytes(16), version=4))
+            self._prompts[task.prompt_id] = task.id
         heapq.heappush(self._ends, (task.ends, task.id))
         self._alive += 1
         self._forget(now)
+        if work.webhook and self.on_webhook is not None:
+            self.on_webhook(task)
         return task
+
+    def _model_work(self, spec: ModelSpec, params: Mapping[str, Any]) -> Work:
+        count = _pictures(params, self._rng)
+        # The bill counts what came back, not what might have.
+        price = spec.price_of({**params, "maxImages": count})
+        return Work(
+            family="model",
+            path=spec.path,
+            params=params,
+            files=(("2", _kind(spec, params)),) * count,
+            price=price.amount if price else Decimal(0),
+            webhook=_webhook(params),
+        )
+
+    def _free(self, now: float) -> float:
+        """When a machine is free: at once, but for those in an exclusive key's own queue.
+
+        Each waits for the place it was given; one that a cancelled task leaves goes to whoever
+        comes next.
+        """
+        machines = self.max_concurrency
+        if self.key_type != "EXCLUSIVE" or machines is None or self.alive(now) < machines:
+            return now
+        alive = (t for _, key in self._ends if (t := self._tasks.get(key)) and t.cancelled is None)
+        return heapq.nlargest(machines, (task.ends for task in alive))[-1]
+
+    def _bill(self, task: Emulated) -> None:
+        """Models cost their price if they succeed, machines the time they ran in any case."""
+        before = task.money or Decimal(0), task.coins or Decimal(0)
+        task.money = task.coins = None
+        if task.work.family == "model":
+            task.money = None if task.failure else task.work.price
+        else:
+            seconds = Decimal(str(round(task.ran, 3)))
+            if self.key_type == "NORMAL":
+                task.coins = Decimal(round(_COINS[task.work.instance] * seconds))
+            elif self.key_type == "SHARED":
+                seconds += task.work.retain
+                task.money = round(_COINS[task.work.instance] * seconds / _COINS_PER_MONEY, 4)
+        after = task.money or Decimal(0), task.coins or Decimal(0)
+        self._money += after[0] - before[0]
+        self._coins += after[1] - before[1]
+        self.stats.money = str(self._money)
+        if task.cancelled is None and (task.money is not None or task.coins is not None):
+            self.stats.billed += 1
 
     def alive(self, now: float) -> int:
         """How many tasks have not ended."""
         while self._ends and self._ends[0][0] <= now:
             task = self._tasks.get(heapq.heappop(self._ends)[1])
             # A cancelled one was counted out when it was cancelled.
-            if task is None or not task.cancelled:
+            if task is None or task.cancelled is None:
                 self._alive -= 1
         return self._alive
 
@@ -188,106 +319,144 @@ class Service:
             oldest = next(iter(self._tasks.values()))
             if oldest.ends + self._retention > now:
                 return
+            self.alive(now)
             del self._tasks[oldest.id]
+            self._prompts.pop(oldest.prompt_id, None)
 
-    # -- query, cancel, queue -----------------------------------------------------------------
+    # -- query, cancel, queue, account --------------------------------------------------------
 
-    def query(self, params: Any, now: float, origin: str, *, stale: bool) -> dict[str, Any]:
+    def find(self, task_id: Any, now: float) -> Emulated | None:
+        """The task with this id, once it can be seen."""
+        task = self._tasks.get(str(task_id))
+        return task if task is not None and task.visible <= now else None
+
+    def prompted(self, prompt_id: str) -> Emulated | None:
+        """The task that ComfyUI would know by this id."""
+        return self._tasks.get(self._prompts.get(prompt_id, ""))
+
+    def query(self, params: Any, now: float, origin: str, *, quirk: str = "") -> dict[str, Any]:
         """Answer `POST /openapi/v2/query`; `origin` is where results are fetched."""
         task_id = params.get("taskId") if isinstance(params, dict) else None
         if task_id is None:
-            return error_answer("1007", "taskId must not be null | 任务ID不能为空")
-        if not isinstance(task_id, str | int) or not str(task_id).isdigit() or int(task_id) == 0:
-            return error_answer("1007", "taskId must be greater than 0 | 任务ID必须大于0")
-        task = self._tasks.get(str(task_id))
+            return says("query", "1007", "taskId must not be null | 任务ID不能为空")[0]
+        if not isinstance(task_id, str | int) or not is_id(task_id):
+            return says("query", "1007", "taskId must be greater than 0 | 任务ID必须大于0")[0]
+        task = self.find(task_id, now)
         if task is None:
             return {
-                **error_answer("1004"),
+                **says("query", "1004")[0],
                 "taskId": str(task_id),
                 "failedReason": {},
                 "usage": None,
             }
+        return self.told(task, now, origin, quirk=quirk)
+
+    def told(self, task: Emulated, now: float, origin: str, *, quirk: str = "") -> dict[str, Any]:
+        """A task in the words of Query V2."""
         status = task.status(now)
         answer = self._answer(task.id, status)
         if status == "SUCCESS":
-            answer["usage"] = {
-                "consumeMoney": None,
-                "consumeCoins": None,
-                "taskCostTime": str(round(task.ends - task.starts)),
-                "thirdPartyConsumeMoney": str(task.cost) if task.cost else None,
-            }
-            answer["results"] = self._results(task, origin)
+            answer["usage"] = _usage(task)
+            answer["results"] = self._results(task, now, origin)
         elif status == "FAILED":
             answer["errorCode"] = task.failure
-            answer["errorMessage"] = TEXTS.get(task.failure, "unknown error")
-            answer["usage"] = dict.fromkeys(
-                ("consumeMoney", "consumeCoins", "thirdPartyConsumeMoney"), None
-            ) | {"taskCostTime": "0"}
-        elif stale:
-            answer["errorCode"], answer["errorMessage"] = "1011", TEXTS["1011"]
+            answer["errorMessage"] = text_of(task.failure)
+            answer["failedReason"] = failed_reason(task)
+            answer["usage"] = _usage(task)
+        elif quirk == "stale" and status != "CANCEL":
+            answer["errorCode"], answer["errorMessage"] = "1011", text_of("1011")
+        elif quirk == "unready" and status != "CANCEL":
+            answer["status"] = "CREATE"
+        if task.work.family == "quick":
+            # What quick-create starts is the one kind of task here that has another one within.
+            part = {"taskId": str(int(task.id) + 1), "parentTaskId": task.id}
+            answer["parentTaskId"] = task.id
+            answer["taskUsageList"] = [{**part, "taskStatus": status, "usage": answer["usage"]}]
         return answer
 
-    def _results(self, task: Emulated, origin: str) -> list[dict[str, Any]]:
-        if task.output == "text":
-            prompt = str(task.params.get("prompt", ""))
-            text = f"Written by the emulator, not by a model. You asked: {prompt}"
-            return [{"url": None, "nodeId": "2", "outputType": "txt", "text": text}]
-        kind = {"image": "png", "video": "mp4", "audio": "wav", "3d": "glb"}[task.output]
+    def _results(self, task: Emulated, now: float, origin: str) -> list[dict[str, Any]] | None:
+        if task.quirk == "empty":
+            return None
         return [
-            {
-                "url": f"{origin}/results/{task.id}/{n}.{kind}?sign={self.sign(task.id, n)}",
-                "nodeId": "2",
-                "outputType": kind,
-                "text": None,
-            }
-            for n in range(task.pictures)
+            {"url": None, "nodeId": node, "outputType": kind, "text": written(task.work.params)}
+            if kind == "txt"
+            else {"url": url, "nodeId": node, "outputType": kind, "text": None}
+            for node, kind, url in self.files(task, now, origin)
         ]
 
-    def cancel(self, params: Any, now: float) -> dict[str, Any]:
-        """Answer `POST /task/openapi/cancel`."""
-        task = self._tasks.get(str(params.get("taskId"))) if isinstance(params, dict) else None
-        if task is None:
-            return {
-                "code": 807,
-                "msg": "APIKEY_TASK_NOT_FOUND",
-                "errorMessages": None,
-                "data": None,
-            }
+    def files(self, task: Emulated, now: float, origin: str) -> list[tuple[str, str, str]]:
+        """Node id, extension and URL of each result; the URLs are good from now on."""
+        if task.quirk == "empty":
+            return []
+        found = [
+            (node, kind, f"{origin}/results/{task.id}/{n}.{kind}?sign={self.sign(task.id, n, now)}")
+            for n, (node, kind) in enumerate(task.work.files)
+        ]
+        return found[::-1] if task.quirk == "reorder" else found
+
+    def cancel(self, task: Emulated, now: float) -> bool:
+        """End a task if it has not ended yet; what it ran until now stays billed."""
         if task.status(now) not in ("QUEUED", "RUNNING"):
-            return {"code": 1, "msg": "task cannot cancel", "errorMessages": None, "data": None}
-        task.cancelled = True
+            return False
+        self.alive(now)
+        task.cancelled = now
         self._alive -= 1
-        return {"code": 0, "msg": "success", "errorMessages": None, "data": None}
+        if task.work.family != "model":
+            self._bill(task)
+        return True
 
     def queue_status(self, now: float) -> dict[str, Any]:
         """Answer `GET /openapi/v2/queue/status`: the limit is a number, the counts are strings."""
         total = self.alive(now)
-        states = [self._tasks[task_id].status(now) for _, task_id in self._ends]
+        tasks = [self._tasks[task_id] for _, task_id in self._ends if task_id in self._tasks]
+        states = [task.status(now) for task in tasks]
+        data = {
+            "apiKeyType": self.key_type,
+            "concurrentLimit": self.max_concurrency or 100000,
+            "runningCount": str(states.count("RUNNING")),
+            "queuedCount": str(states.count("QUEUED")),
+            "totalCurrentTasks": str(total),
+        }
+        if self.key_type == "EXCLUSIVE":
+            data["instanceCount"] = self.max_concurrency or 100000
+        return {"code": 0, "msg": "success", "data": data}
+
+    def account(self, now: float) -> dict[str, Any]:
+        """The data of `POST /uc/openapi/accountStatus`: every number is a string."""
+        wallet = self.key_type != "NORMAL"
         return {
-            "code": 0,
-            "msg": "success",
-            "data": {
-                "apiKeyType": "SHARED",
-                "concurrentLimit": self.max_concurrency or 100000,
-                "runningCount": str(states.count("RUNNING")),
-                "queuedCount": str(states.count("QUEUED")),
-                "totalCurrentTasks": str(total),
-            },
+            "remainCoins": str(max(0, _PURSE - round(self._coins))),
+            "currentTaskCounts": str(self.alive(now)),
+            "remainMoney": str(max(Decimal(0), _WALLET - self._money)) if wallet else None,
+            "currency": self.currency if wallet else None,
+            "apiType": self.key_type,
         }
 
     # -- results ------------------------------------------------------------------------------
 
-    def sign(self, task_id: str, number: int) -> str:
-        """The signature that a result's URL must carry."""
-        text = f"{task_id}/{number}".encode()
-        return hmac.new(self._secret, text, hashlib.sha256).hexdigest()[:32]
+    def sign(self, name: str, number: int, now: float, lifetime: float | None = None) -> str:
+        """The signature that a URL given now must carry: until when it holds, and a digest."""
+        until = now + (self._url_lifetime if lifetime is None else lifetime)
+        return self._sign(name, number, f"{int(until * 1000):x}")
+
+    def signed(self, name: str, number: int, sign: str, now: float) -> bool:
+        """Whether a URL with this signature may still be fetched."""
+        until, _, _ = sign.partition("-")
+        given, known = sign.encode("utf-8", "replace"), self._sign(name, number, until)
+        if not hmac.compare_digest(given, known.encode("utf-8", "replace")):
+            return False
+        return now * 1000 <= int(until, 16)
+
+    def _sign(self, name: str, number: int, until: str) -> str:
+        text = f"{name}/{number}/{until}".encode("utf-8", "replace")
+        return f"{until}-{hmac.new(self._secret, text, hashlib.sha256).hexdigest()[:32]}"
 
     def result(self, task_id: str, number: int, sign: str, now: float) -> Emulated | None:
         """The task whose result may be fetched with this signature."""
         task = self._tasks.get(task_id)
-        if task is None or not hmac.compare_digest(sign, self.sign(task_id, number)):
+        if task is None or not self.signed(task_id, number, sign, now):
             return None
-        return task if task.status(now) == "SUCCESS" and number < task.pictures else None
+        return task if task.status(now) == "SUCCESS" and number < len(task.work.files) else None
 
     # -- limits and envelopes -----------------------------------------------------------------
 
@@ -301,10 +470,6 @@ class Service:
             return True
         self._recent.append(now)
         return False
-
-    def _refuse(self, code: str, text: str = "") -> dict[str, Any]:
-        self.stats.refused += 1
-        return refusal(code, text)
 
     @staticmethod
     def _answer(task_id: str, status: str) -> dict[str, Any]:
@@ -326,28 +491,88 @@ _SUBMIT_FIELDS: Final = (
 )  # fmt: skip
 
 
-def refusal(code: str, text: str = "") -> dict[str, Any]:
-    """How a submit is refused: nothing but a code and its text, with HTTP 200."""
-    return {"errorCode": code, "errorMessage": text or TEXTS.get(code, "error")}
-
-
-def error_answer(code: str, text: str = "") -> dict[str, Any]:
-    """How a query fails for its own sake: no task id, an empty status."""
-    return {"taskId": "", "status": "", **refusal(code, text), "results": None}
-
-
 def size_of(params: Mapping[str, Any]) -> tuple[int, int]:
     """Width and height of the picture asked for; `resolution` overrides both."""
     side = _SIDES.get(str(params.get("resolution", "")).lower())
     if side:
         return side, side
-    return int(params.get("width") or 2048), int(params.get("height") or 2048)
+    return whole(params.get("width"), 2048, 16, 8192), whole(params.get("height"), 2048, 16, 8192)
+
+
+def is_id(value: Any) -> bool:
+    """Whether this is a number above 0, as text or not; of any length, so it is not converted."""
+    text = str(value)
+    return text.isdecimal() and bool(text.strip("0"))
+
+
+def whole(value: Any, default: int, low: int, high: int) -> int:
+    """`value` as a whole number within bounds, where parameters may be anything."""
+    try:
+        number = int(value or default)
+    except (TypeError, ValueError, OverflowError):
+        number = default
+    return max(low, min(high, number))
+
+
+def written(params: Mapping[str, Any]) -> str:
+    """The text of a task that gives text."""
+    prompt = str(params.get("prompt", ""))
+    return f"Written by the emulator, not by a model. You asked: {prompt}"
+
+
+def failed_reason(task: Emulated) -> dict[str, str]:
+    """How ComfyUI tells of a failure, the traceback being a list in a string; models have none."""
+    if task.work.family == "model" or not task.failure:
+        return {}
+    node, name = next(
+        ((key, str(n.get("class_type"))) for key, n in task.work.graph.items()), ("3", "KSampler")
+    )
+    trace = ['  File "/workspace/ComfyUI/execution.py", line 361, in execute\n',
+             "RuntimeError: the emulator was told to fail\n"]  # fmt: skip
+    return {
+        "current_outputs": "{}",
+        "exception_type": "RuntimeError",
+        "node_name": name,
+        "current_inputs": "{}",
+        "traceback": json.dumps(trace),
+        "node_id": node,
+        "exception_message": "the emulator was told to fail",
+    }
+
+
+def _doom(task: Emulated, fault: Fault, now: float) -> None:
+    if fault.kind == "fail":
+        task.failure = fault.code
+    elif fault.kind == "hidden":
+        task.visible = now + (3.0 if fault.seconds is None else fault.seconds)
+    else:
+        task.quirk = fault.kind
+
+
+def _usage(task: Emulated) -> dict[str, str | None]:
+    model, spent = task.work.family == "model", str(task.money) if task.money else None
+    return {
+        "consumeMoney": None if model else spent,
+        "consumeCoins": None if task.coins is None else str(task.coins),
+        "taskCostTime": "0" if task.failure and model else str(round(task.ran)),
+        "thirdPartyConsumeMoney": spent if model else None,
+    }
+
+
+def _webhook(params: Mapping[str, Any]) -> str:
+    return str(params.get("webhookUrl") or "")
+
+
+def _kind(spec: ModelSpec, params: Mapping[str, Any]) -> str:
+    if spec.output == "audio":
+        return "wav" if str(params.get("format", "")).lower() == "wav" else "mp3"
+    return {"image": "png", "video": "mp4", "3d": "glb", "text": "txt"}[spec.output]
 
 
 def _pictures(params: Mapping[str, Any], rng: random.Random) -> int:
     if params.get("sequentialImageGeneration") == "auto":
-        return rng.randint(1, int(params.get("maxImages", 1)))
-    return int(params.get("imageNum", 1) or 1)
+        return rng.randint(1, whole(params.get("maxImages"), 1, 1, 100))
+    return whole(params.get("imageNum"), 1, 1, 100)
 
 
 def _fault_in(spec: ModelSpec, params: Mapping[str, Any]) -> str:
