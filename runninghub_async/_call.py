@@ -122,6 +122,6 @@ class Call:
             logger.warning("left while task %s still runs at the service", entry.job.task_id)
 
 
-def waiting_job(task_id: str, index: int = 0) -> Job:
+def waiting_job(task_id: str, index: int = 0, tips: str = "") -> Job:
     """A job for a task that already exists; who requested what is not known here."""
-    return Job(index, None, JobState.WAITING, task_id)
+    return Job(index, None, JobState.WAITING, task_id, tips=tips)

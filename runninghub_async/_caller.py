@@ -52,7 +52,7 @@ class Caller:
     ) -> _T:
         """Send `request` and read the answer, as often as `RetryPolicy` allows. `safe` and
         `passing` are those of `_retry.call_pause`."""
-        return await self.repeat(lambda: self._once(request, parse), safe=safe, passing=passing)
+        return await self.repeat(lambda: self.once(request, parse), safe=safe, passing=passing)
 
     async def repeat(
         self,
@@ -75,7 +75,8 @@ class Caller:
             await anyio.sleep(pause)
         raise AssertionError  # pragma: no cover - the loop has no end
 
-    async def _once(self, request: Request, parse: Callable[[Response], _T]) -> _T:
+    async def once(self, request: Request, parse: Callable[[Response], _T]) -> _T:
+        """Send `request` in its turn, a single time."""
         dispatcher = self.opened()
         scheduler, clock = dispatcher.scheduler, dispatcher.loop.time
         while (pause := scheduler.gate.closed_until - clock()) > 0:  # noqa: ASYNC110

@@ -16,7 +16,7 @@ from weakref import WeakValueDictionary
 
 import anyio
 
-from ._exceptions import PayloadError, RunningHubError
+from ._exceptions import CapacityError, PayloadError, RunningHubError
 from ._job import Rules
 from ._limits import Limits
 from ._models import Request
@@ -40,6 +40,9 @@ GRACE: Final = 1.0
 
 #: After so many queries in a row have failed, say so: the job stays, but its user may know more.
 _MISSES_TOLD: Final = frozenset({5, 20, 100, 500, 2500})
+
+#: The same for one submit that found no free slot; now and then is how it should be.
+_REFUSALS_TOLD: Final = frozenset({5, 25, 125, 625})
 
 #: The same for submits that cannot even be sent.
 _UNSENT_TOLD: Final = frozenset({3, 8, 50, 250})
@@ -268,6 +271,10 @@ class Dispatcher:
             task = parse_submit(answer)
         except RunningHubError as error:
             scheduler.refused(entry, error, clock(), sent_at)
+            if isinstance(error, CapacityError) and entry.job.attempts in _REFUSALS_TOLD:
+                logger.warning(
+                    "a submit was refused %d times for want of room: %s", entry.job.attempts, error
+                )
             if entry.job.unsent in _UNSENT_TOLD:
                 logger.warning(
                     "a submit could not be sent %d times in a row: %s", entry.job.unsent, error

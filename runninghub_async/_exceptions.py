@@ -222,7 +222,9 @@ class TaskError(RunningHubError):
     @classmethod
     def from_task(cls, task: Task) -> Self:
         """The error for `task`, which it then carries."""
-        told = [str(task.error or task.status), *map(str, task.node_errors)]
+        why = task.error
+        silent = why is None or not (why.code or why.message or why.reason)
+        told = [str(task.status if silent else why), *map(str, task.node_errors)]
         error = cls(f"task {task.id}: {'; '.join(told)}")
         error.task_id = task.id
         error.__dict__["_task"] = task

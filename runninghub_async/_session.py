@@ -237,18 +237,24 @@ class Session:
         request = build_query(self._site, check_task_id(task_id))
         return await self._caller.call(request, lambda answer: parse_query(answer, task_id))
 
-    async def wait(self, task_id: str, *, timeout: float | None = None) -> Task:
-        """Wait until a task has ended, well or badly, and return it.
+    async def wait(self, task_id: str | Task, *, timeout: float | None = None) -> Task:
+        """Wait until a task, given by its id or as `submit` gave it, has ended, well or badly,
+        and return it.
 
         Queries may fail meanwhile for as long as they like. Raises `WaitTimeout` after `timeout`
         seconds (the task runs on and can be waited for again) and `NotFoundError` once the
         service has said several times in a row that there is no such task.
         """
+        # What the submit's answer said of the graph is said only once: a task brings it along.
+        tips = ""
+        if isinstance(task_id, Task):
+            tips = task_id.prompt_tips if task_id.node_errors else ""
+            task_id = task_id.id
         check_task_id(task_id)
         scope = asyncio.timeout(timeout)
         try:
             async with scope:
-                result = await self._call(waiting_job(task_id))
+                result = await self._call(waiting_job(task_id, tips=tips))
         except TimeoutError:
             if not scope.expired():
                 raise

@@ -138,6 +138,9 @@ def test_a_doomed_run_keeps_its_id_and_fails_with_its_node(
         with pytest.raises(rh.TaskFailed, match=r"node 3 \(KSampler\), steps") as caught:
             await session.run(doomed)
         assert caught.value.node_errors == (error,)
+        # Waiting for the task itself does not forget them either; its bare id knows nothing.
+        assert (await session.wait(task)).node_errors == (error,)
+        assert (await session.wait(task.id)).node_errors == ()
 
     emulated(use)
     assert "accepted with faults: node 3 (KSampler), steps" in caplog.text

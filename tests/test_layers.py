@@ -12,25 +12,36 @@ import pytest
 import runninghub_async
 import runninghub_async.emulator
 import runninghub_async.testing
+import runninghub_async.webhooks
 
 PACKAGE = Path(inspect.getfile(runninghub_async)).parent
 
 #: A module may import only from modules before it.
 ORDER = (
-    "_models", "_exceptions", "_outcomes",
+    "_nodes", "_models", "_exceptions", "_outcomes", "_records", "_plain",
     # rules
-    "_codes", "_catalogue", "_seedream", "_protocol", "_protocol_v1", "_polling", "_retry",
-    "_limits", "_job", "_scheduler",
+    "_codes", "_media", "_catalogue", "_seedream", "_typed", "_apps", "_runs", "_answers",
+    "_protocol", "_protocol_v1", "_progress", "_polling", "_retry", "_limits", "_job",
+    "_scheduler",
     # the wire
     "_transport", "_pacing", "_download",
     # the calls
-    "_dispatcher", "_call", "_feed", "_stream", "_session",
+    "_dispatcher", "_call", "_feed", "_stream", "_caller", "_uploads",
+    "_families._pages", "_families._account", "_families._workflows", "_families._apps",
+    "_families._resources", "_families._assets", "_families._quick", "_families._older",
+    "_families._webhooks", "_families._comfyui", "_families._progress", "_families",
+    "webhooks", "_session",
     # the edges
     "testing",
-    "emulator._faults", "emulator._pictures", "emulator._service", "emulator._files",
-    "emulator._server", "emulator",
-    "_cli._sheet", "_cli._prompts", "_cli._manifest", "_cli._progress", "_cli._models",
-    "_cli._emulate", "_cli._generate", "_cli", "__main__", "",
+    "emulator._codes", "emulator._faults", "emulator._pictures", "emulator._graphs",
+    "emulator._library", "emulator._service", "emulator._files", "emulator._runs",
+    "emulator._v1", "emulator._uploads", "emulator._webhooks", "emulator._progress",
+    "emulator._proxy", "emulator._routes", "emulator._server", "emulator",
+    "_cli._sheet", "_cli._tables", "_cli._lists", "_cli._events", "_cli._prompts",
+    "_cli._values", "_cli._manifest", "_cli._progress", "_cli._models", "_cli._emulate",
+    "_cli._calls", "_cli._results", "_cli._runs", "_cli._generate", "_cli._standard",
+    "_cli._workflows", "_cli._apps", "_cli._tasks", "_cli._upload", "_cli._account",
+    "_cli._library", "_cli._hooks", "_cli._comfyui", "_cli._parser", "_cli", "__main__", "",
 )  # fmt: skip
 
 RULES = ORDER[: ORDER.index("_transport")]
@@ -50,7 +61,7 @@ MODULES = modules()
 
 def imports(name: str, *, late: bool = True) -> set[str]:
     """What `name` imports: `._x` names of this package, top-level names of others."""
-    base = name.split(".") if name in ("emulator", "_cli") else name.split(".")[:-1]
+    base = name.split(".") if name in ("emulator", "_cli", "_families") else name.split(".")[:-1]
     found: set[str] = set()
     tree = MODULES[name]
     nodes = ast.walk(tree) if late else iter(tree.body)
@@ -91,15 +102,16 @@ def test_rules_know_no_loop_clock_chance_files_or_network(name: str) -> None:
 
 
 def test_each_foreign_library_has_one_door() -> None:
-    """aiohttp in the transport and the emulator's server; aiolimiter in one file."""
+    """aiohttp in the transport, the webhooks' adapter and the emulator; aiolimiter in one file."""
     users = {
         lib: {n for n in ORDER if lib in imports(n)} for lib in ("aiohttp", "aiolimiter", "PIL")
     }
     assert users == {
-        "aiohttp": {"_transport", "emulator._server"},
+        "aiohttp": {"_transport", "webhooks", "emulator._webhooks", "emulator._progress",
+                    "emulator._proxy", "emulator._routes", "emulator._server"},
         "aiolimiter": {"_pacing"},
         "PIL": {"emulator._pictures"},
-    }
+    }  # fmt: skip
 
 
 def test_the_emulator_reads_the_contract_on_its_own() -> None:
@@ -111,7 +123,13 @@ def test_the_emulator_reads_the_contract_on_its_own() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", [runninghub_async, runninghub_async.testing, runninghub_async.emulator]
+    "module",
+    [
+        runninghub_async,
+        runninghub_async.testing,
+        runninghub_async.emulator,
+        runninghub_async.webhooks,
+    ],
 )
 def test_public_names_are_listed_documented_and_there(module: object) -> None:
     """`__all__` is sorted as it is read, complete, and everything in it has a docstring."""

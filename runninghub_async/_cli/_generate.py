@@ -6,8 +6,6 @@ import argparse
 import asyncio
 import contextlib
 import datetime
-import hashlib
-import re
 import sys
 from collections.abc import AsyncIterator
 from decimal import Decimal
@@ -20,21 +18,17 @@ import anyio.to_thread
 
 from .._catalogue import ModelSpec
 from .._download import Download
-from .._exceptions import (
-    AuthenticationError,
-    InsufficientBalanceError,
-    PlanError,
-    RunningHubError,
-    SessionError,
-)
+from .._exceptions import RunningHubError
 from .._limits import Limits
 from .._models import Output
 from .._outcomes import Outcome, Succeeded
 from .._session import Session
 from .._stream import JobStream
+from ._calls import FAILED, INTERRUPTED, currency_of, open_session, status_of
 from ._manifest import Manifest, file_stem, job_line, unfinished_line
 from ._progress import Progress, duration
 from ._prompts import UsageError, find_model, look_over, overrides, read_items
+from ._results import ending, fetch
 from ._sheet import TEXTS, render_sheet
 
 __all__ = ["generate"]
@@ -42,12 +36,7 @@ __all__ = ["generate"]
 #: Results being fetched at once; more only share the same line.
 _DOWNLOADS = 8
 
-INTERRUPTED = 130
-
-_NO_KEY = """\
-no API key. Set RUNNINGHUB_API_KEY to a key of runninghub.ai (or of runninghub.cn, with --base-url
-https://www.runninghub.cn), or add --emulator to try the whole chain without key and without cost.\
-"""
+_WITHOUT = "add --emulator to try the whole chain without key and without cost"
 
 
 async def generate(args: argparse.Namespace) -> int:
@@ -82,17 +71,10 @@ async def _open_session(
 
         emulator = await stack.enter_async_context(Emulator(duration=3.0, max_concurrency=100))
         session = Session("emulator", base_url=emulator.url, limits=limits)
-    else:
-        try:
-            session = Session(base_url=args.base_url, limits=limits)
-        except ValueError as error:
-            raise UsageError(str(error)) from None
-    try:
         await stack.enter_async_context(session)
-    except SessionError:
-        raise UsageError(_NO_KEY) from None
-    # The wallet's currency is the site's; the emulator bills by the catalogue, in CNY.
-    return session, "USD" if session.base_url.endswith(".ai") else "CNY"
+    else:
+        session = await open_session(stack, args.base_url, limits=limits, without=_WITHOUT)
+    return session, currency_of(session)
 
 
 async def _first(items: AsyncIterator[Any], limit: int | None) -> AsyncIterator[Any]:
@@ -177,9 +159,9 @@ class _Run:
             print(f"stopped: {stopped}", file=sys.stderr)
         if isinstance(stopped, UsageError):
             raise stopped
-        if isinstance(stopped, AuthenticationError | PlanError | InsufficientBalanceError):
-            return 3
-        return 1 if tally.failed or stopped else 0
+        if isinstance(stopped, RunningHubError):
+            return status_of(stopped)
+        return FAILED if tally.failed else 0
 
     # -- inside -------------------------------------------------------------------------------
 
@@ -202,7 +184,8 @@ class _Run:
         files: list[Download] = []
         try:
             for number, output in enumerate(outcome.task.outputs):
-                files.append(await self._fetch(output, self._name(outcome, number, output)))
+                path = self._name(outcome, number, output)
+                files.append(await fetch(self._session, output, path))
         except (RunningHubError, OSError) as error:
             self._write(outcome, files, error)
         else:
@@ -210,16 +193,10 @@ class _Run:
         finally:
             self._slots.release()
 
-    async def _fetch(self, output: Output, path: Path) -> Download:
-        if output.url is not None:
-            return await self._session.download(output, path)
-        return await anyio.to_thread.run_sync(_store_text, output.text or "", path)
-
     def _name(self, outcome: Succeeded, number: int, output: Output) -> Path:
         stem = file_stem(outcome.index, _prompt_of(outcome.request))
-        # The extension is the service's word: it may name a type and nothing else.
-        kind = output.type if re.fullmatch(r"[a-z0-9]{1,5}", output.type) else "bin"
-        return self._folder / (f"{stem}-{number + 1}.{kind}" if number else f"{stem}.{kind}")
+        number_told = f"-{number + 1}" if number else ""
+        return self._folder / f"{stem}{number_told}.{ending(output)}"
 
     def _write(
         self, outcome: Outcome, files: list[Download], error: Exception | None = None
@@ -279,9 +256,3 @@ def _write_page(page: Path, manifest: Manifest, facts: dict[str, str]) -> None:
         render_sheet(manifest.read(), title=page.parent.resolve().name, facts=facts),
         encoding="utf-8",
     )
-
-
-def _store_text(text: str, path: Path) -> Download:
-    data = text.encode()
-    path.write_bytes(data)
-    return Download(path, len(data), hashlib.sha256(data).hexdigest())

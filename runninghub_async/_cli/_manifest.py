@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import re
 import unicodedata
 from collections.abc import Iterator
@@ -148,14 +149,14 @@ class Manifest:
         self._file.close()
 
     def write(self, line: Line) -> None:
-        """Add one job."""
-        text = json.dumps(line, ensure_ascii=False)
+        """Add one job. A local file in its request becomes its path."""
+        text = json.dumps(line, ensure_ascii=False, default=os.fspath)
         if not text.isascii():
             try:
                 text.encode()
             except UnicodeEncodeError:
                 # Half of a surrogate pair: JSON can say it, UTF-8 cannot.
-                text = json.dumps(line)
+                text = json.dumps(line, default=os.fspath)
         self._file.write(text + "\n")
         self._file.flush()
 

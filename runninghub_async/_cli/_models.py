@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 
 from .._catalogue import Catalogue, ModelSpec, ParamSpec, PriceSpec
+from .._plain import unstructure
+from ._tables import print_json
 
-__all__ = ["show_models"]
+__all__ = ["listed_price", "show_models"]
 
 
 def show_models(args: argparse.Namespace) -> int:
@@ -14,17 +16,32 @@ def show_models(args: argparse.Namespace) -> int:
     catalogue = Catalogue.load()
     words = " ".join(args.words)
     if words in catalogue:
-        print(_one(catalogue.find(words)))
-        return 0
+        return _show_one(catalogue.find(words), args)
     found = catalogue.search(words)
+    if args.count:
+        print(len(found))
+        return 0 if found else 1
+    if args.json:
+        print_json([unstructure(spec) for spec in found])
+        return 0 if found else 1
     if not found:
         print(f"no model in the catalogue of {catalogue.as_of} has: {words}")
         return 1
     width = max(len(spec.path) for spec in found)
     for spec in found:
         marks = " (deprecated)" if spec.deprecated else ""
-        print(f"{spec.path:<{width}}  {_price(spec.price)}{marks}")
+        print(f"{spec.path:<{width}}  {listed_price(spec.price)}{marks}")
     print(f"{len(found)} of {len(catalogue)} models as of {catalogue.as_of}")
+    return 0
+
+
+def _show_one(spec: ModelSpec, args: argparse.Namespace) -> int:
+    if args.count:
+        print(1)
+    elif args.json:
+        print_json(unstructure(spec))
+    else:
+        print(_one(spec))
     return 0
 
 
@@ -35,7 +52,7 @@ def _one(spec: ModelSpec) -> str:
         lines.append(f"  also        {', '.join(names)}")
     lines += [
         f"  task        {spec.task}, by {spec.vendor}; makes {spec.output}",
-        f"  price       {_price(spec.price)} (catalogue of {Catalogue.load().prices_as_of})",
+        f"  price       {listed_price(spec.price)} (catalogue of {Catalogue.load().prices_as_of})",
     ]
     if spec.deprecated:
         lines.append("  deprecated")
@@ -73,7 +90,8 @@ def _param(param: ParamSpec) -> str:
     return ", ".join(parts)
 
 
-def _price(price: PriceSpec | None) -> str:
+def listed_price(price: PriceSpec | None) -> str:
+    """A model's price in words, from the cheapest to the dearest of its rules."""
     if price is None or not price.rules:
         return "price not known"
     amounts = sorted({rule.amount for rule in price.rules})

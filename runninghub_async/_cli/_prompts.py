@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import json
+import math
 import os
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -14,11 +15,19 @@ from typing import IO, Any
 import anyio.to_thread
 import attrs
 
-from .._catalogue import Catalogue, ModelSpec, ParamSpec
+from .._catalogue import COMMON_FIELDS, Catalogue, ModelSpec, ParamSpec
 from .._exceptions import PayloadError
 from .._seedream import ModelRequest
 
-__all__ = ["Item", "UsageError", "find_model", "look_over", "overrides", "read_items"]
+__all__ = [
+    "Item",
+    "UsageError",
+    "find_model",
+    "look_over",
+    "overrides",
+    "plain",
+    "read_items",
+]
 
 
 class UsageError(Exception):
@@ -187,11 +196,15 @@ def _fields(spec: ModelSpec, given: Mapping[str, Any]) -> tuple[dict[str, Any], 
         param = spec.param(key) or spec.param(_camel(key))
         if param is not None and param.name in named:
             problems.append(f"{key}: given twice @ $.{param.name}")
+        elif param is None and (key in COMMON_FIELDS or spec.incomplete):
+            named[key] = plain(value) if isinstance(value, str) else value
         elif param is None:
             known = ", ".join(p.name for p in spec.params)
             problems.append(f"{key}: unknown field of {spec.path}, which has {known} @ $.{key}")
         else:
-            named[param.name] = _typed(param, value) if isinstance(value, str) else value
+            named[param.name] = _local(
+                param, _typed(param, value) if isinstance(value, str) else value
+            )
     return named, problems
 
 
@@ -222,6 +235,24 @@ def _typed(param: ParamSpec, text: str) -> Any:
     except (ValueError, KeyError):
         return text
     return text.strip() if param.type == "enum" else text
+
+
+def plain(text: str) -> Any:
+    """`text` as the number, true or false that it spells; as it is if it spells none."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return value if isinstance(value, int | float) and math.isfinite(value) else text
+
+
+def _local(param: ParamSpec, value: Any) -> Any:
+    """`@path` in a field for pictures, films or sounds as the file that it names."""
+    if param.type not in ("image", "video", "audio"):
+        return value
+    if isinstance(value, list):
+        return [_local(param, each) for each in value]
+    return Path(value[1:]) if isinstance(value, str) and value.startswith("@") else value
 
 
 def find_model(name: str) -> ModelSpec:

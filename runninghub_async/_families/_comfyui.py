@@ -30,11 +30,11 @@ class ComfyUI:
         """Whether a ComfyUI server answers there.
 
         It asks `/prompt` for the length of the queue. That is no check of the key: the proxy
-        was seen to answer to wrong ones, too. Raises `SessionError` only.
+        was seen to answer to wrong ones, too. It asks once. Raises `SessionError` only.
         """
         request = Request("GET", f"{self.url(plus=plus)}/prompt", read_timeout=QUERY_TIMEOUT)
         try:
-            return await self._caller.call(request, _is_comfyui)
+            return await self._caller.once(request, _is_comfyui)
         except (APIError, ProtocolError, TransportError):
             return False
 

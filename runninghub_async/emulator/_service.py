@@ -521,8 +521,9 @@ def written(params: Mapping[str, Any]) -> str:
 
 
 def failed_reason(task: Emulated) -> dict[str, str]:
-    """How ComfyUI tells of a failure, the traceback being a list in a string; models have none."""
-    if task.work.family == "model" or not task.failure:
+    """How ComfyUI tells of a failure, the traceback being a list in a string; models have none,
+    nor has a graph that was not even begun."""
+    if task.work.family == "model" or task.failure in ("", "433"):
         return {}
     node, name = next(
         ((key, str(n.get("class_type"))) for key, n in task.work.graph.items()), ("3", "KSampler")

@@ -1,0 +1,469 @@
+"""What each command takes. What it does is imported when it is called, so that one command does
+not load what another needs."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import functools
+import importlib
+import inspect
+import math
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["build_parser"]
+
+_STATUS = """\
+exit status: 0 done, 1 failed (the task, the service, or nothing found), 2 usage (what is wrong is
+named), 3 stopped by key, plan or balance, 130 interrupted. COMMAND --help tells what each takes.
+The key is taken from RUNNINGHUB_API_KEY.
+"""
+
+_GENERATE = """\
+PROMPTS is a .txt file (a prompt a line), a .csv or .jsonl file (columns or keys are the request's
+fields, such as prompt, width, height), or - for a prompt a line on standard input. Lists in a .csv
+cell are separated by |; @PATH in a field for pictures, films or sounds uploads a file. DIR gets a
+file per result, manifest.jsonl and index.html.
+
+exit status: 0 all done, 1 some failed, 2 usage, 3 stopped by key, plan or balance,
+130 interrupted
+"""
+
+_SET = """\
+NODE.FIELD=VALUE is read as a number, true or false where it is one and the input is not known to
+take text; @PATH uploads a file, @@x is the text @x. The task's id is printed on standard error as
+soon as there is one.
+"""
+
+_PARAM = """\
+Lists are separated by |; @PATH in a field for pictures, films or sounds uploads a file. Fields that
+are not given have their documented defaults; `models MODEL` shows them.
+"""
+
+
+@functools.cache
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line; `run` of what it parses is the command."""
+    from .. import __version__
+
+    parser = argparse.ArgumentParser(
+        prog="runninghub-async",
+        description="Generate with RunningHub's API: many at once, none billed twice, none lost.",
+        epilog=_STATUS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for add in (
+        _add_generate,
+        _add_run,
+        _add_price,
+        _add_models,
+        _add_workflow,
+        _add_app,
+        _add_quick,
+        _add_task,
+        _add_progress,
+        _add_upload,
+        _add_account,
+        _add_resources,
+        _add_assets,
+        _add_webhook,
+        _add_comfyui,
+        _add_emulator,
+    ):
+        add(commands)
+    return parser
+
+
+# -- many at once, and without the service --------------------------------------------------------
+
+
+def _add_generate(commands: Any) -> None:
+    command = _command(
+        commands, "generate", "a file of prompts in, a folder of pictures and a page out", _GENERATE
+    )
+    command.add_argument("prompts", metavar="PROMPTS", help=".txt, .csv, .jsonl, or -")
+    command.add_argument("--out", required=True, metavar="DIR", help="the folder for the results")
+    command.add_argument(
+        "--model",
+        default="seedream-v5-lite/text-to-image",
+        metavar="NAME",
+        help="path or documented name (default %(default)s)",
+    )
+    command.add_argument(
+        "--param",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a field for every request; the input's own fields come first",
+    )
+    command.add_argument(
+        "--rate", type=_positive, default=10.0, metavar="R", help="submits per second (default 10)"
+    )
+    command.add_argument(
+        "--concurrency",
+        type=_count,
+        default=50,
+        metavar="N",
+        help="tasks alive at the service at once (default 50)",
+    )
+    command.add_argument("--limit", type=_count, metavar="N", help="take only the first N requests")
+    where = command.add_mutually_exclusive_group()
+    where.add_argument(
+        "--emulator", action="store_true", help="run against a built-in stand-in, without a key"
+    )
+    where.add_argument("--base-url", metavar="URL", help="the service's origin")
+    command.set_defaults(run=_late("_generate", "generate"))
+
+
+def _add_emulator(commands: Any) -> None:
+    command = _command(
+        commands, "emulator", "serve a stand-in for the API on loopback until stopped"
+    )
+    command.add_argument("--port", type=int, default=0, metavar="N", help="default: a free one")
+    command.add_argument(
+        "--duration",
+        type=_seconds,
+        default=8.0,
+        metavar="S",
+        help="seconds a task takes, half to one and a half times (default 8)",
+    )
+    command.add_argument(
+        "--max-concurrency", type=_count, default=50, metavar="N", help="default 50; then 421"
+    )
+    command.add_argument("--rate", type=_positive, metavar="N", help="requests/s; then 1003")
+    command.add_argument("--faults", metavar="FILE", help="a JSON list of fault rules")
+    command.add_argument("--seed", type=int, default=0, metavar="N", help="of all chance")
+    command.add_argument("--api-key", metavar="KEY", help="the only key to take; default: any")
+    command.set_defaults(run=_late("_emulate", "emulate"))
+
+
+def _add_models(commands: Any) -> None:
+    command = _command(commands, "models", "search the catalogue, or show one model")
+    command.add_argument("words", nargs="*", metavar="WORDS", help="words, or a model's name")
+    command.add_argument("--count", action="store_true", help="only how many there are")
+    _add_json(command)
+    command.set_defaults(run=_late("_models", "show_models"))
+
+
+# -- standard models ------------------------------------------------------------------------------
+
+
+def _add_run(commands: Any) -> None:
+    command = _command(commands, "run", "one request for a standard model", _PARAM)
+    _add_model(command)
+    _add_ending(command, progress=False)
+    _add_service(command)
+    command.set_defaults(run=_late("_standard", "run_model"))
+
+
+def _add_price(commands: Any) -> None:
+    command = _command(
+        commands, "price", "what a request would cost, by the catalogue or the service", _PARAM
+    )
+    _add_model(command)
+    command.add_argument(
+        "--ask", action="store_true", help="ask the service, too; without it no key is needed"
+    )
+    _add_service(command)
+    command.set_defaults(run=_late("_standard", "show_price"))
+
+
+def _add_model(command: argparse.ArgumentParser) -> None:
+    command.add_argument("model", metavar="MODEL", help="path or documented name")
+    command.add_argument(
+        "--param", action="append", default=[], metavar="KEY=VALUE", help="a field of the request"
+    )
+
+
+# -- workflows and apps ---------------------------------------------------------------------------
+
+
+def _add_workflow(commands: Any) -> None:
+    actions = _family(commands, "workflow", "a saved ComfyUI workflow: its nodes, and runs of it")
+    show = _command(actions, "show", "the inputs of its nodes; --json gives the graph")
+    show.add_argument("id", metavar="ID", help="the digits of its page's address")
+    _add_service(show)
+    show.set_defaults(run=_late("_workflows", "show_workflow"))
+    run = _command(actions, "run", "run the workflow", _SET)
+    run.add_argument("id", metavar="ID", help="the digits of its page's address")
+    _add_set(run)
+    run.add_argument(
+        "--graph", metavar="FILE", help="run this graph (JSON, API format) in its place"
+    )
+    run.add_argument(
+        "--no-metadata", action="store_true", help="keep the prompt out of the pictures"
+    )
+    _add_machine(run)
+    _add_ending(run)
+    _add_service(run)
+    run.set_defaults(run=_late("_workflows", "run_workflow"))
+
+
+def _add_app(commands: Any) -> None:
+    actions = _family(commands, "app", "AI apps: the public ones, their inputs, and runs of them")
+    listed = _command(actions, "list", "the public apps")
+    listed.add_argument(
+        "--sort",
+        type=str.upper,
+        choices=("RECOMMEND", "HOTTEST", "NEWEST"),
+        default="RECOMMEND",
+        metavar="ORDER",
+        help="recommend (default), hottest or newest",
+    )
+    listed.add_argument("--days", type=_count, metavar="N", help="only those of the last N days")
+    _add_limit(listed)
+    _add_service(listed)
+    listed.set_defaults(run=_late("_apps", "list_apps"))
+    show = _command(actions, "show", "its inputs")
+    show.add_argument("id", metavar="ID", help="the digits of its page's address")
+    _add_service(show)
+    show.set_defaults(run=_late("_apps", "show_app"))
+    run = _command(actions, "run", "run the app; what it takes is looked at first", _SET)
+    run.add_argument("id", metavar="ID", help="the digits of its page's address")
+    _add_set(run)
+    run.add_argument("--quick-create-code", metavar="CODE", help="a quick-create module of the app")
+    _add_machine(run)
+    _add_ending(run)
+    _add_service(run)
+    run.set_defaults(run=_late("_apps", "run_app"))
+
+
+def _add_quick(commands: Any) -> None:
+    actions = _family(commands, "quick", "quick create: its style models, and runs of it")
+    styles = _command(actions, "styles", "the style models of an app")
+    styles.add_argument("id", metavar="APP", help="the app's id")
+    styles.add_argument("--kind", type=int, default=2, metavar="N", help="their type (default 2)")
+    _add_service(styles)
+    styles.set_defaults(run=_late("_apps", "quick_styles"))
+    run = _command(actions, "run", "run a module of an app", _SET)
+    run.add_argument("id", metavar="APP", help="the app's id")
+    run.add_argument("--code", required=True, metavar="CODE", help="the module's, such as 002")
+    _add_set(run)
+    run.add_argument("--webhook-url", metavar="URL", help="called when the task ends")
+    _add_ending(run)
+    _add_service(run)
+    run.set_defaults(run=_late("_apps", "run_quick"))
+
+
+def _add_set(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NODE.FIELD=VALUE",
+        help="a value for an input of a node",
+    )
+
+
+def _add_machine(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--instance-type", metavar="TYPE", help="default, plus (48 GB) or ultra")
+    command.add_argument(
+        "--use-personal-queue", action="store_true", help="wait in the exclusive key's own queue"
+    )
+    command.add_argument(
+        "--retain-seconds", type=int, metavar="N", help="keep the machine for 10 to 180 s; billed"
+    )
+    command.add_argument("--access-password", metavar="P", help="if it asks for one")
+    command.add_argument("--webhook-url", metavar="URL", help="called when the task ends")
+    command.add_argument(
+        "--api", choices=("v1", "v2"), default="v1", help="which endpoint (default v1)"
+    )
+
+
+# -- tasks ----------------------------------------------------------------------------------------
+
+
+def _add_task(commands: Any) -> None:
+    command = _command(commands, "task", "how a task stands; exit status 1 if it failed")
+    command.add_argument("id", metavar="ID", help="the task's id")
+    how = command.add_mutually_exclusive_group()
+    how.add_argument("--wait", action="store_true", help="until it has ended")
+    how.add_argument("--cancel", action="store_true", help="ask the service to cancel it first")
+    how.add_argument("--older", action="store_true", help="by the older call for outputs")
+    command.add_argument("--download", metavar="DIR", help="put its results there")
+    _add_timeout(command)
+    _add_service(command)
+    command.set_defaults(run=_late("_tasks", "show_task"))
+
+
+def _add_progress(commands: Any) -> None:
+    command = _command(
+        commands, "progress", "the events of a workflow's or app's run, as they happen"
+    )
+    command.add_argument("id", metavar="TASK_ID", help="the task's id")
+    _add_service(command, "a line of JSON per event")
+    command.set_defaults(run=_late("_tasks", "show_progress"))
+
+
+# -- the account and its things -------------------------------------------------------------------
+
+
+def _add_upload(commands: Any) -> None:
+    command = _command(commands, "upload", "upload files; tells the names and addresses they get")
+    command.add_argument("files", nargs="+", metavar="FILE")
+    how = command.add_mutually_exclusive_group()
+    how.add_argument("--older", action="store_true", help="by the older call; gives a name only")
+    how.add_argument("--lora", action="store_true", help="as LoRAs for RHLoraLoader nodes")
+    command.add_argument("--name", metavar="N", help="what to call a single file")
+    _add_service(command, "a line of JSON per file")
+    command.set_defaults(run=_late("_upload", "upload_files"))
+
+
+def _add_account(commands: Any) -> None:
+    command = _command(commands, "account", "coins and wallet, the key's slots, or the keys")
+    command.add_argument(
+        "what",
+        nargs="?",
+        choices=("status", "queue", "keys"),
+        default="status",
+        help="default status",
+    )
+    _add_service(command)
+    command.set_defaults(run=_late("_account", "show_account"))
+
+
+def _add_resources(commands: Any) -> None:
+    command = _command(commands, "resources", "model files that workflows can load")
+    command.add_argument(
+        "kind",
+        type=str.upper,
+        choices=("UNET", "CHECKPOINT", "LORA", "GGUF"),
+        metavar="KIND",
+        help="unet, checkpoint, lora or gguf",
+    )
+    command.add_argument("--name", metavar="TEXT", help="a part of their names")
+    _add_limit(command)
+    _add_service(command)
+    command.set_defaults(run=_late("_library", "list_resources"))
+
+
+def _add_assets(commands: Any) -> None:
+    command = _command(commands, "assets", "the asset library, which some video models draw on")
+    command.add_argument(
+        "verb",
+        choices=("create", "list", "query", "update", "delete"),
+        metavar="VERB",
+        help="create, list, query, update or delete",
+    )
+    command.add_argument(
+        "fields", nargs="?", default="{}", metavar="JSON", help="the call's fields, as an object"
+    )
+    command.add_argument("--group", action="store_true", help="groups of assets")
+    _add_service(command)
+    command.set_defaults(run=_late("_library", "call_assets"))
+
+
+def _add_webhook(commands: Any) -> None:
+    actions = _family(commands, "webhook", "what became of webhooks")
+    show = _command(actions, "show", "the delivery of a task's event")
+    show.add_argument("id", metavar="TASK_ID", help="the task's id")
+    _add_service(show)
+    show.set_defaults(run=_late("_hooks", "show_webhook"))
+    resend = _command(actions, "resend", "deliver an event again")
+    resend.add_argument("id", metavar="EVENT_ID", help="as `webhook show` tells it")
+    resend.add_argument("--url", metavar="URL", help="another address to deliver it to")
+    _add_service(resend)
+    resend.set_defaults(run=_late("_hooks", "resend_webhook"))
+
+
+def _add_comfyui(commands: Any) -> None:
+    command = _command(
+        commands, "comfyui", "the address for ComfyUI clients; exit status 1 if none answers there"
+    )
+    command.add_argument("--plus", action="store_true", help="the machines with 48 GB")
+    command.add_argument("--show-key", action="store_true", help="with the key, as clients need it")
+    _add_service(command)
+    command.set_defaults(run=_late("_comfyui", "show_comfyui"))
+
+
+# -- what they share ------------------------------------------------------------------------------
+
+
+def _command(commands: Any, name: str, tells: str, epilog: str = "") -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=tells,
+        description=f"{tells[0].upper()}{tells[1:]}.",
+        epilog=epilog or None,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    return command
+
+
+def _family(commands: Any, name: str, tells: str) -> Any:
+    family = _command(commands, name, tells)
+    return family.add_subparsers(dest="action", required=True, metavar="ACTION")
+
+
+def _add_json(command: argparse.ArgumentParser, tells: str = "JSON instead of a table") -> None:
+    command.add_argument("--json", action="store_true", help=tells)
+
+
+def _add_service(command: argparse.ArgumentParser, json: str = "JSON instead of a table") -> None:
+    command.add_argument("--base-url", metavar="URL", help="the service's origin")
+    _add_json(command, json)
+
+
+def _add_ending(command: argparse.ArgumentParser, *, progress: bool = True) -> None:
+    how = command.add_mutually_exclusive_group()
+    how.add_argument("--no-wait", action="store_true", help="submit only")
+    how.add_argument("--out", metavar="DIR", help="put the results there")
+    _add_timeout(command)
+    command.set_defaults(progress=False, cancel=False)
+    if progress:
+        command.add_argument(
+            "--progress", action="store_true", help="show what happens on standard error"
+        )
+
+
+def _add_timeout(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--timeout", type=_positive, metavar="S", help="wait for at most so many seconds"
+    )
+
+
+def _add_limit(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--limit", type=_count, default=50, metavar="N", help="at most so many (default 50)"
+    )
+
+
+def _late(module: str, name: str) -> Callable[[argparse.Namespace], int]:
+    """The command `name` of `module`, which is imported when it is called."""
+
+    def run(args: argparse.Namespace) -> int:
+        status: Any = getattr(importlib.import_module(f"{__package__}.{module}"), name)(args)
+        return int(asyncio.run(status) if inspect.iscoroutine(status) else status)
+
+    return run
+
+
+def _positive(text: str) -> float:
+    value = _number(text)
+    if not (math.isfinite(value) and value > 0):
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text}")
+    return value
+
+
+def _seconds(text: str) -> float:
+    value = _number(text)
+    if not (math.isfinite(value) and value >= 0):
+        raise argparse.ArgumentTypeError(f"expected seconds, got {text}")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text) if text.isascii() and text.isdigit() else 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text}")
+    return value
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
