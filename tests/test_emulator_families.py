@@ -906,7 +906,7 @@ def test_a_delivery_is_repeated_until_it_is_taken() -> None:
                 "callbackResponse", "retryCount", "createTime", "updateTime",
             }  # fmt: skip
             assert (detail["callbackResponse"], detail["retryCount"]) == ("thanks", 3)
-            assert (detail["webhookUrl"], detail["userApiKey"]) == (url, "any-k********y-key"[:18])
+            assert (detail["webhookUrl"], detail["userApiKey"]) == (url, "********")
             assert isinstance(detail["eventData"], str)
             assert detail["createTime"] < detail["updateTime"]
             while not got.empty():
