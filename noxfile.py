@@ -10,7 +10,7 @@ from pathlib import Path
 import nox
 
 nox.needs_version = ">=2024.10.9"
-nox.options.sessions = ["lint", "typing", "tests", "coverage", "minimums"]
+nox.options.sessions = ["lint", "typing", "docs", "tests", "coverage", "minimums"]
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_missing_interpreters = False
 
@@ -49,7 +49,7 @@ def tests(session: nox.Session) -> None:
     data = Path.cwd() / f".coverage.{session.python}"
     session.run(
         # Not -m pytest, which would put the checkout before the wheel.
-        "coverage", "run", str(Path(session.bin) / "pytest"), *session.posargs,
+        "coverage", "run", str(Path(session.bin) / "pytest"), "-n", "auto", *session.posargs,
         env={"COVERAGE_FILE": str(data)},
     )  # fmt: skip
 
@@ -78,14 +78,35 @@ def typing(session: nox.Session) -> None:
     session.run("pyright")
 
 
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The pages of docs/ as HTML, with every warning an error. Their code runs in tests/."""
+    session.install("-e", ".", *group("docs"))
+    out = Path("docs/_build/html")
+    # All of it every time: a page that did not change may have lost what it links to.
+    session.run("sphinx-build", "-E", "-a", "-q", "-n", "-W", "--keep-going", "docs", str(out))
+    session.log(f"open {out}/index.html in a browser")
+
+
 @nox.session(python=PYTHONS[0])
 def minimums(session: nox.Session) -> None:
-    """The suite, but for the command line, on the lowest versions that pyproject.toml promises."""
+    """The calls, on the lowest versions that pyproject.toml promises."""
     pins = [f"{name}=={version}" for name, version in LOWEST.items()]
     install_wheel(session, *group("tests"), *pins)
+    # What is left out goes through the same calls to the same libraries.
+    left_out = ("cli", "cli_families", "docs", "fuzz", "typed", "emulator_families")
+    ignored = [f"--ignore=tests/test_{name}.py" for name in left_out]
+    session.run("pytest", "-n", "auto", *ignored, *session.posargs)
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """20,000 bodies of any bytes, and 4,000 of known shape, for each call that reads an answer."""
+    install_wheel(session, *group("tests"))
     session.run(
-        "pytest", "--ignore=tests/test_cli.py", "--ignore=tests/test_docs.py", *session.posargs
-    )
+        "pytest", "-n", "auto", "--timeout=1800", "tests/test_fuzz.py", *session.posargs,
+        env={"FUZZ_EXAMPLES": "20000"},
+    )  # fmt: skip
 
 
 @nox.session

@@ -30,14 +30,14 @@ class Host:
         self.troubles = list(troubles)
         self.uploads: list[bytes] = []
         self.submits: list[dict[str, Any]] = []
-        self.transport = MockTransport(self._answer)
+        self.transport = MockTransport(self.answer)
 
     def session(self, **options: Any) -> rh.Session:
         options.setdefault("limits", rh.Limits(submit_rate=None))
         options.setdefault("polling", rh.ExponentialPolling(initial=0.01, maximum=0.01))
         return rh.Session("a-key", transport=self.transport, **options)
 
-    async def _answer(self, request: rh.Request) -> rh.Response:
+    async def answer(self, request: rh.Request) -> rh.Response:
         if request.url.endswith("/query"):
             asked = json.loads(request.body or b"")["taskId"]
             return json_response({"taskId": asked, "status": "SUCCESS", "results": []})
@@ -202,6 +202,36 @@ def test_an_upload_that_keeps_failing_fails_its_request_alone(picture: Path) -> 
     assert failed.attempts == 0
     assert succeeded.ok
     assert len(host.submits) == 1
+
+
+def test_a_stream_left_during_an_upload_submits_nothing(picture: Path) -> None:
+    """Not even once the upload is through; the slot is free for the next stream."""
+    host = Host()
+    uploading, released = asyncio.Event(), asyncio.Event()
+
+    async def hold(request: rh.Request) -> rh.Response:
+        if "upload" in request.url:
+            uploading.set()
+            await released.wait()
+        return await host.answer(request)
+
+    async def main() -> tuple[rh.Unfinished, ...]:
+        transport = MockTransport(hold)
+        limits = rh.Limits(1, None, None)
+        async with rh.Session("a-key", transport=transport, limits=limits) as session:
+            async with session.stream([image_to_image(picture)]) as stream:
+                waiting = asyncio.ensure_future(anext(stream))
+                await uploading.wait()
+                waiting.cancel()
+            released.set()
+            other = rh.ModelRequest(MODEL, {"prompt": "another", "imageUrls": ["https://x/a.png"]})
+            async with asyncio.timeout(20):
+                assert [outcome.ok async for outcome in session.stream([other])] == [True]
+            return stream.unfinished
+
+    (left,) = asyncio.run(main())
+    assert (left.state, left.task_id) == ("not_submitted", None)
+    assert [submit["prompt"] for submit in host.submits] == ["another"]
 
 
 def test_what_is_no_file_of_the_service_is_named(tmp_path: Path) -> None:
