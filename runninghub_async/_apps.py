@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import attrs
 
-from ._media import is_file
+from ._media import is_file, kind_of
 from ._nodes import Nodes
 
 __all__ = ["App", "AppInput"]
@@ -52,7 +52,12 @@ class AppInput:
                     shown = ", ".join(self.choices[:12]) + (", …" if self.choices[12:] else "")
                     yield f"expected one of {shown}, got {value!r:.60}"
             case "IMAGE" | "AUDIO" | "VIDEO":
-                if not is_file(value) and (not isinstance(value, str) or not value):
+                if is_file(value):
+                    # What is in it is looked at when it is uploaded.
+                    ending = value.__fspath__().rpartition(".")[2].lower()
+                    if kind_of(ending) not in ("", self.type.lower()):
+                        yield f"expected {self.type}, got a file called .{ending}"
+                elif not isinstance(value, str) or not value:
                     yield f"expected a path, an uploaded file's name or a URL, got {value!r:.60}"
             case "STRING":
                 if not isinstance(value, str):

@@ -21,7 +21,15 @@ import cattrs
 from ._exceptions import PayloadError
 from ._media import is_file
 
-__all__ = ["Catalogue", "ModelSpec", "ParamSpec", "Price", "PriceRule", "PriceSpec"]
+__all__ = [
+    "Catalogue",
+    "ModelSpec",
+    "ParamSpec",
+    "Price",
+    "PriceRule",
+    "PriceSpec",
+    "check_option",
+]
 
 ParamType = Literal[
     "string", "enum", "boolean", "integer", "number", "image", "video", "audio", "object"
@@ -30,7 +38,21 @@ ParamType = Literal[
 #: Fields that any model takes beside its own (runninghub-api model pages and run endpoints).
 COMMON_FIELDS = frozenset({"webhookUrl", "instanceType", "retainSeconds"})
 
-_MEDIA = frozenset({"image", "video", "audio"})
+#: `retainSeconds` keeps a machine warm after a run for so long, in seconds; that is billed.
+_RETAIN = (10, 180)
+
+
+def check_option(key: str, value: Any) -> str:
+    """What is wrong with a field that any run takes (`COMMON_FIELDS`); empty if nothing is."""
+    if key == "retainSeconds":
+        low, high = _RETAIN
+        fine = type(value) is int and low <= value <= high
+        return "" if fine else f"expected {low} to {high}, got {value!r:.60}"
+    if key == "webhookUrl":
+        fine = isinstance(value, str) and value.startswith(("https://", "http://"))
+        return "" if fine else f"expected an http(s) URL, got {value!r:.60}"
+    # Machines come and go: any name may be one.
+    return "" if isinstance(value, str) and value else f"expected text, got {value!r:.60}"
 
 
 @attrs.frozen
@@ -233,8 +255,12 @@ class ModelSpec:
         seen: set[str] = set()
         for key, value in params.items():
             spec = self._by_key.get(key)
+            if spec is None and key in COMMON_FIELDS:
+                if fault := check_option(key, value):
+                    problems.append(f"{key}: {fault} @ $.{key}")
+                continue
             if spec is None:
-                if key not in COMMON_FIELDS and not self.incomplete:
+                if not self.incomplete:
                     problems.append(f"{key}: unknown field{self._hint(key)} @ $.{key}")
                 continue
             if spec.name in seen:

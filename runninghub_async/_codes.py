@@ -59,7 +59,7 @@ CODES: Final[dict[str, Code]] = {
     "421": Code(CapacityError, Submit.WAIT, "API concurrency cap reached"),
     "423": Code(NotFoundError, Submit.OPEN, "no such task"),
     "433": Code(InvalidRequestError, Submit.NEVER, "graph validation failed"),
-    "435": Code(PlanError, Submit.NEVER, "no exclusive machine of this class"),
+    "435": Code(InvalidRequestError, Submit.NEVER, "no exclusive machine of this class"),
     "436": Code(PlanError, Submit.NEVER, "exclusive membership expired"),
     "500": Code(ServerError, Submit.OPEN, "server error"),
     "801": Code(PlanError, Submit.NEVER, "free users may not use the API"),

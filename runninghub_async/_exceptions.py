@@ -164,8 +164,8 @@ class PlanError(APIError):
     """The key is valid but its plan forbids the call (free, consumer or expired)."""
 
     advice = (
-        "standard models need an enterprise-shared API key; "
-        "see the key's type on the site's enterprise API page"
+        "the site's enterprise API page shows the key's type and plan; "
+        "standard models need an enterprise-shared key"
     )
 
 

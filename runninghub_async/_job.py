@@ -29,7 +29,15 @@ from ._exceptions import (
 from ._models import Task, TaskStatus
 from ._outcomes import Cancelled, Failed, Outcome, Succeeded, Unknown
 from ._polling import Polling
-from ._retry import Cause, Retry, RetryPolicy, Verdict, decide_submit, query_wait
+from ._retry import (
+    STOPPING,
+    Cause,
+    Retry,
+    RetryPolicy,
+    Verdict,
+    decide_submit,
+    query_wait,
+)
 
 __all__ = [
     "Accepted",
@@ -184,8 +192,11 @@ def advance(job: Job, event: Event, now: float, rules: Rules, u: float) -> tuple
     raise ValueError(f"{type(event).__name__} cannot happen to a job that is {job.state.name}")
 
 
-def reject(job: Job, error: RunningHubError) -> tuple[Job, Deliver]:
-    """End a job that was never sent, for a fault of its own."""
+def reject(job: Job, error: RunningHubError) -> tuple[Job, Deliver | Stop]:
+    """End a job that was never sent, for a fault of its own; or say that every other one would
+    meet the same, as when its files were refused for the key they came with."""
+    if isinstance(error, STOPPING):
+        return job, Stop(error)
     return _end(job), Deliver(Failed(index=job.index, request=job.request, error=error))
 
 

@@ -32,6 +32,9 @@ _MISMATCH: Final = re.compile(
     r"(?:, *reason=(?P<reason>[^)]*))?\)"
 )
 
+#: A graph is sent as text, in which no file can be found any more.
+NO_PATHS: Final = "upload the file first and give its name; a graph takes no paths"
+
 #: As it stands in nearly every answer; anything else is worth a closer look.
 _NO_ERRORS: Final = '"node_errors": {}'
 
@@ -166,5 +169,7 @@ def check_graph(graph: Any) -> Iterator[str]:
             continue
         inputs = node.get("inputs", {})
         for field, value in inputs.items() if isinstance(inputs, Mapping) else ():
-            if _is_link(value) and value[0] not in known:
+            if hasattr(value, "__fspath__"):
+                yield f"graph: {NO_PATHS} @ {at}.{field}"
+            elif _is_link(value) and value[0] not in known:
                 yield f"graph: {field} links to node {value[0]}, which is not there @ {at}.{field}"

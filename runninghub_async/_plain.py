@@ -30,6 +30,8 @@ def structure(data: Any, cls: type[_T]) -> _T:
         return _converter().structure(data, cls)
     except (cattrs.BaseValidationError, cattrs.ForbiddenExtraKeysError) as error:
         raise ValueError("; ".join(cattrs.transform_error(error))) from None
+    except cattrs.StructureHandlerNotFoundError as error:
+        raise ValueError(f"{cls!r} is made of more than plain data: {error}") from None
 
 
 @functools.cache

@@ -29,6 +29,7 @@ from ._exceptions import (
 from ._polling import jitter
 
 __all__ = [
+    "STOPPING",
     "Cause",
     "GiveUp",
     "Retry",
@@ -127,6 +128,10 @@ class RetryPolicy:
         return jitter(wait, self.wait_jitter, u)
 
 
+#: What every further request would be refused for, too.
+STOPPING: Final = (AuthenticationError, PlanError, InsufficientBalanceError)
+
+
 def decide_submit(policy: RetryPolicy, error: RunningHubError, attempt: int) -> Retry | GiveUp:
     """What to do about a submit that failed with `error` at its `attempt`-th try (from 1)."""
     tries_left = policy.attempts is None or attempt < policy.attempts
@@ -137,7 +142,7 @@ def decide_submit(policy: RetryPolicy, error: RunningHubError, attempt: int) -> 
             return Retry(Cause.RATE, asked_pause(policy, error))
         if isinstance(error, CapacityError):
             return Retry(Cause.CAPACITY, asked_pause(policy, error))
-        if isinstance(error, AuthenticationError | PlanError | InsufficientBalanceError):
+        if isinstance(error, STOPPING):
             return GiveUp(Verdict.STOP)
         row = look_up(error.code) if error.code else code_of_status(error.status)
         if row is not None and row.submit is Submit.NEVER:

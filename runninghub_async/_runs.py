@@ -14,12 +14,10 @@ from typing import Any, Literal
 import attrs
 
 from ._apps import App
-from ._nodes import Nodes, check_graph, check_nodes, fill_graph, node_info_list
+from ._catalogue import check_option
+from ._nodes import NO_PATHS, Nodes, check_graph, check_nodes, fill_graph, node_info_list
 
 __all__ = ["AppRequest", "QuickCreateRequest", "Workflow", "WorkflowRequest"]
-
-#: `retainSeconds` keeps the machine warm for so long, in seconds.
-_RETAIN = (10, 180)
 
 
 @attrs.frozen
@@ -111,7 +109,7 @@ class WorkflowRequest:
         yield from check_nodes(self.nodes, graph)
         if self.api == "v2":
             yield from _not_in_v2(graph=self.graph, access_password=self.access_password)
-        yield from _check_retain(self.retain_seconds)
+        yield from _check_options(self.retain_seconds, self.webhook_url)
 
 
 @attrs.frozen
@@ -177,7 +175,7 @@ class AppRequest:
             for name in ("use_personal_queue", "retain_seconds"):
                 if getattr(self, name) is not None:
                     yield f'{name}: taken by api="v2" only @ $.{name}'
-        yield from _check_retain(self.retain_seconds)
+        yield from _check_options(self.retain_seconds, self.webhook_url)
 
 
 @attrs.frozen
@@ -206,6 +204,7 @@ class QuickCreateRequest:
     def check(self) -> tuple[str, ...]:
         """Every fault, each as `description @ $.path`."""
         problems = [*_check_id("app", self.app), *check_nodes(self.nodes)]
+        problems.extend(_check_options(None, self.webhook_url))
         if not isinstance(self.code, str) or not self.code.strip():
             problems.append(f"code: expected text such as 002, got {self.code!r:.60} @ $.code")
         return tuple(problems)
@@ -226,10 +225,14 @@ def _check_api(api: Any) -> Iterator[str]:
         yield f"api: expected v1 or v2, got {api!r:.60} @ $.api"
 
 
-def _check_retain(seconds: Any) -> Iterator[str]:
-    low, high = _RETAIN
-    if seconds is not None and not (type(seconds) is int and low <= seconds <= high):
-        yield f"retain_seconds: expected {low} to {high}, got {seconds!r:.60} @ $.retain_seconds"
+def _check_options(retain_seconds: Any, webhook_url: Any) -> Iterator[str]:
+    for name, key, value in (
+        ("retain_seconds", "retainSeconds", retain_seconds),
+        ("webhook_url", "webhookUrl", webhook_url),
+    ):
+        fault = None if value is None else check_option(key, value)
+        if fault:
+            yield f"{name}: {fault} @ $.{name}"
 
 
 def _not_in_v2(**options: Any) -> Iterator[str]:
@@ -238,11 +241,7 @@ def _not_in_v2(**options: Any) -> Iterator[str]:
 
 
 def _check_no_files(nodes: Nodes) -> Iterator[str]:
-    """A graph is sent as text, in which no file can be found any more."""
     for node_id, fields in nodes.items():
         for field, value in fields.items() if isinstance(fields, Mapping) else ():
             if hasattr(value, "__fspath__"):
-                yield (
-                    "nodes: upload the file first and give its name;"
-                    f" a graph takes no paths @ $.nodes.{node_id}.{field}"
-                )
+                yield f"nodes: {NO_PATHS} @ $.nodes.{node_id}.{field}"

@@ -252,12 +252,17 @@ class Scheduler:
         entry.job, _ = advance(entry.job, _SENT, now, self._rules, 0.0)
 
     def rejected(self, entry: Entry, error: RunningHubError) -> None:
-        """`entry` was taken but is at fault itself; nothing was sent."""
+        """`entry` was taken but cannot be submitted; nothing was sent."""
         self.in_flight -= 1
         self.alive -= 1
         self._submitting -= 1
+        if entry.gone:
+            return
         entry.job, action = reject(entry.job, error)
-        entry.source.deliver(entry, action.result)
+        if isinstance(action, Stop):
+            entry.source.stop(entry, action.error)
+        else:
+            entry.source.deliver(entry, action.result)
 
     def withdrawn(self, entry: Entry) -> None:
         """`entry` was taken, and its source left before anything was sent."""

@@ -84,7 +84,7 @@ class SeedreamRequest:
     )
     max_images: int | None = attrs.field(default=1, kw_only=True)
     resolution: str | None = attrs.field(default=None, kw_only=True)
-    webhook_url: str | None = attrs.field(default=None, kw_only=True)
+    webhook_url: str | None = attrs.field(default=None, kw_only=True, repr=False)
 
     family: ClassVar[str]
     wire_names: ClassVar[Mapping[str, str]] = {

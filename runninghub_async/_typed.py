@@ -25,6 +25,9 @@ class _Models(Mapping[str, Callable[..., ModelRequest]]):
     At run time any name will do; the request's own check tells whether there is such a model.
     """
 
+    def __repr__(self) -> str:
+        return f"<{len(self)} models of the catalogue>"
+
     def __getitem__(self, name_or_path: str) -> Callable[..., ModelRequest]:
         return partial(_request, name_or_path)
 

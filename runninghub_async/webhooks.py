@@ -1,9 +1,12 @@
 """Webhooks: what the service POSTs when a task ends, and a receiver for it.
 
-    webhooks = Webhooks("https://example.org/hooks", secret="…")
-    app.mount("/hooks", webhooks.asgi)                       # any ASGI framework
-    application.router.add_post("/hooks", webhooks.aiohttp)  # or aiohttp
+    webhooks = Webhooks("https://example.org/hooks/", secret="…")
+    app.mount("/hooks", webhooks.asgi)                        # any ASGI framework
+    application.router.add_post("/hooks/", webhooks.aiohttp)  # or aiohttp
     async with Session(webhooks=webhooks) as session: ...
+
+The slash at the end matters: frameworks answer a mount's bare path with a redirect, which the
+service is not known to follow.
 
 The service signs nothing, so each job gets an address of its own with a keyed digest in it, an
 event without it is refused, and even a good one only makes the session ask the service (Query

@@ -132,7 +132,7 @@ CODES = [
     ("412", rh.AuthenticationError, NEVER), ("414", rh.InsufficientBalanceError, NEVER),
     ("415", rh.CapacityError, WAIT), ("416", rh.InsufficientBalanceError, NEVER),
     ("421", rh.CapacityError, WAIT), ("423", rh.NotFoundError, OPEN),
-    ("433", rh.InvalidRequestError, NEVER), ("435", rh.PlanError, NEVER),
+    ("433", rh.InvalidRequestError, NEVER), ("435", rh.InvalidRequestError, NEVER),
     ("436", rh.PlanError, NEVER), ("500", rh.ServerError, OPEN),
     ("801", rh.PlanError, NEVER), ("802", rh.AuthenticationError, NEVER),
     ("803", rh.InvalidRequestError, NEVER), ("804", rh.APIError, OPEN),

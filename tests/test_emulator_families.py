@@ -132,7 +132,7 @@ def test_a_consumer_pays_in_coins_that_are_text() -> None:
         ({"workflowId": "0"}, 301, "greater than 0"),
         ({"workflowId": "1904136902449200000"}, 380, "WORKFLOW_NOT_EXISTS"),
         ({"workflowId": NEVER_RUN}, 810, "WORKFLOW_NOT_SAVED_OR_NOT_RUNNING"),
-        ({"workflowId": LOCKED}, 403, "accessPassword"),
+        ({"workflowId": LOCKED}, 301, "accessPassword"),
         ({"retainSeconds": 9}, 301, "retainSeconds"),
         ({"retainSeconds": 181}, 301, "retainSeconds"),
         ({"instanceType": "PLUS"}, 301, "instanceType"),
@@ -591,7 +591,7 @@ def test_own_workflows_and_apps_can_be_added() -> None:
         made = await create(client, workflowId="5")
         done = await outputs(client, made["data"]["taskId"])
         assert [item["fileType"] for item in done["data"]] == ["mp4"]
-        assert (await create(client, workflowId="6"))["code"] == 403
+        assert (await create(client, workflowId="6"))["code"] == 301
         for webapp, kind in (("7", "png"), ("8", "wav")):
             run = await client.post(f"{V2}run/ai-app/{webapp}", {"nodeInfoList": [PROMPT]})
             results = (await client.result(run["taskId"]))["results"]

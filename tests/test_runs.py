@@ -136,6 +136,21 @@ def test_a_graph_goes_out_as_text_with_the_values_in_it() -> None:
             rh.WorkflowRequest(ID, graph=GRAPH, access_password="p", api="v2"),
             ["graph", "access_password"],
         ),
+        (
+            rh.WorkflowRequest(ID, graph={"3": {"class_type": "A", "inputs": {"x": Path("y")}}}),
+            ["graph.3.x"],
+        ),
+        (rh.WorkflowRequest(ID, webhook_url="hooks.example"), ["webhook_url"]),
+        (rh.AppRequest(ID, webhook_url="ftp://x"), ["webhook_url"]),
+        (rh.QuickCreateRequest(ID, "002", webhook_url=""), ["webhook_url"]),
+        (rh.SeedreamV4("a poster", webhook_url="hooks"), ["webhookUrl"]),
+        (
+            rh.ModelRequest(
+                "seedream-v4/text-to-image",
+                {"prompt": "a boat", "webhookUrl": 5, "retainSeconds": 5000, "instanceType": ""},
+            ),
+            ["webhookUrl", "retainSeconds", "instanceType"],
+        ),
         (rh.WorkflowRequest(ID, api="v3"), ["api"]),  # type: ignore[arg-type]
         (rh.AppRequest("x"), ["app"]),
         (rh.AppRequest(ID, retain_seconds=20), ["retain_seconds"]),
@@ -221,7 +236,7 @@ def test_an_inputs_choices_are_read_in_every_shape(data: Any, choices: tuple[str
         ("FLOAT", '["FLOAT", {"min": 0}]', [0, 1.5, "2.5"], [-1, "", [], "inf"]),
         ("BOOLEAN", None, [True, "false"], ["yes", 1, None]),
         ("STRING", None, ["", "text"], [1, None, ["x"]]),
-        ("IMAGE", None, ["api/x.png", "https://x/y.png", Path("x.png")], ["", 5, None]),
+        ("IMAGE", None, ["api/x.png", "https://x/y", Path("x.png")], ["", 5, None, Path("x.mp3")]),
         ("SWITCH", "[1, 2]", [1, "2"], [3, "a"]),
         ("NEW", None, [object()], []),
     ],

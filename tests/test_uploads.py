@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import re
 import subprocess
@@ -202,6 +203,24 @@ def test_an_upload_that_keeps_failing_fails_its_request_alone(picture: Path) -> 
     assert failed.attempts == 0
     assert succeeded.ok
     assert len(host.submits) == 1
+
+
+def test_a_key_that_is_refused_for_an_upload_stops_the_stream(picture: Path) -> None:
+    """As it would for a submit: nothing more is taken from an endless input."""
+    wrong = json_response({"code": 401, "message": "ApiKey verification failed"})
+    host = Host(*[wrong] * 1000)
+    retry = rh.RetryPolicy(wait_initial=0.01, call_attempts=2)
+
+    async def main() -> rh.Statistics:
+        async with host.session(retry=retry) as session:
+            stream = session.stream(image_to_image(picture) for _ in itertools.count())
+            with pytest.raises(rh.AuthenticationError):
+                async for outcome in stream:
+                    raise AssertionError(outcome)
+            return stream.statistics()
+
+    assert asyncio.run(main()).pulled <= 50
+    assert host.submits == []
 
 
 def test_a_stream_left_during_an_upload_submits_nothing(picture: Path) -> None:

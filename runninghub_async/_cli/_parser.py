@@ -38,7 +38,7 @@ soon as there is one.
 
 _PARAM = """\
 Lists are separated by |; @PATH in a field for pictures, films or sounds uploads a file. Fields that
-are not given have their documented defaults; `models MODEL` shows them.
+are optional and not given have their documented defaults; `models MODEL` shows them.
 """
 
 

@@ -172,7 +172,7 @@ def _barred(item: Workflow | App, body: Mapping[str, Any]) -> Refused | None:
     if not item.ran:
         return Refused("810")
     if item.password and body.get("accessPassword") != item.password:
-        return Refused("403", "accessPassword is wrong")
+        return Refused("301", "accessPassword is wrong")
     return None
 
 
