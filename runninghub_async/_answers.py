@@ -286,7 +286,7 @@ def whole(value: Any, default: int = 0) -> int:
     """A count that may be a number or a string."""
     found = number(value)
     # A count beyond this is none, and would take long to write out.
-    return int(found) if found is not None and abs(found) < 10**18 else default
+    return int(found) if found is not None and found.adjusted() < 18 else default
 
 
 def number(value: Any) -> Decimal | None:
@@ -299,7 +299,8 @@ def number(value: Any) -> Decimal | None:
         number = Decimal(str(value))
     except ArithmeticError:
         return None
-    return number if number.is_finite() else None
+    # Nobody's account goes beyond this; arithmetic with what does could fail.
+    return number if number.is_finite() and -30 < number.adjusted() < 30 else None
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

@@ -11,8 +11,6 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-import anyio
-
 from ._dispatcher import Dispatcher
 from ._exceptions import RunningHubError
 from ._models import Request, Response
@@ -72,16 +70,21 @@ class Caller:
                 )
                 if pause is None:
                     raise
-            await anyio.sleep(pause)
+            await self.pause(pause)
         raise AssertionError  # pragma: no cover - the loop has no end
+
+    async def pause(self, seconds: float) -> None:
+        """Wait for so long; raises `SessionError` as soon as the session closes."""
+        await self.opened().pause(seconds)
+        self.opened()
 
     async def once(self, request: Request, parse: Callable[[Response], _T]) -> _T:
         """Send `request` in its turn, a single time."""
         dispatcher = self.opened()
         scheduler, clock = dispatcher.scheduler, dispatcher.loop.time
-        while (pause := scheduler.gate.closed_until - clock()) > 0:  # noqa: ASYNC110
+        while (pause := scheduler.gate.closed_until - clock()) > 0:
             # It may have been closed again meanwhile.
-            await anyio.sleep(pause)
+            await self.pause(pause)
         if dispatcher.query_limiter is not None:
             await dispatcher.query_limiter.acquire()
         # The session may have been closed while this was waiting for its turn.

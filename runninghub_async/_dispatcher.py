@@ -7,9 +7,10 @@ do wakes exactly one, and that one wakes the next if there is more.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, Final
 from weakref import WeakValueDictionary
@@ -17,9 +18,9 @@ from weakref import WeakValueDictionary
 import anyio
 
 from ._exceptions import CapacityError, PayloadError, RunningHubError
-from ._job import Rules
+from ._job import JobState, Rules
 from ._limits import Limits
-from ._models import Request
+from ._models import Request, Task
 from ._pacing import RateLimiter, local_limiter
 from ._protocol import FileInBody, parse_query, parse_submit
 from ._scheduler import Entry, Scheduler, Step
@@ -33,6 +34,9 @@ logger = logging.getLogger("runninghub_async.trouble")
 #: Requests in flight at once, at most. At 0.2 s a request that is over 300 a second, several
 #: times what the default rates ask for.
 WORKERS: Final = 64
+
+#: Submits of unknown fate whose webhooks are still listened for.
+_LOST_KEPT: Final = 10_000
 
 #: How long a leaving session waits for submits that are under way, so as to learn their ids.
 GRACE: Final = 1.0
@@ -88,6 +92,8 @@ class Dispatcher:
         self.loop = asyncio.get_running_loop()
         #: Entries whose end somebody has promised to announce, by their numbers.
         self.announced: WeakValueDictionary[int, Entry] = WeakValueDictionary()
+        #: Of those, the last whose submits had an unknown fate.
+        self.lost: OrderedDict[int, None] = OrderedDict()
         self._parked: deque[asyncio.Future[None]] = deque()
         self._workers: set[asyncio.Task[None]] = set()
         self._helpers: set[asyncio.Task[None]] = set()
@@ -97,14 +103,21 @@ class Dispatcher:
         self._submits_done = asyncio.Event()
         self._on_crash: Callable[[BaseException], None] | None = None
         self._closed = False
+        self._closing = asyncio.Event()
 
     def hint(self, number: int, task_id: str) -> None:
         """The task of entry `number` is said to have ended, and to be `task_id`: look at it now,
         and at what waits for that task without having submitted it."""
         now = self.loop.time()
-        for entry in (self.announced.get(number), self.scheduler.watched.get(task_id)):
-            if entry is not None:
-                self.scheduler.hint(entry, now)
+        if number in self.lost:
+            logger.warning("task %s is of a submit whose answer was lost", task_id)
+        entry = self.announced.get(number)
+        if entry is not None:
+            self.scheduler.hint(entry, task_id, now)
+        entry = self.scheduler.watched.get(task_id)
+        while entry is not None:
+            self.scheduler.hint(entry, task_id, now)
+            entry = entry.other
         self.wake()
 
     @property
@@ -145,6 +158,12 @@ class Dispatcher:
         helper.add_done_callback(self._helper_ended)
         return helper
 
+    async def pause(self, seconds: float) -> None:
+        """Wait for so long, or until the session closes."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._closing.wait()
+
     async def settle(self, grace: float = GRACE) -> None:
         """Wait until no submit is under way, for at most `grace` seconds."""
         if self._submitting:
@@ -158,6 +177,7 @@ class Dispatcher:
     async def aclose(self) -> None:
         """Learn what can be learnt of submits under way, then end all workers."""
         self._closed = True
+        self._closing.set()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -270,7 +290,15 @@ class Dispatcher:
             answer = await self._transport.send(request)
             task = parse_submit(answer)
         except RunningHubError as error:
+            if entry.told:
+                # Its end was announced before its beginning: there is such a task.
+                task = Task(entry.told)
+                scheduler.accepted(entry, task, clock(), sent_at)
+                logger.info("task %s was made known by its webhook alone", task.id)
+                return
             scheduler.refused(entry, error, clock(), sent_at)
+            if entry.job.state is JobState.ENDED and entry.number in self.announced:
+                self._remember_lost(entry)
             if isinstance(error, CapacityError) and entry.job.attempts in _REFUSALS_TOLD:
                 logger.warning(
                     "a submit was refused %d times for want of room: %s", entry.job.attempts, error
@@ -291,6 +319,11 @@ class Dispatcher:
             self._submitting -= 1
             if not self._submitting:
                 self._submits_done.set()
+
+    def _remember_lost(self, entry: Entry) -> None:
+        self.lost[entry.number] = None
+        if len(self.lost) > _LOST_KEPT:
+            self.lost.popitem(last=False)
 
     async def _take_good_one(self) -> tuple[Entry, Request] | None:
         """The next job that can be sent; those at fault end here and cost neither request nor
@@ -322,11 +355,18 @@ class Dispatcher:
             return self._build_submit(entry)
         except FileInBody:
             self.wake()
+        # The uploads are calls of their own, and the gate counts what is under way.
+        self.scheduler.in_flight -= 1
         try:
             request = await self._upload_files(entry)
         except asyncio.CancelledError:
+            self.scheduler.in_flight += 1
             self.scheduler.withdrawn(entry)
             raise
+        except BaseException:
+            self.scheduler.in_flight += 1
+            raise
+        self.scheduler.in_flight += 1
         if entry.gone or entry.source.closed:
             raise _Withdrawn
         return request

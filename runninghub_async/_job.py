@@ -194,8 +194,8 @@ def advance(job: Job, event: Event, now: float, rules: Rules, u: float) -> tuple
 
 def reject(job: Job, error: RunningHubError) -> tuple[Job, Deliver | Stop]:
     """End a job that was never sent, for a fault of its own; or say that every other one would
-    meet the same, as when its files were refused for the key they came with."""
-    if isinstance(error, STOPPING):
+    meet the same, as when its files were refused for the key, or there is no network."""
+    if isinstance(error, (*STOPPING, ConnectError)):
         return job, Stop(error)
     return _end(job), Deliver(Failed(index=job.index, request=job.request, error=error))
 

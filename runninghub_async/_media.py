@@ -56,7 +56,7 @@ class FilePath(Protocol):
 
 def is_file(value: Any) -> TypeGuard[FilePath]:
     """Whether `value` names a local file: a `pathlib.Path` or its like. Text is a URL."""
-    return hasattr(value, "__fspath__")
+    return hasattr(value, "__fspath__") and not isinstance(value, str)
 
 
 def sniff(head: bytes) -> str:

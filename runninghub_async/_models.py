@@ -172,13 +172,15 @@ _PROXY_KEY = re.compile(r"(/proxy(?:-plus)?/)[^/?#]+")
 class FileBody:
     """A request's body that is read from disk while it is sent: `head`, the first `size` bytes of
     the file `path`, `tail`. `progress(sent)`, if given, is called with the bytes of the file sent
-    so far."""
+    so far. `stamp` is what
+    the file looked like; a transport that finds another raises `PayloadError`."""
 
     path: str
     size: int
     head: bytes = attrs.field(default=b"", repr=False)
     tail: bytes = attrs.field(default=b"", repr=False)
     progress: Callable[[int], object] | None = attrs.field(default=None, repr=False, eq=False)
+    stamp: tuple[int, ...] = attrs.field(default=(), repr=False)
 
     def __len__(self) -> int:
         return len(self.head) + self.size + len(self.tail)

@@ -177,7 +177,9 @@ def _event(kind: str, data: Mapping[str, Any]) -> ProgressEvent:
 
 
 def _number(value: Any) -> float:
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else 0.0
+    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > 1e300:
+        return 0.0
+    return value
 
 
 def _picture(message: bytes) -> ProgressEvent:

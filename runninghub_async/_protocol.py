@@ -103,6 +103,11 @@ def normalize_base_url(url: str) -> str:
     path = parts.path.rstrip("/").removesuffix("/openapi/v2").rstrip("/")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"base_url must be an http(s) origin, not {url!r}")
+    try:
+        _ = parts.port
+        parts.hostname.encode("idna")
+    except ValueError:
+        raise ValueError(f"base_url has a host or a port that cannot be one: {url!r}") from None
     if parts.username is not None or parts.query or parts.fragment:
         raise ValueError("base_url must not carry a user, a query or a fragment")
     return f"{parts.scheme}://{parts.netloc}{path}"

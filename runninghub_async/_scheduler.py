@@ -47,6 +47,9 @@ _SENT = Sent()
 #: The gate as it nearly always is; told by identity, since it is looked at before every step.
 _OPEN: Final = Gate()
 
+#: So many outdated records in the heap are not worth the work of clearing them out.
+_MANY: Final = 64
+
 #: Submits under way at once. Fewer than there are workers: a service that is slow to take
 #: submits must not keep everybody from asking after what is done.
 MOST_SUBMITTING: Final = 48
@@ -96,7 +99,7 @@ class Entry:
     """A job and where it belongs. `gone` once its source has let go of it; `number` orders
     those that wait to be submitted again, so that the first taken is the first sent. `due` is
     when it is looked at next, infinite while it is not to be; `hinted` when its end was
-    announced meanwhile."""
+    announced meanwhile, of the task `told`. `other` waits for the same task."""
 
     job: Job
     source: Source
@@ -104,6 +107,8 @@ class Entry:
     number: int = 0
     due: float = math.inf
     hinted: bool = False
+    told: str = ""
+    other: Entry | None = None
 
 
 class Scheduler:
@@ -118,7 +123,8 @@ class Scheduler:
         #: A worker is waiting for the rate limiter; a second one would only queue behind it.
         self.pacing_submit = False
         self.pacing_query = False
-        #: Those that wait for tasks which others submitted; of several, the last that came.
+        #: Those that wait for tasks which others submitted; of several, the last that came, which
+        #: knows of the one before it.
         self.watched: WeakValueDictionary[str, Entry] = WeakValueDictionary()
         self._rules = rules
         self._chance = chance
@@ -128,6 +134,7 @@ class Scheduler:
         self._order = itertools.count()
         self._refusals = 0
         self._slot_pause = -math.inf
+        self._outdated = 0
 
     def add(self, source: Source) -> None:
         """Take jobs from `source` from now on, in turn with the others."""
@@ -135,25 +142,39 @@ class Scheduler:
 
     def watch(self, entry: Entry, now: float) -> None:
         """Follow a task that is already running, started by whomever; it takes no slot here."""
+        entry.other = self.watched.get(entry.job.task_id)
         self.watched[entry.job.task_id] = entry
         self._look_at(entry, now)
 
-    def hint(self, entry: Entry, now: float) -> None:
-        """Somebody says that the task of `entry` has ended: look at once, and believe the answer.
+    def hint(self, entry: Entry, task_id: str, now: float) -> None:
+        """Somebody says that `task_id`, the task of `entry`, has ended: look at once, and believe
+        the answer.
 
-        A hint that comes while its submit or a query is under way counts for what follows it.
+        A hint that comes while its submit or a query is under way counts for what follows it; and
+        should the submit's answer be lost, the task is known all the same.
         """
         if entry.gone:
             return
+        if not entry.job.task_id:
+            entry.told = task_id
         if entry.due == math.inf:
             entry.hinted = True
         elif entry.due > now:
+            self._outdate()
             self._look_at(entry, now)
 
     def _look_at(self, entry: Entry, at: float) -> None:
         # An earlier record of it in the heap is passed over when it comes up.
         entry.due = at
         heapq.heappush(self._due, (at, next(self._order), entry))
+
+    def _outdate(self) -> None:
+        """A record in the heap counts no more; once most do not, clear them out."""
+        self._outdated += 1
+        if self._outdated > _MANY and 2 * self._outdated > len(self._due):
+            self._due = [due for due in self._due if not due[2].gone and due[0] == due[2].due]
+            heapq.heapify(self._due)
+            self._outdated = 0
 
     def discard(self, source: Source) -> None:
         """Take no more jobs from `source`."""
@@ -202,6 +223,7 @@ class Scheduler:
         while self._due and self._due[0][0] <= now:
             at, _, entry = heapq.heappop(self._due)
             if entry.gone or at != entry.due:
+                self._outdated = max(0, self._outdated - 1)
                 continue
             entry.due = math.inf
             if entry.source.closed:
@@ -314,6 +336,8 @@ class Scheduler:
     def release(self, entry: Entry) -> None:
         """Let go of a waiting job whose source was closed; its task runs on."""
         entry.gone = True
+        if entry.due != math.inf:
+            self._outdate()
         self._free_slot(entry)
         entry.source.let_go(entry)
 

@@ -586,7 +586,7 @@ class Session:
         if self._webhooks is None or self._dispatcher is None or "webhookUrl" in params:
             return params
         self._dispatcher.announced[entry.number] = entry
-        return params | {"webhookUrl": self._webhooks.url_for(f"{self._name}.{entry.number}")}
+        return params | {"webhookUrl": self._webhooks.session_url(f"~{self._name}.{entry.number}")}
 
     def _hint(self, number: int, task_id: str) -> None:
         """A webhook said that the task of this entry has ended; any thread may bring it."""
@@ -606,6 +606,12 @@ class Session:
                 raise PayloadError(
                     [f"request: expected one such as SeedreamV5Lite, got {request!r:.60} @ $"]
                 ) from None
+            except PayloadError:
+                raise
+            except Exception as error:
+                # Anything may stand in a request, even what breaks when it is looked at.
+                name = type(error).__name__
+                raise PayloadError([f"request: {name} while checking it @ $"]) from error
         if problems:
             raise PayloadError(problems)
         return request.path, params

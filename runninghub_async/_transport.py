@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Final, Protocol, Self, runtime_checkable
 
 import aiohttp
 import anyio
+import anyio.to_thread
 import attrs
 import yarl
 
-from ._exceptions import ConnectError, ReadError, ReadTimeout, TransportError
+from ._exceptions import ConnectError, PayloadError, ReadError, ReadTimeout, TransportError
 from ._models import FileBody, Request, Response
 
 __all__ = [
@@ -22,6 +24,7 @@ __all__ = [
     "StreamedResponse",
     "StreamingTransport",
     "Transport",
+    "file_stamp",
 ]
 
 #: An answer of the API is a few kilobytes; one beyond this is not the API's.
@@ -93,25 +96,39 @@ _ERRORS: Final[dict[type[BaseException], type[TransportError]]] = {
     aiohttp.ClientError: ReadError,
     TimeoutError: ReadTimeout,
     OSError: ReadError,
+    # What is odd about an address or an answer; nobody can say whether anything was sent.
+    ValueError: ReadError,
 }
 
 
 _THEIRS: Final = tuple(_ERRORS)
 
 
-#: Theirs that quote the address, which holds the key for some calls.
-_QUOTING: Final = (aiohttp.ClientResponseError, aiohttp.InvalidURL)
+#: Theirs whose text is known not to quote the address, which holds the key for some calls and a
+#: signature for others.
+_PLAIN: Final = (
+    aiohttp.ClientConnectorError,
+    aiohttp.ServerDisconnectedError,
+    aiohttp.SocketTimeoutError,
+    aiohttp.ClientPayloadError,
+)
 
 
 def _translated(error: BaseException) -> TransportError:
     ours = next(ours for theirs, ours in _ERRORS.items() if isinstance(error, theirs))
-    text = getattr(error, "message", "") if isinstance(error, _QUOTING) else str(error)
+    text = ""
+    if isinstance(error, _PLAIN):
+        text = str(error)
+    elif isinstance(error, OSError) and error.errno:
+        text = os.strerror(error.errno)
+    elif isinstance(error, aiohttp.ClientResponseError):
+        text = error.message
     return ours(f"{type(error).__name__}: {text}" if text else type(error).__name__)
 
 
 def _cause(error: BaseException) -> BaseException | None:
     """What may be shown as the cause of our error."""
-    return None if isinstance(error, _QUOTING) else error
+    return error if isinstance(error, _PLAIN) else None
 
 
 class AiohttpTransport:
@@ -170,6 +187,8 @@ class AiohttpTransport:
                     body = await _bounded(answer)
                 return Response(answer.status, body, answer.headers)
         except _THEIRS as error:
+            if isinstance(payload, _Pieces) and payload.fault is not None:
+                raise payload.fault from None
             raise _translated(error) from _cause(error)
         finally:
             if isinstance(payload, _Pieces):
@@ -214,7 +233,6 @@ class AiohttpTransport:
         try:
             socket = await self._sockets.ws_connect(
                 yarl.URL(url, encoded=True),
-                timeout=aiohttp.ClientWSTimeout(ws_close=self._connect_timeout),
                 heartbeat=_HEARTBEAT,
                 max_msg_size=MAX_ANSWER_BYTES,
             )
@@ -282,10 +300,6 @@ class AiohttpTransport:
         return known
 
 
-class FileChanged(OSError):
-    """A file became shorter while it was being sent."""
-
-
 class _Chunks:
     """The body of an answer, in pieces; what breaks is told as a `TransportError`."""
 
@@ -326,9 +340,11 @@ def _payload(request: Request) -> bytes | io.BytesIO | _Pieces | None:
 
 
 class _Pieces:
-    """The body of an upload, read from disk in a thread, a piece at a time."""
+    """The body of an upload, read from disk in a thread, a piece at a time. `fault` is what broke
+    it off, where that was not the network."""
 
     def __init__(self, body: FileBody) -> None:
+        self.fault: Exception | None = None
         self._body = body
         self._left = body.size
         self._file: anyio.AsyncFile[bytes] | None = None
@@ -338,27 +354,58 @@ class _Pieces:
         return self
 
     async def __anext__(self) -> bytes:
+        if self._ended:
+            raise StopAsyncIteration
+        try:
+            return await self._next()
+        except Exception as error:
+            # aiohttp would take it for trouble with the connection.
+            self.fault = error
+            raise
+
+    async def _next(self) -> bytes:
         body = self._body
         if self._file is None:
-            self._file = await anyio.open_file(body.path, "rb")
+            self._file = await self._open()
+            await self._check(self._file)
             return body.head
         if self._left:
             piece = await self._file.read(min(_CHUNK, self._left))
             if not piece:
-                raise FileChanged(f"{body.path} became shorter while it was sent")
+                raise _changed(body)
             self._left -= len(piece)
             if body.progress is not None:
                 body.progress(body.size - self._left)
             return piece
-        if self._ended:
-            raise StopAsyncIteration
+        await self._check(self._file)
         self._ended = True
         return body.tail
+
+    async def _open(self) -> anyio.AsyncFile[bytes]:
+        try:
+            return await anyio.open_file(self._body.path, "rb")
+        except OSError:
+            raise _changed(self._body) from None
+
+    async def _check(self, file: anyio.AsyncFile[bytes]) -> None:
+        """What is sent has to be what was looked at."""
+        facts = await anyio.to_thread.run_sync(os.fstat, file.wrapped.fileno())
+        if self._body.stamp and file_stamp(facts) != self._body.stamp:
+            raise _changed(self._body)
 
     async def aclose(self) -> None:
         if self._file is not None:
             with anyio.CancelScope(shield=True):
                 await self._file.aclose()
+
+
+def file_stamp(facts: os.stat_result) -> tuple[int, ...]:
+    """What changes when a file does, as far as its file system tells."""
+    return (facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino, facts.st_dev)
+
+
+def _changed(body: FileBody) -> PayloadError:
+    return PayloadError([f"{body.path}: was changed while it was being uploaded @ $"])
 
 
 async def _bounded(answer: aiohttp.ClientResponse) -> bytes:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import logging
 import os
+import stat
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -23,13 +25,14 @@ from ._exceptions import (
     AuthenticationError,
     PayloadError,
     ProtocolError,
-    RunningHubError,
+    SessionError,
 )
 from ._media import HEAD, FilePath, check_file, is_file, kind_of, sniff
 from ._models import FileBody, Response
 from ._protocol import build_upload, parse_upload
 from ._protocol_v1 import build_lora, build_lora_put, build_old_upload, parse_lora
 from ._records import Lora, Upload
+from ._transport import file_stamp
 
 __all__ = ["OnProgress", "Uploader"]
 
@@ -60,7 +63,7 @@ class _File:
     name: str
     size: int
     head: bytes
-    changed: int = 0
+    stamp: tuple[int, ...] = ()
     content: bytes | None = attrs.field(default=None, repr=False)
 
     @property
@@ -71,7 +74,7 @@ class _File:
         if self.content is not None:
             return self.content
         told = None if progress is None else _with_total(progress, self.size)
-        return FileBody(self.path, self.size, progress=told)
+        return FileBody(self.path, self.size, progress=told, stamp=self.stamp)
 
 
 class Uploader:
@@ -79,7 +82,7 @@ class Uploader:
 
     def __init__(self, caller: Caller) -> None:
         self._caller = caller
-        self._digests: OrderedDict[tuple[str, int, int], str] = OrderedDict()
+        self._digests: OrderedDict[tuple[str, tuple[int, ...]], str] = OrderedDict()
         self._sent: OrderedDict[str, tuple[float, asyncio.Future[Upload]]] = OrderedDict()
 
     async def upload(
@@ -102,12 +105,12 @@ class Uploader:
         file = await self._look(source, None)
         if problems := list(check_file(file.name, file.size, file.head)):
             raise PayloadError([f"source: {problem} @ $" for problem in problems])
-        md5 = await anyio.to_thread.run_sync(_hash, file, "md5")
+        md5 = await self._hashed(file, "md5")
         site = self._caller.site
         asked = build_lora(site, name or Path(file.name).stem, md5)
 
         async def attempt() -> Lora:
-            lora, url = await self._caller.call(asked, lambda answer: parse_lora(answer, md5))
+            lora, url = await self._caller.once(asked, lambda answer: parse_lora(answer, md5))
             if url:
                 _check_target(url, site.base_url)
                 request = build_lora_put(url, file.body(progress))
@@ -185,20 +188,27 @@ class Uploader:
             )
         try:
             return await anyio.to_thread.run_sync(_look_at, os.fspath(source), name)
-        except OSError as error:
-            told = error.strerror or str(error)
-            raise PayloadError([f"{os.fspath(source)}: {told} @ $"]) from error
+        except (OSError, ValueError, TypeError) as error:
+            told = getattr(error, "strerror", "") or str(error)
+            raise PayloadError([f"{source!s}: {told} @ $"]) from error
 
     async def _digest(self, file: _File) -> str:
-        key = (file.path, file.size, file.changed)
+        key = (file.path, file.stamp)
         known = self._digests.get(key) if file.path else None
         if known is None:
             if file.content is not None and file.size <= _PIECE:
                 return _hash(file, "sha256")
-            known = await anyio.to_thread.run_sync(_hash, file, "sha256")
+            known = await self._hashed(file, "sha256")
             if file.path:
                 _remember(self._digests, key, known)
         return known
+
+    @staticmethod
+    async def _hashed(file: _File, algorithm: str) -> str:
+        try:
+            return await anyio.to_thread.run_sync(_hash, file, algorithm)
+        except OSError as error:
+            raise PayloadError([f"{file.path}: {error.strerror or error} @ $"]) from error
 
     async def _once_per_content(self, file: _File) -> Upload:
         digest = await self._digest(file)
@@ -208,21 +218,19 @@ class Uploader:
         if sent is None or now - since > _FRESH_FOR:
             sent = dispatcher.loop.create_future()
             _remember(self._sent, digest, (now, sent))
-            dispatcher.help(self._fulfil(sent, file, digest))
+            helper = dispatcher.help(self._fulfil(sent, file, digest))
+            helper.add_done_callback(lambda _: _give_up(sent))
         # Others may wait for the same file, whoever is cancelled.
         return await asyncio.shield(sent)
 
     async def _fulfil(self, sent: asyncio.Future[Upload], file: _File, digest: str) -> None:
         try:
             sent.set_result(await self._send(file, digest, None))
-        except RunningHubError as error:
+        except Exception as error:
             # The next who wants it may have more luck.
             self._sent.pop(digest, None)
-            if not sent.done():
-                sent.set_exception(error)
-                sent.exception()
-        finally:
-            sent.cancel()
+            sent.set_exception(error)
+            sent.exception()
 
     async def _send(
         self, file: _File, digest: str, progress: OnProgress | None, older: str | None = None
@@ -266,11 +274,21 @@ def _replaced(value: Any, places: Mapping[int, str]) -> Any:
     return value
 
 
+def _give_up(sent: asyncio.Future[Upload]) -> None:
+    """Whoever still waits, although the helper has ended, was left by the session."""
+    if not sent.done():
+        sent.set_exception(SessionError("the session was closed"))
+        sent.exception()
+
+
 def _look_at(path: str, name: str | None) -> _File:
+    # Before it is opened: to open a pipe may take for ever.
+    if not stat.S_ISREG(Path(path).stat().st_mode):
+        raise OSError(errno.EINVAL, "is a directory or another thing that is no file")
     with open(path, "rb") as file:  # noqa: PTH123 - the path is text by now
         head = file.read(HEAD)
         facts = os.fstat(file.fileno())
-    return _File(path, name or Path(path).name, facts.st_size, head, facts.st_mtime_ns)
+    return _File(path, name or Path(path).name, facts.st_size, head, file_stamp(facts))
 
 
 def _hash(file: _File, algorithm: str) -> str:
@@ -294,10 +312,14 @@ def _remember(memory: OrderedDict[Any, _T], key: Any, value: _T) -> None:
 
 
 def _check_target(url: str, base_url: str) -> None:
-    parts = urlsplit(url)
     # Plain http only where the service itself is spoken to in plain http: on loopback.
     allowed = {"https", urlsplit(base_url).scheme}
-    if parts.scheme not in allowed or not parts.hostname:
+    try:
+        parts = urlsplit(url)
+        fine = parts.scheme in allowed and bool(parts.hostname)
+    except ValueError:
+        fine = False
+    if not fine:
         raise ProtocolError("the address to put the LoRA to is not https", Response(200))
 
 

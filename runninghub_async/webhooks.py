@@ -33,7 +33,7 @@ from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit, urlunsplit
 import attrs
 
 from ._answers import id_in, told_task
-from ._exceptions import ProtocolError, RunningHubError
+from ._exceptions import ProtocolError
 from ._models import Response, Task
 from ._polling import ExponentialPolling, Polling
 
@@ -46,6 +46,13 @@ logger = logging.getLogger("runninghub_async")
 
 #: An event is a few kilobytes.
 MAX_EVENT_BYTES: Final = 4 * 2**20
+
+#: What begins the keys that sessions give to their own jobs.
+_MARK: Final = "~"
+
+#: How often a task is looked at whose event came early, and how soon.
+_LOOKS: Final = 5
+_SOON: Final = ExponentialPolling(initial=1.0, factor=2.0, maximum=10.0)
 
 #: Events of one's own that are being confirmed at once, and that wait for it.
 _CONFIRMING: Final = 8
@@ -73,11 +80,11 @@ def parse(body: bytes, headers: Mapping[str, str] | None = None) -> TaskEvent:
 
     An envelope `{event, taskId, eventData}` whose `eventData` is JSON text of the older outputs
     (workflows and apps), an object like Query V2's answer (models) or `{code, msg, data}`; or
-    no envelope at all. `headers` are those of the request; only a charset is read from them.
-    Raises `ProtocolError` for anything else.
+    no envelope at all. `headers` are those of the request, of which nothing is needed so far:
+    every form is UTF-8. Raises `ProtocolError` for anything else.
     """
     answer = Response(200, body, headers or {})
-    told = _decoded(body, headers or {})
+    told = _loads(body)
     data = told.get("eventData", told) if isinstance(told, dict) else None
     # Text within text, once or twice.
     for _ in range(2):
@@ -94,17 +101,9 @@ def parse(body: bytes, headers: Mapping[str, str] | None = None) -> TaskEvent:
     return TaskEvent(task, str(told.get("event") or ""))
 
 
-def _decoded(body: bytes, headers: Mapping[str, str]) -> Any:
-    kind = next((v for k, v in headers.items() if k.lower() == "content-type"), "")
-    charset = kind.lower().partition("charset=")[2].split(";")[0].strip(' "') or "utf-8"
+def _loads(text: str | bytes) -> Any:
     try:
-        return _loads(body.decode(charset))
-    except (LookupError, ValueError):
-        return None
-
-
-def _loads(text: str) -> Any:
-    try:
+        text = text.decode() if isinstance(text, bytes) else text
         return json.loads(text.lstrip("\ufeff"))
     except (ValueError, RecursionError):
         return None
@@ -117,7 +116,9 @@ class Webhooks:
     one where several processes, or a later one, are to take the events. `polling`: how a
     session that is given this looks after its tasks all the same; its own `polling` is not
     used. `on_task(key, task)`: called once for each task that was submitted with
-    `webhook_url=webhooks.url_for(key)`, with the task as the session found it by asking.
+    `webhook_url=webhooks.url_for(key)`, with the task as the session found it by asking. If it
+    fails, or the session closes first, the task is named in a warning and its event may come
+    again; `session.webhook_events.resend` makes it.
 
     `asgi` and `aiohttp` answer 204 for an event, at once and before anything is asked; 403 for
     one without its digest, 400 for what is no event, 405 for another method than POST, 413
@@ -148,7 +149,14 @@ class Webhooks:
         return f"<Webhooks {self.url.partition('?')[0]}>"
 
     def url_for(self, key: str) -> str:
-        """The address for the job that you call `key`; nobody else can make it."""
+        """The address for the job that you call `key`; nobody else can make it. Raises
+        `ValueError` for a key that begins with `~`, as those of sessions do."""
+        if key.startswith(_MARK):
+            raise ValueError(f"key must not begin with {_MARK}")
+        return self.session_url(key)
+
+    def session_url(self, key: str) -> str:
+        """The address for a session's own job."""
         parts = urlsplit(self.url)
         query = urlencode([*parse_qsl(parts.query), ("job", key), ("sign", self._sign(key))])
         return urlunsplit(parts._replace(query=query))
@@ -163,7 +171,7 @@ class Webhooks:
         name: str,
         hint: Callable[[int, str], object],
         query: Callable[[str], Awaitable[Task]],
-        start: Callable[[Coroutine[Any, Any, None]], object],
+        start: Callable[[Coroutine[Any, Any, None]], asyncio.Future[Any]],
     ) -> None:
         """Tell the session called `name` of events from now on; a session does this itself.
 
@@ -192,12 +200,15 @@ class Webhooks:
         except ProtocolError as error:
             logger.warning("a webhook that is no event: %s", error)
             return 400
-        name, _, number = key.rpartition(".")
+        if not key.startswith(_MARK):
+            return self._take_own(key, event.task)
+        name, _, number = key[1:].rpartition(".")
         attached = self._sessions.get(name)
         if attached is not None and number.isdecimal():
             attached.hint(int(number), event.task.id)
-            return 204
-        return self._take_own(key, event.task)
+        else:
+            logger.warning("task %s ended, whose session is not here", event.task.id)
+        return 204
 
     def _take_own(self, key: str, task: Task) -> int:
         if self._on_task is None:
@@ -210,26 +221,36 @@ class Webhooks:
             return 503
         self._remember(key, task.id)
         self._waiting += 1
-        attached.start(self._confirm(attached, key, task.id))
+        helper = attached.start(self._confirm(attached, key, task.id))
+        helper.add_done_callback(lambda helper: self._confirmed(helper, key, task.id))
         return 204
 
     async def _confirm(self, attached: _Attached, key: str, task_id: str) -> None:
         assert self._on_task is not None
         try:
             async with self._confirming:
-                task = await attached.query(task_id)
-                if task.done:
-                    await self._on_task(key, task)
+                for look in range(_LOOKS):
+                    task = await attached.query(task_id)
+                    if task.done:
+                        break
+                    # Too early by a little, or made up.
+                    await asyncio.sleep(_SOON.delay(look, 0.5))
                 else:
-                    # Too early, or made up: the next event may be true.
-                    self._seen.pop((key, task_id), None)
-        except RunningHubError as error:
-            self._seen.pop((key, task_id), None)
-            logger.warning("task %s of a webhook could not be looked at: %s", task_id, error)
-        except Exception:
-            logger.exception("on_task failed for task %s", task_id)
-        finally:
-            self._waiting -= 1
+                    self._not_told(key, task_id, "the service says that it still runs")
+                    return
+            await self._on_task(key, task)
+        except Exception as error:
+            self._not_told(key, task_id, repr(error))
+
+    def _confirmed(self, helper: asyncio.Future[Any], key: str, task_id: str) -> None:
+        self._waiting -= 1
+        if helper.cancelled():
+            self._not_told(key, task_id, "the session was closed")
+
+    def _not_told(self, key: str, task_id: str, reason: str) -> None:
+        """The same event may come again, and the id is not lost."""
+        self._seen.pop((key, task_id), None)
+        logger.warning("task %s, job %s, was not told to on_task: %s", task_id, key, reason)
 
     def _remember(self, key: str, task_id: str) -> None:
         self._seen[key, task_id] = None
@@ -275,7 +296,7 @@ class _Attached:
 
     hint: Callable[[int, str], object]
     query: Callable[[str], Awaitable[Task]]
-    start: Callable[[Coroutine[Any, Any, None]], object]
+    start: Callable[[Coroutine[Any, Any, None]], asyncio.Future[Any]]
 
 
 async def _lifespan(receive: _Receive, send: _Send) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -118,6 +119,36 @@ def test_every_form_of_an_event_names_its_task(form: str) -> None:
     assert event.name == ("" if form == "D" else "TASK_END")
     if form != "B":
         assert event.task.outputs[0].type == "png"
+
+
+@pytest.mark.parametrize("size", ["1e999999", "9" * 400, "-1e400", 10**40, float("inf"), "NaN"])
+def test_a_number_beyond_all_bounds_is_none(size: Any) -> None:
+    """Neither counts nor amounts can be made of it, and nothing breaks."""
+    data = {"remainCoins": size, "currentTaskCounts": size}
+    assert read("account", {"code": 0, "data": data}) == rh.AccountStatus()
+    usage = {"consumeMoney": size, "thirdPartyConsumeMoney": "1.5"}
+    task = read("query", {"taskId": ID, "status": "SUCCESS", "usage": usage})
+    assert task.usage.total_money == Decimal("1.5")
+
+
+@pytest.mark.parametrize(
+    "data", [None, 5, "x", [], {"id": 5, "x": 1}, {"status": "GONE", "id": "1"}]
+)
+def test_what_is_no_value_is_refused_by_name(data: Any) -> None:
+    """One kind of error, whatever was given."""
+    with pytest.raises(ValueError, match=r"."):
+        rh.structure(data, rh.Task)
+
+
+def test_outcomes_and_events_become_plain_data_too() -> None:
+    """Pictures as base64 and back; errors by class and text; paths as text."""
+    preview = rh.Preview("png", b"\x89PNG")
+    assert rh.structure(json.loads(json.dumps(rh.unstructure(preview))), rh.Preview) == preview
+    request = rh.SeedreamV5Lite("a boat", image_urls=Path("a.png"))
+    failed = rh.Failed(index=0, request=request, error=rh.PayloadError(["prompt: no @ $"]))
+    plain = json.loads(json.dumps(rh.unstructure(failed)))
+    assert plain["error"] == {"type": "PayloadError", "message": "prompt: no @ $"}
+    assert plain["request"]["image_urls"] == ["a.png"]
 
 
 # -- codes --------------------------------------------------------------------------------------

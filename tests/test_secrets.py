@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 import traceback
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -116,6 +117,34 @@ def test_no_error_shows_the_key(route: str, answer: bytes) -> None:
             assert error is None or KEY not in shown(error)
 
     asyncio.run(main())
+
+
+def test_a_connection_that_is_never_made_does_not_show_the_key() -> None:
+    """The network library names the whole address when connecting takes too long."""
+
+    async def main() -> BaseException:
+        with socket.socket() as full:
+            full.bind(("127.0.0.1", 0))
+            full.listen(0)
+            address = full.getsockname()
+            queue = [socket.socket() for _ in range(4)]
+            for each in queue:
+                each.setblocking(False)
+                each.connect_ex(address)
+            transport = rh.AiohttpTransport(connect_timeout=0.3)
+            url = f"http://127.0.0.1:{address[1]}"
+            async with rh.Session(
+                KEY, base_url=url, transport=transport, retry=PATIENCE
+            ) as session:
+                with pytest.raises(rh.ConnectError) as caught:
+                    await session.apps.get("5")
+            for each in queue:
+                each.close()
+            return caught.value
+
+    error = asyncio.run(main())
+    assert KEY not in shown(error)
+    assert error.__cause__ is None
 
 
 def test_no_value_shows_the_key() -> None:

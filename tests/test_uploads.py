@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import os
 import re
 import subprocess
 import sys
@@ -221,6 +222,116 @@ def test_a_key_that_is_refused_for_an_upload_stops_the_stream(picture: Path) -> 
 
     assert asyncio.run(main()).pulled <= 50
     assert host.submits == []
+
+
+def test_without_a_network_the_input_is_not_used_up(picture: Path) -> None:
+    """As with requests that hold no file: the stream stops with the error."""
+    host = Host(*[rh.ConnectError("no route")] * 1000)
+    retry = rh.RetryPolicy(wait_initial=0.01, call_attempts=2)
+
+    async def main() -> rh.Statistics:
+        async with host.session(retry=retry) as session:
+            stream = session.stream(image_to_image(picture) for _ in itertools.count())
+            with pytest.raises(rh.ConnectError):
+                async for outcome in stream:
+                    raise AssertionError(outcome)
+            return stream.statistics()
+
+    assert asyncio.run(main()).pulled <= 50
+
+
+def test_a_file_that_changes_on_its_way_is_not_submitted(tmp_path: Path) -> None:
+    """What was looked at is what is sent, or nothing; the next request sends it as it is then."""
+    (picture := tmp_path / "boat.png").write_bytes(PNG)
+
+    async def main() -> None:
+        async with Emulator(duration=0.0) as emulator:
+            inner = rh.AiohttpTransport()
+            changed: list[bytes] = [PNG + b"longer", PNG[:-4], PNG.replace(b"a", b"b")]
+
+            class Slow:
+                async def send(self, request: rh.Request) -> rh.Response:
+                    if request.file is not None and changed:
+                        await asyncio.to_thread(picture.write_bytes, changed.pop())
+                    return await inner.send(request)
+
+                async def aclose(self) -> None:
+                    await inner.aclose()
+
+            async with rh.Session("a-key", base_url=emulator.url, transport=Slow()) as session:
+                for _ in range(3):
+                    with pytest.raises(rh.PayloadError, match="was changed while"):
+                        await session.submit(image_to_image(picture))
+                await session.submit(image_to_image(picture))
+            assert emulator.stats.billed == 1
+
+    asyncio.run(main())
+
+
+def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path) -> None:
+    """A pipe that nobody writes to, a folder, a device: none is opened."""
+    pipe = tmp_path / "pipe.png"
+    os.mkfifo(pipe)
+    host = Host()
+
+    async def main() -> None:
+        async with host.session() as session:
+            for path in (pipe, tmp_path, Path("/dev/zero")):
+                with pytest.raises(rh.PayloadError, match="no file"):
+                    await session.submit(image_to_image(path))
+
+    asyncio.run(main())
+
+
+def test_an_upload_under_way_when_the_session_closes_says_so(picture: Path) -> None:
+    """To whoever waits for it, from whichever call."""
+
+    async def hold(request: rh.Request) -> rh.Response:
+        await asyncio.sleep(3600)
+        raise AssertionError
+
+    async def main() -> None:
+        session = rh.Session("a-key", transport=MockTransport(hold))
+        await session.__aenter__()
+        waiting = [
+            asyncio.create_task(session.price(image_to_image(picture))),
+            asyncio.create_task(session.submit(image_to_image(picture))),
+        ]
+        await asyncio.sleep(0.2)
+        await session.aclose()
+        for call in waiting:
+            with pytest.raises(rh.SessionError):
+                await asyncio.wait_for(call, 20)
+
+    asyncio.run(main())
+
+
+def test_an_odd_answer_to_an_upload_hurts_nobody_else(picture: Path) -> None:
+    """A number beyond all bounds, once."""
+    odd = {"code": 0, "data": {"fileName": "x", "download_url": "https://x/y", "size": "1e999999"}}
+    host = Host(json_response(odd))
+
+    async def main() -> list[bool]:
+        async with host.session() as session:
+            stream = session.stream([image_to_image(picture), image_to_image("https://x/a.png")])
+            return [outcome.ok async for outcome in stream]
+
+    assert asyncio.run(main()) == [True, True]
+
+
+def test_an_error_of_ones_own_progress_is_ones_own(picture: Path) -> None:
+    """It is raised as it is, and the file is not sent again."""
+
+    def complain(*_: int) -> None:
+        raise ZeroDivisionError
+
+    async def main() -> int:
+        async with Emulator() as emulator, rh.Session("a-key", base_url=emulator.url) as session:
+            with pytest.raises(ZeroDivisionError):
+                await session.upload(picture, progress=complain)
+            return emulator.stats.uploads
+
+    assert asyncio.run(main()) <= 1
 
 
 def test_a_stream_left_during_an_upload_submits_nothing(picture: Path) -> None:

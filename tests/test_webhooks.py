@@ -230,16 +230,17 @@ def test_a_request_keeps_a_webhook_of_its_own() -> None:
     assert list(service.addresses.values()) == [own]
 
 
-def test_ones_own_jobs_are_confirmed_and_told_once() -> None:
+def test_ones_own_jobs_are_confirmed_and_told_once(caplog: pytest.LogCaptureFixture) -> None:
     """`on_task` gets the key that was chosen and the task as the service tells it, once; an
-    early event is not the last word; without a session to ask, the service is sent away."""
+    early event is looked into a few times and then named; without a session to ask, the service
+    is sent away."""
     told: list[tuple[str, rh.Task]] = []
 
     async def on_task(key: str, task: rh.Task) -> None:
         told.append((key, task))
 
     hooks = rh.Webhooks(URL, on_task=on_task)
-    service = Hooked(lambda query, body: None, duration=10.0)
+    service = Hooked(lambda query, body: None, duration=40.0)
     query = urlsplit(hooks.url_for("order 17/β")).query
 
     async def main() -> None:
@@ -249,17 +250,118 @@ def test_ones_own_jobs_are_confirmed_and_told_once() -> None:
             event = json.dumps({"taskId": task.id, "status": "SUCCESS", "results": []}).encode()
             for _ in range(3):
                 assert hooks.receive(query, event) == 204
-            await asyncio.sleep(11)
+            await asyncio.sleep(30)
             assert told == []
+            assert f"task {task.id}, job order 17/β, was not told" in caplog.text
             for _ in range(3):
                 assert hooks.receive(query, event) == 204
-                await asyncio.sleep(1)
+                await asyncio.sleep(12)
         assert hooks.receive(query, event.replace(task.id.encode(), b"77")) == 503
 
     run(main)
     ((key, task),) = told
     assert key == "order 17/β"
     assert task.outputs[0].url is not None
+
+
+def test_what_on_task_does_not_take_may_come_again(caplog: pytest.LogCaptureFixture) -> None:
+    """After an error of its own, or the end of the session before it was asked: named, and not
+    taken for delivered."""
+    told: list[str] = []
+
+    async def on_task(key: str, task: rh.Task) -> None:
+        told.append(key)
+        if len(told) == 1:
+            raise OSError("the database is away")
+
+    hooks = rh.Webhooks(URL, on_task=on_task)
+    service = Hooked(lambda query, body: None, duration=0.0)
+    query = urlsplit(hooks.url_for("order 17")).query
+
+    async def main() -> None:
+        async with service.session(webhooks=hooks) as session:
+            task = await session.submit(rh.SeedreamV5Lite("a poster of a boat"))
+            event = json.dumps({"taskId": task.id, "status": "SUCCESS"}).encode()
+            assert hooks.receive(query, event) == 204
+            await asyncio.sleep(1)
+            assert "the database is away" in caplog.text
+            assert hooks.receive(query, event) == 204
+            await asyncio.sleep(1)
+            later = event.replace(task.id.encode(), b"99")
+            assert hooks.receive(query, later) == 204
+        assert "task 99, job order 17, was not told to on_task: the session" in caplog.text
+
+    run(main)
+    assert told == ["order 17", "order 17"]
+
+
+def test_a_session_keeps_its_own_keys() -> None:
+    """What begins like them cannot be chosen; what comes for a session that is not here does no
+    harm."""
+    hooks = rh.Webhooks(URL, secret="s")
+    with pytest.raises(ValueError, match="~"):
+        hooks.url_for("~mine")
+    service = Hooked(lambda query, body: None, duration=1.0)
+
+    async def main() -> None:
+        async with service.session(webhooks=hooks) as session:
+            await session.submit(rh.SeedreamV5Lite("a poster of a boat"))
+
+    run(main)
+    (address,) = service.addresses.values()
+    event = b'{"taskId": "5", "status": "SUCCESS"}'
+    assert rh.Webhooks(URL, secret="s").receive(urlsplit(address).query, event) == 204
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_an_event_tells_of_a_task_whose_submit_was_lost(
+    early: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Before the submit is given up, it makes the task known, and it is followed to its end;
+    afterwards its id is named in a warning. Nothing is submitted twice."""
+    hooks = rh.Webhooks(URL)
+
+    class Losing(Hooked):
+        async def _answer(self, request: rh.Request) -> rh.Response:
+            answer = await super()._answer(request)
+            if request.url.endswith("/query"):
+                return answer
+            await asyncio.sleep(5 if early else 0)
+            raise rh.ReadTimeout("lost")
+
+    service = Losing(hooks.receive, duration=2.0)
+
+    async def main() -> rh.Outcome:
+        retry = rh.RetryPolicy(resubmit_unknown=early)
+        async with service.session(webhooks=hooks, retry=retry) as session:
+            (outcome,) = [outcome async for outcome in session.stream(posters(1))]
+            await asyncio.sleep(5)
+            return outcome
+
+    outcome = run(main)
+    (task_id,) = service.created
+    if early:
+        assert outcome.ok
+        assert outcome.task.id == task_id
+    else:
+        assert isinstance(outcome, rh.Unknown)
+        assert f"task {task_id} is of a submit whose answer was lost" in caplog.text
+
+
+def test_everyone_who_waits_for_a_task_hears_of_its_end() -> None:
+    """Not only who came last."""
+    hooks = rh.Webhooks(URL)
+    service = Hooked(hooks.receive, duration=50.0)
+
+    async def main() -> float:
+        async with service.session(webhooks=hooks) as session:
+            task = await session.submit(rh.SeedreamV5Lite("a poster of a paper boat"))
+            async with asyncio.TaskGroup() as waiting:
+                for _ in range(3):
+                    waiting.create_task(session.wait(task.id))
+            return asyncio.get_running_loop().time()
+
+    assert run(main) < 52
 
 
 class Wire:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 import random
@@ -48,6 +49,9 @@ class TaskProgress:
             if self._messages is None and not self._ended:
                 self._messages = await self._connect()
             message = await anext(self._messages or _nothing())
+        except asyncio.CancelledError:
+            # Whoever waited for the next event may come back for it.
+            raise
         except BaseException:
             await self.aclose()
             raise
@@ -90,7 +94,7 @@ class TaskProgress:
             )
             if task.progress_url or task.done:
                 return task.progress_url
-            await anyio.sleep(_ASKING.delay(look, random.random()))
+            await self._caller.pause(_ASKING.delay(look, random.random()))
         raise AssertionError  # pragma: no cover - the loop has no end
 
 
