@@ -341,7 +341,7 @@ def test_an_event_tells_of_a_task_whose_submit_was_lost(
     outcome = run(main)
     (task_id,) = service.created
     if early:
-        assert outcome.ok
+        assert isinstance(outcome, rh.Succeeded)
         assert outcome.task.id == task_id
     else:
         assert isinstance(outcome, rh.Unknown)
