@@ -16,6 +16,8 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, Final
 
+import attrs
+
 from ._codes import Submit, code_of_status, look_up
 from ._exceptions import APIError, GraphError, InvalidRequestError, ProtocolError, RateLimitError
 from ._models import ErrorInfo, Output, Response, Task, TaskPart, TaskStatus, Usage
@@ -183,12 +185,17 @@ def _usage_in(results: list[Any]) -> Any:
     return next((item for item in results if isinstance(item, dict)), None)
 
 
+#: Fields that few tasks have.
+_RARE: Final = frozenset({"netWssUrl", "parentTaskId", "taskUsageList"})
+
+
 def task_of(answer: Mapping[str, Any], task_id: str) -> Task:
     """The task that v2's flat fields, or a v1 `data`, describe."""
     status = status_of(answer.get("status") or answer.get("taskStatus"))
     results = answer.get("results")
     usage = answer.get("usage")
-    return Task(
+    tips, client = answer.get("promptTips"), answer.get("clientId")
+    task = Task(
         task_id,
         status,
         tuple([_output(item, task_id) for item in results if isinstance(item, dict)])
@@ -196,11 +203,16 @@ def task_of(answer: Mapping[str, Any], task_id: str) -> Task:
         else (),
         _error_info(answer) if status in _FAILED else None,
         usage_of(usage) if isinstance(usage, dict) else None,
-        text(answer.get("promptTips")),
-        text(answer.get("clientId")),
-        text(answer.get("netWssUrl")),
-        text(answer.get("parentTaskId")),
-        _parts(answer["taskUsageList"]) if answer.get("taskUsageList") else (),
+        tips if isinstance(tips, str) else "",
+        client if isinstance(client, str) else "",
+    )
+    if _RARE.isdisjoint(answer):
+        return task
+    return attrs.evolve(
+        task,
+        progress_url=text(answer.get("netWssUrl")),
+        parent_id=text(answer.get("parentTaskId")),
+        parts=_parts(answer.get("taskUsageList")),
     )
 
 

@@ -52,8 +52,11 @@ _REFUSALS_TOLD: Final = frozenset({5, 25, 125, 625})
 _UNSENT_TOLD: Final = frozenset({3, 8, 50, 250})
 
 
-class _Withdrawn(Exception):
-    """Nobody wants the job any more, and nothing of it was submitted."""
+def _fault(error: Exception) -> PayloadError:
+    """Anything may stand in the input, even what breaks when it is looked at."""
+    fault = PayloadError([f"request: {type(error).__name__} while checking it @ $"])
+    fault.__cause__ = error
+    return fault
 
 
 async def wait_out(tasks: Iterable[asyncio.Task[Any]]) -> None:
@@ -311,10 +314,10 @@ class Dispatcher:
             scheduler.abandoned(entry)
             raise
         else:
-            if task.node_errors:
+            scheduler.accepted(entry, task, clock(), sent_at)
+            if entry.job.tips:
                 faults = "; ".join(map(str, task.node_errors))
                 logger.warning("task %s was accepted with faults: %s", task.id, faults)
-            scheduler.accepted(entry, task, clock(), sent_at)
         finally:
             self._submitting -= 1
             if not self._submitting:
@@ -334,41 +337,45 @@ class Dispatcher:
             if entry is None:
                 break
             try:
-                return entry, await self._complete(entry)
+                return entry, self._build_submit(entry)
+            except FileInBody:
+                request = await self._complete(entry)
+                if request is not None:
+                    return entry, request
             except RunningHubError as error:
                 scheduler.rejected(entry, error)
-            except _Withdrawn:
-                scheduler.withdrawn(entry)
             except Exception as error:
-                # Anything may stand in the input, even what breaks when it is looked at.
-                fault = PayloadError([f"request: {type(error).__name__} while checking it @ $"])
-                fault.__cause__ = error
-                scheduler.rejected(entry, fault)
+                scheduler.rejected(entry, _fault(error))
             # A long run of bad input must not hold the loop.
             await asyncio.sleep(0)
         await asyncio.sleep(0)
         return None
 
-    async def _complete(self, entry: Entry) -> Request:
-        """The request for `entry`, once the files in it have been uploaded."""
-        try:
-            return self._build_submit(entry)
-        except FileInBody:
-            self.wake()
+    async def _complete(self, entry: Entry) -> Request | None:
+        """The request for `entry`, once the files in it have been uploaded; None if it came to
+        nothing."""
+        self.wake()
+        scheduler = self.scheduler
         # The uploads are calls of their own, and the gate counts what is under way.
-        self.scheduler.in_flight -= 1
+        scheduler.in_flight -= 1
+        error: RunningHubError | None = None
+        request: Request | None = None
         try:
             request = await self._upload_files(entry)
         except asyncio.CancelledError:
-            self.scheduler.in_flight += 1
-            self.scheduler.withdrawn(entry)
+            scheduler.in_flight += 1
+            scheduler.withdrawn(entry)
             raise
-        except BaseException:
-            self.scheduler.in_flight += 1
-            raise
-        self.scheduler.in_flight += 1
-        if entry.gone or entry.source.closed:
-            raise _Withdrawn
+        except RunningHubError as refused:
+            error = refused
+        except Exception as other:
+            error = _fault(other)
+        scheduler.in_flight += 1
+        if error is not None:
+            scheduler.rejected(entry, error)
+        elif entry.gone or entry.source.closed:
+            scheduler.withdrawn(entry)
+            return None
         return request
 
     # -- ends ---------------------------------------------------------------------------------
