@@ -7,7 +7,7 @@ import logging
 import os
 import random
 import secrets
-from collections.abc import AsyncIterable, Callable, Iterable
+from collections.abc import AsyncIterable, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -17,7 +17,7 @@ import anyio.to_thread
 
 from ._call import Call, waiting_job
 from ._caller import Caller
-from ._catalogue import Catalogue, ParamSpec
+from ._catalogue import Catalogue
 from ._dispatcher import Dispatcher, wait_out
 from ._download import Download, Gone, Incomplete, download_once
 from ._exceptions import (
@@ -44,15 +44,13 @@ from ._feed import Feed
 from ._job import Accepted, Job, Rules
 from ._limits import Limits
 from ._media import FilePath
-from ._models import Output, Request, Task
+from ._models import Output, Task
 from ._outcomes import Outcome, Succeeded
 from ._polling import ExponentialPolling, Polling
+from ._prepare import Preparer
 from ._protocol import (
-    FileInBody,
     Site,
-    build_call,
     build_query,
-    build_submit,
     check_task_id,
     parse_price,
     parse_query,
@@ -61,7 +59,7 @@ from ._protocol_v1 import build_v1, parse_done
 from ._records import Lora, PricePreview, Upload
 from ._retry import RetryPolicy
 from ._scheduler import Entry
-from ._seedream import GenerationRequest, SeedreamRequest
+from ._seedream import GenerationRequest
 from ._stream import JobStream, OnLeave, TaskStream
 from ._transport import AiohttpTransport, Transport
 from ._uploads import OnProgress, Uploader
@@ -130,6 +128,7 @@ class Session:
         self._name = secrets.token_hex(8)
         self._caller = Caller(self._site, self._transport, retry, self._rng, self._open)
         self._uploader = Uploader(self._caller)
+        self._preparer = Preparer(self._site, self._uploader, self._announced)
         self.account = Account(self._caller)
         self.apps = Apps(self._caller)
         self.assets = Assets(self._caller)
@@ -174,8 +173,8 @@ class Session:
             self.limits,
             self._rules,
             self._rng,
-            self._prepare,
-            self._prepare_with_files,
+            self._preparer.submit,
+            self._preparer.submit_with_files,
             lambda task_id: build_query(self._site, task_id),
         )
         self._dispatcher.on_crash(self._end_all)
@@ -307,14 +306,7 @@ class Session:
         request are uploaded first. Raises `PayloadError`, `PlanError` for a key that may not call
         models, another `APIError`, `ProtocolError` or `TransportError`.
         """
-        path, params = self._checked(request)
-        if path.startswith(("/", "run/")):
-            raise PayloadError(["request: only models have a price beforehand @ $"])
-        try:
-            asked = build_call(self._site, f"price-preview/{path}", params)
-        except FileInBody:
-            params = await self._fill(request, path, params)
-            asked = build_call(self._site, f"price-preview/{path}", params)
+        asked = await self._preparer.price_preview(request)
         return await self._caller.call(asked, parse_price)
 
     async def upload(
@@ -403,7 +395,7 @@ class Session:
         problems: list[str] = []
         for index, request in enumerate(items):
             try:
-                await self._look_over(request)
+                await self._preparer.look_over(request)
             except PayloadError as error:
                 problems.extend(f"item {index}: {problem}" for problem in error.problems)
         if problems:
@@ -555,32 +547,6 @@ class Session:
         moved = [o for o in same if o.url and o.url != output.url]
         return moved[0] if len(same) == 1 and moved else None
 
-    def _prepare(self, entry: Entry) -> Request:
-        """The submit for `entry`. Raises `PayloadError`, and `FileInBody` for local files."""
-        path, params = self._checked(entry.job.request)
-        return build_submit(self._site, path, self._announced(entry, params))
-
-    async def _prepare_with_files(self, entry: Entry) -> Request:
-        """The same, with its files uploaded first."""
-        path, params = self._checked(entry.job.request)
-        params = await self._fill(entry.job.request, path, params)
-        return build_submit(self._site, path, self._announced(entry, params))
-
-    async def _look_over(self, request: Any) -> None:
-        """Raise `PayloadError` for whatever is wrong with a request, its files included."""
-        path, params = self._checked(request)
-        try:
-            build_submit(self._site, path, params)
-        except FileInBody:
-            problems = await self._uploader.check(params, _media_of(request))
-            if problems:
-                raise PayloadError(problems) from None
-
-    async def _fill(self, request: Any, path: str, params: dict[str, Any]) -> dict[str, Any]:
-        # Nodes take the name of an uploaded file, models its URL.
-        by_name = path.startswith(("/", "run/"))
-        return await self._uploader.fill(params, _media_of(request), by_name=by_name)
-
     def _announced(self, entry: Entry, params: dict[str, Any]) -> dict[str, Any]:
         """`params` with an address of this job's own for its webhook, unless it has one."""
         if self._webhooks is None or self._dispatcher is None or "webhookUrl" in params:
@@ -594,41 +560,11 @@ class Session:
         if dispatcher is not None:
             dispatcher.loop.call_soon_threadsafe(dispatcher.hint, number, task_id)
 
-    @staticmethod
-    def _checked(request: Any) -> tuple[str, dict[str, Any]]:
-        if isinstance(request, SeedreamRequest):
-            problems, params = request.checked_params()
-        else:
-            try:
-                problems = request.check()
-                params = {} if problems else request.to_params()
-            except AttributeError:
-                raise PayloadError(
-                    [f"request: expected one such as SeedreamV5Lite, got {request!r:.60} @ $"]
-                ) from None
-            except PayloadError:
-                raise
-            except Exception as error:
-                # Anything may stand in a request, even what breaks when it is looked at.
-                name = type(error).__name__
-                raise PayloadError([f"request: {name} while checking it @ $"]) from error
-        if problems:
-            raise PayloadError(problems)
-        return request.path, params
-
     def _end_all(self, error: BaseException) -> None:
         for feed in self._feeds:
             feed.end(error)
         for call in list(self._calls):
             call.fail(error)
-
-
-def _media_of(request: Any) -> Callable[[str], ParamSpec | None]:
-    """What the catalogue knows of a request's fields; nothing for requests that are not in it."""
-    try:
-        return Catalogue.load().find(request.path).param
-    except PayloadError:
-        return lambda _: None
 
 
 def _error_of(outcome: Outcome | Accepted) -> RunningHubError:

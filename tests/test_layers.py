@@ -26,7 +26,7 @@ ORDER = (
     # the wire
     "_transport", "_pacing", "_download",
     # the calls
-    "_dispatcher", "_call", "_feed", "_stream", "_caller", "_uploads",
+    "_dispatcher", "_call", "_feed", "_stream", "_caller", "_uploads", "_prepare",
     "_families._pages", "_families._account", "_families._workflows", "_families._apps",
     "_families._resources", "_families._assets", "_families._quick", "_families._older",
     "_families._webhooks", "_families._comfyui", "_families._progress", "_families",

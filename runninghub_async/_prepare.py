@@ -1,0 +1,102 @@
+"""Requests on their way to the wire: checked, with their files uploaded, as HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ._catalogue import Catalogue, ParamSpec
+from ._exceptions import PayloadError
+from ._models import Request
+from ._protocol import FileInBody, Site, build_call, build_submit
+from ._scheduler import Entry
+from ._seedream import SeedreamRequest
+from ._uploads import Uploader
+
+__all__ = ["Preparer"]
+
+
+class Preparer:
+    """Makes the submits of one session. `announce(entry, params)` gives a job's params with the
+    address of its webhook."""
+
+    def __init__(
+        self,
+        site: Site,
+        uploader: Uploader,
+        announce: Callable[[Entry, dict[str, Any]], dict[str, Any]],
+    ) -> None:
+        self._site = site
+        self._uploader = uploader
+        self._announce = announce
+
+    def submit(self, entry: Entry) -> Request:
+        """The submit for `entry`. Raises `PayloadError`, and `FileInBody` for local files."""
+        path, params = _checked(entry.job.request)
+        return build_submit(self._site, path, self._announce(entry, params))
+
+    async def submit_with_files(self, entry: Entry) -> Request:
+        """The same, with its files uploaded first."""
+        path, params = _checked(entry.job.request)
+        params = await self._fill(entry.job.request, path, params)
+        return build_submit(self._site, path, self._announce(entry, params))
+
+    async def look_over(self, request: Any) -> None:
+        """Raise `PayloadError` for whatever is wrong with a request, its files included."""
+        path, params = _checked(request)
+        try:
+            build_submit(self._site, path, params)
+        except FileInBody:
+            problems = await self._uploader.check(params, _media_of(request))
+            if problems:
+                raise PayloadError(problems) from None
+
+    async def price_preview(self, request: Any) -> Request:
+        """The question after the price of a request for a model, its files uploaded first."""
+        path, params = _checked(request)
+        if path.startswith(_RUNS):
+            raise PayloadError(["request: only models have a price beforehand @ $"])
+        try:
+            return build_call(self._site, f"price-preview/{path}", params)
+        except FileInBody:
+            params = await self._fill(request, path, params)
+        return build_call(self._site, f"price-preview/{path}", params)
+
+    async def _fill(self, request: Any, path: str, params: dict[str, Any]) -> dict[str, Any]:
+        # Nodes take the name of an uploaded file, models its URL.
+        by_name = path.startswith(_RUNS)
+        return await self._uploader.fill(params, _media_of(request), by_name=by_name)
+
+
+#: How the paths of runs begin; those of models do not.
+_RUNS = ("/", "run/")
+
+
+def _checked(request: Any) -> tuple[str, dict[str, Any]]:
+    if isinstance(request, SeedreamRequest):
+        problems, params = request.checked_params()
+    else:
+        try:
+            problems = request.check()
+            params = {} if problems else request.to_params()
+        except AttributeError:
+            raise PayloadError(
+                [f"request: expected one such as SeedreamV5Lite, got {request!r:.60} @ $"]
+            ) from None
+        except PayloadError:
+            raise
+        except Exception as error:
+            # Anything may stand in a request, even what breaks when it is looked at.
+            name = type(error).__name__
+            raise PayloadError([f"request: {name} while checking it @ $"]) from error
+    if problems:
+        raise PayloadError(problems)
+    return request.path, params
+
+
+def _media_of(request: Any) -> Callable[[str], ParamSpec | None]:
+    """What the catalogue knows of a request's fields; nothing for requests that are not in it."""
+    try:
+        return Catalogue.load().find(request.path).param
+    except PayloadError:
+        return lambda _: None
