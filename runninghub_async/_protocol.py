@@ -120,16 +120,19 @@ class Site:
     base_url: str
     api_key: str = attrs.field(repr=False)
     headers: Mapping[str, str] = attrs.field(repr=False)
+    #: What the bodies of the older API begin with.
+    credentials: Mapping[str, str] = attrs.field(repr=False)
 
     @classmethod
-    def of(cls, base_url: str, api_key: str) -> Site:
+    def of(cls, base_url: str, api_key: str, *, key_in_body: bool = True) -> Site:
         """Raises `ValueError` for a URL that is no origin, and a key that no header can carry; an
         empty key is put up with until a session is opened."""
         key = api_key.strip()
         if not key.isascii() or not key.isprintable() or " " in key:
             raise ValueError("the API key has characters that no API key has")
         headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
-        return cls(normalize_base_url(base_url), key, headers if key else {})
+        credentials = {"apiKey": key} if key_in_body else {}
+        return cls(normalize_base_url(base_url), key, headers if key else {}, credentials)
 
 
 def check_task_id(task_id: str) -> str:
@@ -151,7 +154,7 @@ def build_submit(site: Site, path: str, params: Mapping[str, Any]) -> Request:
     Raises `PayloadError` for values that JSON cannot carry, and `FileInBody` for local files.
     """
     if path[:1] == "/":
-        params = {"apiKey": site.api_key, **params}
+        params = {**site.credentials, **params}
     return Request("POST", _url(site.base_url, path), site.headers, _body(params), SUBMIT_TIMEOUT)
 
 

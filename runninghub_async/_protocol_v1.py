@@ -43,7 +43,7 @@ __all__ = [
 
 def build_v1(site: Site, path: str, body: Mapping[str, Any]) -> Request:
     """A JSON call of the older API: `path` from the origin, the key first in the body."""
-    return build_call(site, path, {"apiKey": site.api_key, **body})
+    return build_call(site, path, {**site.credentials, **body})
 
 
 def parse_done(response: Response) -> None:
@@ -164,7 +164,7 @@ def build_old_upload(
     site: Site, file_type: str, name: str, kind: str, body: bytes | FileBody
 ) -> Request:
     """`/task/openapi/upload` ("Upload Resource"): fields `apiKey`, `fileType` and `file`."""
-    fields = {"apiKey": site.api_key, "fileType": file_type}
+    fields = {**site.credentials, "fileType": file_type}
     return multipart(site, "/task/openapi/upload", fields, name, kind, body)
 
 

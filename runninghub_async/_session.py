@@ -85,6 +85,9 @@ class Session:
     network, or `testing.MockTransport`; the session closes it. `rng`: the source of all chance;
     seed it for a run that repeats. `webhooks`: have the end of tasks announced, see
     `runninghub_async.webhooks`; polling then goes on beneath, as `webhooks.polling` says.
+    `key_in_body`: send the key in the bodies of the older API's calls as well as in the header,
+    as it documents; False for a key that it refuses so and takes by the header alone, which was
+    reported of one kind of enterprise key.
     `journal` is reserved for a durable record of runs, which does
     not exist yet: anything but None raises `TypeError`.
 
@@ -107,6 +110,7 @@ class Session:
         transport: Transport | None = None,
         rng: random.Random | None = None,
         webhooks: Webhooks | None = None,
+        key_in_body: bool = True,
     ) -> None:
         if journal is not None:
             raise TypeError("journal: there is no journal yet; leave it None")
@@ -118,6 +122,7 @@ class Session:
             or env.get("RH_API_BASE_URL")
             or DEFAULT_BASE_URL,
             key,
+            key_in_body=key_in_body,
         )
         self.limits = limits
         self._rules = Rules(webhooks.polling if webhooks is not None else polling, retry)

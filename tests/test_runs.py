@@ -17,13 +17,13 @@ ID = "1904136902449209346"
 HOOK = "https://hooks.example/1"
 
 
-def sent(request: Any) -> tuple[str, dict[str, Any]]:
+def sent(request: Any, **options: Any) -> tuple[str, dict[str, Any]]:
     """Path and body of the submit."""
     answer = {"code": 0, "msg": "success", "data": {"taskId": 1910246754753896450}}
     transport = MockTransport(lambda _: json_response(answer))
 
     async def main() -> None:
-        async with rh.Session("a-key", transport=transport) as session:
+        async with rh.Session("a-key", transport=transport, **options) as session:
             task = await session.submit(request)
             # An id beyond 2**53, which came as a number.
             assert task.id == "1910246754753896450"
@@ -92,6 +92,11 @@ V2 = {k: v for k, v in V1.items() if k != "accessPassword"}
 def test_a_run_is_sent_as_its_page_says(request_: Any, path: str, body: dict[str, Any]) -> None:
     """Path, key and fields; what was not given is not sent."""
     assert sent(request_) == (path, body)
+
+
+def test_the_key_can_be_left_out_of_the_body() -> None:
+    """For keys that the older API takes by the header alone."""
+    assert sent(rh.WorkflowRequest(ID), key_in_body=False)[1] == {"workflowId": ID}
 
 
 GRAPH = {
