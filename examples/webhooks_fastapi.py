@@ -1,6 +1,8 @@
 """A web service that is told when its tasks end, in place of asking all the time.
 
-python examples/webhooks_fastapi.py --self-test        (pip install fastapi httpx uvicorn)
+python examples/webhooks_fastapi.py                    (pip install fastapi httpx uvicorn)
+
+serves a few users of its own on a free port and ends.
 
 For real, the address must be one that the service reaches:
 
@@ -10,7 +12,6 @@ PUBLIC_URL=https://posters.example.org uvicorn --app-dir examples webhooks_fasta
 import asyncio
 import os
 import socket
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -18,7 +19,7 @@ import httpx
 import uvicorn
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 import runninghub_async as rh
 from runninghub_async.emulator import Emulator
@@ -26,7 +27,10 @@ from runninghub_async.emulator import Emulator
 
 class Poster(BaseModel):
     prompt: str
-    order: str = ""
+
+
+class Order(Poster):
+    order: str = Field(pattern=r"^\w+$")
 
 
 async def on_task(key: str, task: rh.Task) -> None:
@@ -85,9 +89,11 @@ async def make_poster(poster: Poster, user: Request) -> dict[str, str | None]:
 
 
 @app.post("/orders", status_code=202)
-async def take_order(poster: Poster, user: Request) -> dict[str, str]:
+async def take_order(poster: Order, user: Request) -> dict[str, str]:
     """Submit and answer at once: `on_task` hears of the end."""
     session: rh.Session = user.app.state.session
+    if poster.order in orders:
+        raise HTTPException(409, "there is such an order")
     address = webhooks.url_for(poster.order)
     orders[poster.order] = asyncio.get_running_loop().create_future()
     try:
@@ -138,7 +144,4 @@ async def self_test() -> None:
 
 
 if __name__ == "__main__":
-    if "--self-test" in sys.argv:
-        asyncio.run(self_test())
-    else:
-        print("uvicorn --app-dir examples webhooks_fastapi:app")
+    asyncio.run(self_test())

@@ -51,6 +51,8 @@ def check_option(key: str, value: Any) -> str:
     if key == "webhookUrl":
         fine = isinstance(value, str) and value.startswith(("https://", "http://"))
         return "" if fine else f"expected an http(s) URL, got {value!r:.60}"
+    if key in ("addMetadata", "usePersonalQueue"):
+        return "" if isinstance(value, bool) else f"expected True or False, got {value!r:.60}"
     # Machines come and go: any name may be one.
     return "" if isinstance(value, str) and value else f"expected text, got {value!r:.60}"
 
@@ -312,7 +314,9 @@ class ModelSpec:
         """The listed price of a call with `params`, at most; None where no rule tells.
 
         Per image it counts as many as may come back (`maxImages`, `imageNum`), per second the
-        `duration` asked for. An estimate from the catalogue's date, not a quotation.
+        `duration` asked for, per thousand characters those begun. None, too, where what is paid
+        for is not in the request, such as the length of a film. An estimate from the catalogue's
+        date, not a quotation.
         """
         if self.price is None or self.price.at_least:
             return None
@@ -334,6 +338,10 @@ class ModelSpec:
             return _count(self._value(params, "maxImages") or self._value(params, "imageNum") or 1)
         if unit == "second":
             return _count(self._value(params, "duration"))
+        if unit == "1000_characters":
+            text = next((params[key] for key in ("text", "prompt") if key in params), None)
+            # Begun thousands count whole: the estimate is an upper bound.
+            return Decimal(-(-len(text) // 1000)) if isinstance(text, str) else None
         return None
 
     def _value(self, params: Mapping[str, Any], key: str) -> Any:

@@ -48,6 +48,7 @@ class Code(NamedTuple):
 CODES: Final[dict[str, Code]] = {
     # v1 codes; the service also sends them as v2 `errorCode` strings.
     "-1": Code(AuthenticationError, Submit.NEVER, "API key verification failed"),
+    "1": Code(InvalidRequestError, Submit.NEVER, "what the call asked for is not there"),
     "301": Code(InvalidRequestError, Submit.NEVER, "bad or missing parameter"),
     "380": Code(NotFoundError, Submit.NEVER, "no such workflow"),
     "401": Code(AuthenticationError, Submit.NEVER, "API key missing or invalid"),

@@ -125,6 +125,9 @@ def check_nodes(nodes: Any, graph: Mapping[str, Any] | None = None) -> Iterator[
         if not isinstance(fields, Mapping):
             yield f"nodes: expected a mapping of inputs, got {type(fields).__name__} @ {at}"
             continue
+        if not str(node_id).strip() or not all(isinstance(f, str) and f for f in fields):
+            yield f"nodes: a node's id and the names of its inputs must not be empty @ {at}"
+            continue
         node = graph.get(str(node_id)) if graph is not None else None
         if graph is not None and not isinstance(node, Mapping):
             yield f"nodes: the workflow has no node {node_id} @ {at}"

@@ -12,7 +12,7 @@ import cattrs
 import cattrs.gen
 
 from ._exceptions import RunningHubError
-from ._models import ErrorInfo
+from ._models import ErrorInfo, Task
 
 __all__ = ["structure", "unstructure"]
 
@@ -22,7 +22,8 @@ _T = TypeVar("_T")
 def unstructure(value: Any) -> Any:
     """A value of this package, such as a `Task`, as JSON data: objects, lists, text, numbers,
     true, false and null. Amounts of money become text, so that none is rounded, and bytes
-    base64. Errors and requests become plain too, but cannot be made from that again."""
+    base64. Errors and requests become plain too, but cannot be made from that again. A task's
+    `progress_url` is a credential and left out."""
     return _converter().unstructure(value)
 
 
@@ -61,5 +62,10 @@ def _converter() -> cattrs.Converter:
     reason = cattrs.override(unstruct_hook=lambda value: value)
     converter.register_unstructure_hook(
         ErrorInfo, cattrs.gen.make_dict_unstructure_fn(ErrorInfo, converter, reason=reason)
+    )
+    # The address of the progress socket is a credential, and soon out of date.
+    secret = cattrs.override(omit=True)
+    converter.register_unstructure_hook(
+        Task, cattrs.gen.make_dict_unstructure_fn(Task, converter, progress_url=secret)
     )
     return converter

@@ -9,6 +9,7 @@ from ._catalogue import Catalogue, ParamSpec
 from ._exceptions import PayloadError
 from ._models import Request
 from ._protocol import FileInBody, Site, build_call, build_submit
+from ._runs import Workflow
 from ._scheduler import Entry
 from ._seedream import SeedreamRequest
 from ._uploads import Uploader
@@ -63,9 +64,10 @@ class Preparer:
         return build_call(self._site, f"price-preview/{path}", params)
 
     async def _fill(self, request: Any, path: str, params: dict[str, Any]) -> dict[str, Any]:
-        # Nodes take the name of an uploaded file, models its URL.
-        by_name = path.startswith(_RUNS)
-        return await self._uploader.fill(params, _media_of(request), by_name=by_name)
+        urls = _places_of_urls(request, params) if path.startswith(_RUNS) else None
+        return await self._uploader.fill(
+            params, _media_of(request), by_name=lambda at: urls is not None and at not in urls
+        )
 
 
 #: How the paths of runs begin; those of models do not.
@@ -92,6 +94,20 @@ def _checked(request: Any) -> tuple[str, dict[str, Any]]:
     if problems:
         raise PayloadError(problems)
     return request.path, params
+
+
+def _places_of_urls(request: Any, params: dict[str, Any]) -> set[str]:
+    """Where in the body of a run an uploaded file's URL belongs: models take nothing else, while
+    nodes take its name, but for `LoadImageFromUrl` ("About nodeInfoList")."""
+    workflow = getattr(request, "workflow", None)
+    graph = workflow.graph if isinstance(workflow, Workflow) else {}
+    places = set()
+    for number, item in enumerate(params.get("nodeInfoList", ())):
+        node = graph.get(item["nodeId"])
+        kind = node.get("class_type") if isinstance(node, dict) else None
+        if kind == "LoadImageFromUrl" or (kind is None and item["fieldName"] == "url"):
+            places.add(f"$.nodeInfoList[{number}].fieldValue")
+    return places
 
 
 def _media_of(request: Any) -> Callable[[str], ParamSpec | None]:

@@ -135,8 +135,10 @@ class Site:
         return cls(normalize_base_url(base_url), key, headers if key else {}, credentials)
 
 
-def check_task_id(task_id: str) -> str:
-    """`task_id` itself. Raises `PayloadError` unless it is a string of digits."""
+def check_task_id(task_id: str | Task) -> str:
+    """The id, of a task or itself. Raises `PayloadError` unless it is a string of digits."""
+    if isinstance(task_id, Task):
+        task_id = task_id.id
     if not isinstance(task_id, str) or not (task_id.isascii() and task_id.isdigit()):
         raise PayloadError(
             [f"task_id: expected a string of digits, got {task_id!r:.60} @ $.taskId"]

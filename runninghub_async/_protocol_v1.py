@@ -147,9 +147,10 @@ def parse_webhook(response: Response) -> WebhookDetail:
     """`/task/openapi/getWebhookDetail` ("Get Webhook Event Details")."""
     data = _object(response)
     event = data.get("eventData")
+    task_id = str(data.get("taskId") or "")
     return WebhookDetail(
         str(data.get("id") or ""),
-        str(data.get("taskId") or ""),
+        task_id,
         text(data.get("webhookUrl")),
         text(data.get("callbackStatus")),
         str(data.get("callbackResponse") or ""),
@@ -157,7 +158,19 @@ def parse_webhook(response: Response) -> WebhookDetail:
         event if isinstance(event, str) else json.dumps(event) if event else "",
         text(data.get("createTime")),
         text(data.get("updateTime")),
+        _task_in(event, task_id),
     )
+
+
+def _task_in(event: Any, task_id: str) -> Task | None:
+    """What an event says of its task; None if it cannot be read."""
+    try:
+        # Text within text, once or twice.
+        for _ in range(2):
+            event = json.loads(event) if isinstance(event, str) else event
+    except (ValueError, RecursionError):
+        return None
+    return told_task(event, task_id) if isinstance(event, dict) else None
 
 
 def build_old_upload(

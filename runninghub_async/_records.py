@@ -9,6 +9,8 @@ from typing import Any, Generic, TypeVar
 
 import attrs
 
+from ._models import Task
+
 __all__ = [
     "AccountStatus",
     "AppSummary",
@@ -139,7 +141,8 @@ class Lora:
 @attrs.frozen
 class WebhookDetail:
     """What became of a task's webhook (`/task/openapi/getWebhookDetail`). `status`: SUCCESS or
-    FAILED. `data` is the event's text, for `webhooks.parse`. Dates are the service's text."""
+    FAILED. `data` is the event's text, and `task` what that says, where it can be read. Dates
+    are the service's text."""
 
     id: str
     task_id: str
@@ -150,6 +153,7 @@ class WebhookDetail:
     data: str = attrs.field(default="", repr=False)
     created: str = ""
     updated: str = ""
+    task: Task | None = None
 
 
 @attrs.frozen

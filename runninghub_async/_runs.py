@@ -109,7 +109,7 @@ class WorkflowRequest:
         yield from check_nodes(self.nodes, graph)
         if self.api == "v2":
             yield from _not_in_v2(graph=self.graph, access_password=self.access_password)
-        yield from _check_options(self.retain_seconds, self.webhook_url)
+        yield from _check_options(self)
 
 
 @attrs.frozen
@@ -167,6 +167,8 @@ class AppRequest:
         yield from (faults := tuple(check_nodes(self.nodes)))
         if isinstance(self.app, App) and not faults:
             yield from self.app.check(self.nodes)
+            if self.app.needs_password and self.access_password is None:
+                yield "access_password: the app is protected by one @ $.access_password"
         if self.api == "v2":
             yield from _not_in_v2(
                 access_password=self.access_password, quick_create_code=self.quick_create_code
@@ -175,7 +177,7 @@ class AppRequest:
             for name in ("use_personal_queue", "retain_seconds"):
                 if getattr(self, name) is not None:
                     yield f'{name}: taken by api="v2" only @ $.{name}'
-        yield from _check_options(self.retain_seconds, self.webhook_url)
+        yield from _check_options(self)
 
 
 @attrs.frozen
@@ -204,7 +206,7 @@ class QuickCreateRequest:
     def check(self) -> tuple[str, ...]:
         """Every fault, each as `description @ $.path`."""
         problems = [*_check_id("app", self.app), *check_nodes(self.nodes)]
-        problems.extend(_check_options(None, self.webhook_url))
+        problems.extend(_check_options(self))
         if not isinstance(self.code, str) or not self.code.strip():
             problems.append(f"code: expected text such as 002, got {self.code!r:.60} @ $.code")
         return tuple(problems)
@@ -217,7 +219,10 @@ def _given(**params: Any) -> dict[str, Any]:
 def _check_id(name: str, value: Any) -> Iterator[str]:
     fine = isinstance(value, str) and value.isascii() and value.isdigit() and int(value) > 0
     if not fine:
-        yield f"{name}: expected the digits of its page's address, got {value!r:.60} @ $.{name}"
+        yield (
+            f"{name}: expected the digits of its page's address, as text,"
+            f" got {value!r:.60} @ $.{name}"
+        )
 
 
 def _check_api(api: Any) -> Iterator[str]:
@@ -225,11 +230,21 @@ def _check_api(api: Any) -> Iterator[str]:
         yield f"api: expected v1 or v2, got {api!r:.60} @ $.api"
 
 
-def _check_options(retain_seconds: Any, webhook_url: Any) -> Iterator[str]:
-    for name, key, value in (
-        ("retain_seconds", "retainSeconds", retain_seconds),
-        ("webhook_url", "webhookUrl", webhook_url),
-    ):
+#: The options of a run, by the field's name, and what they are called in the body.
+_OPTIONS = {
+    "add_metadata": "addMetadata",
+    "instance_type": "instanceType",
+    "use_personal_queue": "usePersonalQueue",
+    "retain_seconds": "retainSeconds",
+    "access_password": "accessPassword",
+    "quick_create_code": "quickCreateCode",
+    "webhook_url": "webhookUrl",
+}
+
+
+def _check_options(request: Any) -> Iterator[str]:
+    for name, key in _OPTIONS.items():
+        value = getattr(request, name, None)
         fault = None if value is None else check_option(key, value)
         if fault:
             yield f"{name}: {fault} @ $.{name}"

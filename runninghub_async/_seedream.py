@@ -211,5 +211,9 @@ class ModelRequest:
             return error.problems
 
     def price(self) -> Price | None:
-        """What it costs at most, by the catalogue, without asking; None where no rule tells."""
+        """What it costs at most, by the catalogue, without asking; None where no rule tells, or
+        the catalogue does not know the model."""
+        catalogue = Catalogue.load()
+        if not self.checked and self.model not in catalogue:
+            return None
         return _spec(self.model).price_of(self.params)

@@ -232,14 +232,15 @@ class Session:
             return result.task
         raise _error_of(result)
 
-    async def query(self, task_id: str) -> Task:
+    async def query(self, task_id: str | Task) -> Task:
         """How a task of any family stands now.
 
         Raises `PayloadError`, `APIError`, `ProtocolError` or `TransportError`, none of which says
         that the task failed.
         """
-        request = build_query(self._site, check_task_id(task_id))
-        return await self._caller.call(request, lambda answer: parse_query(answer, task_id))
+        asked = check_task_id(task_id)
+        request = build_query(self._site, asked)
+        return await self._caller.call(request, lambda answer: parse_query(answer, asked))
 
     async def wait(self, task_id: str | Task, *, timeout: float | None = None) -> Task:
         """Wait until a task, given by its id or as `submit` gave it, has ended, well or badly,
@@ -253,8 +254,7 @@ class Session:
         tips = ""
         if isinstance(task_id, Task):
             tips = task_id.prompt_tips if task_id.node_errors else ""
-            task_id = task_id.id
-        check_task_id(task_id)
+        task_id = check_task_id(task_id)
         scope = asyncio.timeout(timeout)
         try:
             async with scope:
@@ -294,7 +294,7 @@ class Session:
             return result.task
         raise _error_of(result)
 
-    async def cancel(self, task_id: str) -> None:
+    async def cancel(self, task_id: str | Task) -> None:
         """Ask the service to cancel a task; time it has run may be billed.
 
         The service documents this for workflow tasks only; for standard models it is best
@@ -447,8 +447,8 @@ class Session:
             raise SubmitManyError(tasks, errors)
         return [task for task in tasks if task is not None]
 
-    def as_completed(self, task_ids: Iterable[str]) -> TaskStream:
-        """The tasks with these ids, each as it ends, well or badly.
+    def as_completed(self, task_ids: Iterable[str | Task]) -> TaskStream:
+        """The tasks with these ids, or as `submit_many` gave them, each as it ends, well or badly.
 
         The ids are read at once. A task the service no longer knows comes with the status
         UNKNOWN and its error. Raises `PayloadError` for what is not an id.

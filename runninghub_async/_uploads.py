@@ -133,28 +133,29 @@ class Uploader:
         params: Mapping[str, Any],
         param: Callable[[str], ParamSpec | None],
         *,
-        by_name: bool,
+        by_name: Callable[[str], bool],
     ) -> dict[str, Any]:
-        """`params` with each local file uploaded and its URL, or its name, in its place.
+        """`params` with each local file uploaded and its URL in its place, or, where `by_name`
+        says so of the place (`$.imageUrls[0]`), its name.
 
         Raises `PayloadError` with every fault of the files, before any is sent.
         """
         problems: list[str] = []
         found = [
-            (value, await self._checked(value, at, param(key), problems))
+            (at, await self._checked(value, at, param(key), problems))
             for at, key, value in _files_in(params)
         ]
         if problems:
             raise PayloadError(problems)
-        places: dict[int, str] = {}
-        for value, file in found:
+        given: dict[str, str] = {}
+        for at, file in found:
             assert file is not None
             upload = await self._once_per_content(file)
-            place = upload.name if by_name else upload.url
-            if not place:
-                raise PayloadError([f"{file.name}: was uploaded but got no URL @ $"])
-            places[id(value)] = place
-        filled = _replaced(params, places)
+            value = upload.name if by_name(at) else upload.url
+            if not value:
+                raise PayloadError([f"{file.name}: was uploaded but got no URL @ {at}"])
+            given[at] = value
+        filled = _replaced(params, given)
         assert isinstance(filled, dict)
         return filled
 
@@ -264,13 +265,13 @@ def _files_in(value: Any, at: str = "$", key: str = "") -> Iterator[tuple[str, s
             yield from _files_in(each, f"{at}[{place}]", key)
 
 
-def _replaced(value: Any, places: Mapping[int, str]) -> Any:
+def _replaced(value: Any, given: Mapping[str, str], at: str = "$") -> Any:
     if is_file(value):
-        return places[id(value)]
+        return given[at]
     if isinstance(value, Mapping):
-        return {name: _replaced(each, places) for name, each in value.items()}
+        return {name: _replaced(each, given, f"{at}.{name}") for name, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_replaced(each, places) for each in value]
+        return [_replaced(each, given, f"{at}[{place}]") for place, each in enumerate(value)]
     return value
 
 

@@ -302,7 +302,7 @@ def test_a_result_without_its_signature_is_refused() -> None:
         ("minimax/music-2.6", {}, "mp3", b"\xff\xfb"),
         ("minimax/music-2.6", {"format": "wav"}, "wav", b"RIFF"),
         ("alibaba/happyhorse-1.0/text-to-video",
-         {"prompt": "a", "resolution": "720p", "duration": "5"}, "mp4", b"\0\0\0\x18ftyp"),
+         {"prompt": "a", "resolution": "720p", "duration": "5"}, "mp4", b"\0\0\0\x20ftyp"),
     ],
 )  # fmt: skip
 def test_other_models_give_files_of_their_kind(

@@ -351,6 +351,8 @@ def test_webhook_events_can_be_looked_up_and_sent_again() -> None:
         task = await session.run(rh.WorkflowRequest(WORKFLOW, webhook_url=nowhere))
         detail = await session.webhook_events.get(task.id)
         assert (detail.task_id, detail.url) == (task.id, nowhere)
+        assert detail.task is not None
+        assert (detail.task.status, len(detail.task.outputs)) == (rh.TaskStatus.SUCCESS, 1)
         assert detail.status in ("FAILED", "PENDING", "RETRYING", "")
         await session.webhook_events.resend(detail.id, url=f"{session.base_url}/none")
         plain = await session.run(rh.WorkflowRequest(WORKFLOW))

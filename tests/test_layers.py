@@ -155,7 +155,13 @@ def test_importing_the_package_imports_no_edge() -> None:
 def test_the_installed_package_is_whole() -> None:
     """Data, template and type marker are in it; the metadata says five dependencies."""
     root = resources.files("runninghub_async")
-    for part in ("py.typed", "catalogue.jsonl", "_cli/sheet.html"):
+    for part in (
+        "py.typed",
+        "catalogue.jsonl",
+        "_cli/sheet.html",
+        "_typed.pyi",
+        "emulator/film.mp4",
+    ):
         assert root.joinpath(part).is_file()
     requires = metadata.requires("runninghub_async") or []
     runtime = {r.split(">")[0] for r in requires if "extra ==" not in r}

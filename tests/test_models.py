@@ -129,5 +129,8 @@ def test_a_key_with_a_node_can_be_called_by_what_follows_it() -> None:
 def test_an_estimate_needs_no_session() -> None:
     """By the catalogue, for models that have a rule that fits."""
     assert str(rh.models["seedream-v5-lite/text-to-image"](prompt="a boat").price()) == "0.22 CNY"
+    speech = rh.ModelRequest("rhart-audio/text-to-audio/speech-2.8-hd", {"text": "a" * 1001})
+    assert str(speech.price()) == "1.24 CNY"
+    assert rh.ModelRequest("new/model", checked=False).price() is None
     priced = [spec for spec in CATALOGUE if rh.ModelRequest(spec.path, least(spec)).price()]
     assert len(priced) > 250

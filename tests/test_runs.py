@@ -156,6 +156,19 @@ def test_a_graph_goes_out_as_text_with_the_values_in_it() -> None:
             ),
             ["webhookUrl", "retainSeconds", "instanceType"],
         ),
+        (
+            rh.WorkflowRequest(
+                ID,
+                use_personal_queue="true",  # type: ignore[arg-type]
+                instance_type=5,  # type: ignore[arg-type]
+                add_metadata="no",  # type: ignore[arg-type]
+                access_password=3,  # type: ignore[arg-type]
+            ),
+            ["add_metadata", "instance_type", "use_personal_queue", "access_password"],
+        ),
+        (rh.WorkflowRequest(ID, {"": {"x": 1}}), ["nodes."]),
+        (rh.WorkflowRequest(ID, {"6": {"": 1}}), ["nodes.6"]),
+        (rh.AppRequest(rh.App(ID, needs_password=True)), ["access_password"]),
         (rh.WorkflowRequest(ID, api="v3"), ["api"]),  # type: ignore[arg-type]
         (rh.AppRequest("x"), ["app"]),
         (rh.AppRequest(ID, retain_seconds=20), ["retain_seconds"]),
@@ -185,7 +198,9 @@ def test_a_password_is_not_shown() -> None:
 _value = st.text() | st.integers() | st.booleans() | st.floats(allow_nan=False)
 
 
-@given(st.dictionaries(st.integers(0, 999), st.dictionaries(st.text(), _value, max_size=3)))
+@given(
+    st.dictionaries(st.integers(0, 999), st.dictionaries(st.text(min_size=1), _value, max_size=3))
+)
 def test_node_values_become_a_list_and_nothing_is_lost(nodes: dict[int, dict[str, Any]]) -> None:
     """One item for each value, its node's id as text."""
     items = rh.WorkflowRequest(ID, nodes, api="v2").to_params()["nodeInfoList"]

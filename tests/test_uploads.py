@@ -134,6 +134,24 @@ def test_nodes_take_the_name_of_an_uploaded_file(picture: Path) -> None:
         assert item == {"nodeId": "10", "fieldName": "image", "fieldValue": "openapi/1.png"}
 
 
+def test_a_node_that_loads_from_a_url_gets_the_url(picture: Path) -> None:
+    """Known by its class, or by its input's name where the graph is not known."""
+    host = Host()
+    graph = {"4": {"class_type": "LoadImageFromUrl", "inputs": {"url": "https://x/y"}},
+             "5": {"class_type": "LoadImage", "inputs": {"image": "a.png"}}}  # fmt: skip
+    nodes = {"4": {"url": picture}, "5": {"image": picture}}
+
+    async def main() -> None:
+        async with host.session() as session:
+            for workflow in (rh.Workflow("1904136902449209346", graph), "1904136902449209346"):
+                await session.submit(rh.WorkflowRequest(workflow, nodes))
+
+    asyncio.run(main())
+    for submit in host.submits:
+        values = [item["fieldValue"] for item in submit["nodeInfoList"]]
+        assert values == ["https://files.example/1.png", "openapi/1.png"]
+
+
 def test_a_file_that_does_not_fit_costs_nothing(tmp_path: Path, picture: Path) -> None:
     """Not there, empty, of another kind, or too big: every fault with its place, nothing sent."""
     (empty := tmp_path / "empty.png").touch()

@@ -33,6 +33,8 @@ async def emulate(args: argparse.Namespace) -> int:
         seed=args.seed,
         api_key=args.api_key,
         port=args.port,
+        key_type=args.key_type,
+        webhook_form=args.webhook_form,
     )
     try:
         async with emulator:

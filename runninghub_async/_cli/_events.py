@@ -38,8 +38,10 @@ def _words(event: ProgressEvent) -> str:
             return f"{count} in the queue"
         case RunStarted():
             return "started"
+        case NodesCached(node_ids=()):
+            return "all nodes have to run"
         case NodesCached(node_ids=nodes):
-            return f"{len(nodes)} nodes need not run" + (f": {', '.join(nodes)}" if nodes else "")
+            return f"{len(nodes)} nodes need not run: {', '.join(nodes)}"
         case NodeStarted(node_id=node):
             return f"node {node} started"
         case NodeProgress(node_id=node, value=value, maximum=maximum):

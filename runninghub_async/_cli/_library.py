@@ -19,7 +19,9 @@ __all__ = ["call_assets", "list_resources"]
 async def list_resources(args: argparse.Namespace) -> int:
     """Print model files of a kind."""
     async with opened(args) as session:
-        listed = session.resources.list(args.kind, name=args.name or "")
+        listed = session.resources.list(
+            args.kind, name=args.name or "", base_models=args.base_model, tags=args.tag
+        )
         found = await first(listed, args.limit)
     if args.json:
         print_json(unstructure(found))

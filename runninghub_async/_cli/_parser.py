@@ -137,6 +137,20 @@ def _add_emulator(commands: Any) -> None:
     command.add_argument("--faults", metavar="FILE", help="a JSON list of fault rules")
     command.add_argument("--seed", type=int, default=0, metavar="N", help="of all chance")
     command.add_argument("--api-key", metavar="KEY", help="the only key to take; default: any")
+    command.add_argument(
+        "--key-type",
+        choices=("SHARED", "NORMAL", "EXCLUSIVE"),
+        default="SHARED",
+        metavar="TYPE",
+        help="SHARED (default), NORMAL or EXCLUSIVE",
+    )
+    command.add_argument(
+        "--webhook-form",
+        choices=("auto", "A", "B", "C", "D"),
+        default="auto",
+        metavar="FORM",
+        help="of events: A, B, C, D or auto (default)",
+    )
     command.set_defaults(run=_late("_emulate", "emulate"))
 
 
@@ -283,6 +297,7 @@ def _add_task(commands: Any) -> None:
     how.add_argument("--wait", action="store_true", help="until it has ended")
     how.add_argument("--cancel", action="store_true", help="ask the service to cancel it first")
     how.add_argument("--older", action="store_true", help="by the older call for outputs")
+    how.add_argument("--status", action="store_true", help="its status alone, by the older call")
     command.add_argument("--download", metavar="DIR", help="put its results there")
     _add_timeout(command)
     _add_service(command)
@@ -335,6 +350,12 @@ def _add_resources(commands: Any) -> None:
         help="unet, checkpoint, lora or gguf",
     )
     command.add_argument("--name", metavar="TEXT", help="a part of their names")
+    command.add_argument(
+        "--base-model", action="append", default=[], metavar="NAME", help="only for this one"
+    )
+    command.add_argument(
+        "--tag", action="append", default=[], metavar="TEXT", help="only with this tag"
+    )
     _add_limit(command)
     _add_service(command)
     command.set_defaults(run=_late("_library", "list_resources"))

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 
+from .._models import TaskStatus
 from ._calls import FAILED, opened, say
 from ._results import make_folder
 from ._runs import finish, follow, watch
+from ._tables import print_json
 
 __all__ = ["show_progress", "show_task"]
 
@@ -15,6 +17,13 @@ __all__ = ["show_progress", "show_task"]
 async def show_task(args: argparse.Namespace) -> int:
     """Show a task, once it has ended with `--wait`, after cancelling it with `--cancel`."""
     async with opened(args) as session:
+        if args.status:
+            status = await session.older.status(args.id)
+            if args.json:
+                print_json({"id": args.id, "status": status})
+            else:
+                print(status)
+            return FAILED if status in (TaskStatus.FAILED, TaskStatus.CANCEL) else 0
         folder = await make_folder("--download", args.download) if args.download else None
         if args.cancel:
             await session.cancel(args.id)

@@ -24,17 +24,17 @@ class Older:
         self._caller = caller
         self._uploader = uploader
 
-    async def status(self, task_id: str) -> TaskStatus:
+    async def status(self, task_id: str | Task) -> TaskStatus:
         """A task's status and nothing else ("Check Task Status")."""
         body = {"taskId": check_task_id(task_id)}
         request = build_v1(self._caller.site, "/task/openapi/status", body)
         return await self._caller.call(request, parse_status)
 
-    async def outputs(self, task_id: str) -> Task:
+    async def outputs(self, task_id: str | Task) -> Task:
         """How a task stands, and what it made ("Check Task Output")."""
-        body = {"taskId": check_task_id(task_id)}
-        request = build_v1(self._caller.site, "/task/openapi/outputs", body)
-        return await self._caller.call(request, lambda answer: parse_outputs(answer, task_id))
+        asked = check_task_id(task_id)
+        request = build_v1(self._caller.site, "/task/openapi/outputs", {"taskId": asked})
+        return await self._caller.call(request, lambda answer: parse_outputs(answer, asked))
 
     async def upload(
         self,

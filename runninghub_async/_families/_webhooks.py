@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .._caller import Caller
+from .._models import Task
 from .._protocol import check_task_id
 from .._protocol_v1 import build_v1, parse_done, parse_webhook
 from .._records import WebhookDetail
@@ -16,7 +17,7 @@ class WebhookEvents:
     def __init__(self, caller: Caller) -> None:
         self._caller = caller
 
-    async def get(self, task_id: str) -> WebhookDetail:
+    async def get(self, task_id: str | Task) -> WebhookDetail:
         """The delivery of a task's event ("Get Webhook Event Details").
 
         Raises `APIError` for a task without a webhook, `PayloadError`, `ProtocolError` or
