@@ -72,7 +72,8 @@ class SeedreamRequest:
     `max_images` related pictures (1 to 15), each of which is billed. `image_urls`: up to 10
     pictures to work from: http(s) URLs, data URIs, or a `pathlib.Path`, which is uploaded first.
     `webhook_url` is called when the task ends.
-    Ranges and choices are those of the catalogue; `check` holds a request against them.
+    `instance_type`: `default` or `plus`, which one page asks of enterprise-shared keys and others
+    do not name. Ranges and choices are those of the catalogue; `check` holds a request against them.
     """
 
     prompt: str
@@ -85,6 +86,7 @@ class SeedreamRequest:
     max_images: int | None = attrs.field(default=1, kw_only=True)
     resolution: str | None = attrs.field(default=None, kw_only=True)
     webhook_url: str | None = attrs.field(default=None, kw_only=True, repr=False)
+    instance_type: str | None = attrs.field(default=None, kw_only=True)
 
     family: ClassVar[str]
     wire_names: ClassVar[Mapping[str, str]] = {
@@ -96,6 +98,7 @@ class SeedreamRequest:
         "max_images": "maxImages",
         "resolution": "resolution",
         "webhook_url": "webhookUrl",
+        "instance_type": "instanceType",
     }
 
     @property

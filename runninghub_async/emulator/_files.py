@@ -48,7 +48,7 @@ def make(kind: str, params: Mapping[str, Any], number: int) -> bytes:
 @functools.cache
 def _film() -> bytes:
     """Three seconds of H.264, since that is what every player knows; the same for all."""
-    return resources.files(__package__).joinpath("film.mp4").read_bytes()
+    return resources.files("runninghub_async").joinpath("emulator/film.mp4").read_bytes()
 
 
 def _silence() -> bytes:
