@@ -73,7 +73,8 @@ class SeedreamRequest:
     pictures to work from: http(s) URLs, data URIs, or a `pathlib.Path`, which is uploaded first.
     `webhook_url` is called when the task ends.
     `instance_type`: `default` or `plus`, which one page asks of enterprise-shared keys and others
-    do not name. Ranges and choices are those of the catalogue; `check` holds a request against them.
+    do not name. Ranges and choices are those of the catalogue; `check` holds a request against
+    them.
     """
 
     prompt: str
