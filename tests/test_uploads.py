@@ -304,7 +304,10 @@ def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path) -> None:
 def test_an_upload_under_way_when_the_session_closes_says_so(picture: Path) -> None:
     """To whoever waits for it, from whichever call."""
 
+    uploading = asyncio.Event()
+
     async def hold(request: rh.Request) -> rh.Response:
+        uploading.set()
         await asyncio.sleep(3600)
         raise AssertionError
 
@@ -315,7 +318,7 @@ def test_an_upload_under_way_when_the_session_closes_says_so(picture: Path) -> N
             asyncio.create_task(session.price(image_to_image(picture))),
             asyncio.create_task(session.submit(image_to_image(picture))),
         ]
-        await asyncio.sleep(0.2)
+        await uploading.wait()
         await session.aclose()
         for call in waiting:
             with pytest.raises(rh.SessionError):
