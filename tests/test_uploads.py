@@ -303,7 +303,6 @@ def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path) -> None:
 
 def test_an_upload_under_way_when_the_session_closes_says_so(picture: Path) -> None:
     """To whoever waits for it, from whichever call."""
-
     uploading = asyncio.Event()
 
     async def hold(request: rh.Request) -> rh.Response:
