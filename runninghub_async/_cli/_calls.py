@@ -17,7 +17,6 @@ from .._exceptions import (
     SessionError,
 )
 from .._limits import Limits
-from .._retry import RetryPolicy
 from .._session import Session
 from ._prompts import UsageError
 from ._tables import one_line
@@ -46,15 +45,12 @@ async def open_session(
     base_url: str | None,
     *,
     limits: Limits = Limits(),  # noqa: B008 - a frozen value
-    retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - likewise
     without: str = "try `runninghub-async emulator`, which takes any, with --base-url",
 ) -> Session:
     """A session with the key of the environment, open for as long as `stack`. Raises
     `UsageError` for an address that is none, or without a key; then `without` is the advice."""
     try:
-        return await stack.enter_async_context(
-            Session(base_url=base_url, limits=limits, retry=retry)
-        )
+        return await stack.enter_async_context(Session(base_url=base_url, limits=limits))
     except SessionError:
         raise UsageError(_NO_KEY.format(without=without)) from None
     except ValueError as error:
@@ -62,10 +58,7 @@ async def open_session(
 
 
 @contextlib.asynccontextmanager
-async def opened(
-    args: argparse.Namespace,
-    retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - a frozen value
-) -> AsyncIterator[Session]:
+async def opened(args: argparse.Namespace) -> AsyncIterator[Session]:
     """The session of a command with `--base-url`, whose warnings are shown: they name tasks that
     were left behind."""
     logger, handler = logging.getLogger("runninghub_async"), _Said()
@@ -74,7 +67,7 @@ async def opened(
     logger.addHandler(handler)
     try:
         async with contextlib.AsyncExitStack() as stack:
-            yield await open_session(stack, args.base_url, retry=retry)
+            yield await open_session(stack, args.base_url)
     finally:
         logger.removeHandler(handler)
 

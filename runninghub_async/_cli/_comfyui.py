@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-from .._retry import RetryPolicy
 from ._calls import FAILED, opened
 from ._tables import facts, print_json
 
@@ -13,8 +12,7 @@ __all__ = ["show_comfyui"]
 
 async def show_comfyui(args: argparse.Namespace) -> int:
     """Print the address, its key only if asked to, and whether anything answers there."""
-    # Whoever asks whether anything answers wants to know it now.
-    async with opened(args, RetryPolicy(call_attempts=1)) as session:
+    async with opened(args) as session:
         url = session.comfyui.url(plus=args.plus)
         reachable = await session.comfyui.reachable(plus=args.plus)
     if not args.show_key:

@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import attrs
-
 from .._download import Download
 from .._exceptions import RunningHubError
 from .._models import Task, TaskStatus, Usage
@@ -35,21 +33,18 @@ async def carry_out(session: Session, request: GenerationRequest, args: argparse
     say(f"task {task.id}")
     if args.no_wait:
         return _show(session, task, args)
-    tips = task.prompt_tips if task.node_errors else ""
-    task = await follow(session, task.id, args.timeout, progress=args.progress)
-    if tips and not task.prompt_tips:
-        # Only the answer to the submit tells which nodes were at fault.
-        task = attrs.evolve(task, prompt_tips=tips)
+    task = await follow(session, task, args.timeout, progress=args.progress)
     return await finish(session, task, args, folder)
 
 
 async def follow(
-    session: Session, task_id: str, timeout: float | None, *, progress: bool = False
+    session: Session, given: Task | str, timeout: float | None, *, progress: bool = False
 ) -> Task:
     """Wait for a task's end. Whoever interrupts that is told which task still runs."""
+    task_id = given.id if isinstance(given, Task) else given
     watcher = asyncio.create_task(_watch(session, task_id)) if progress else None
     try:
-        task = await session.wait(task_id, timeout=timeout)
+        task = await session.wait(given, timeout=timeout)
         if watcher is not None:
             await asyncio.wait([watcher], timeout=_LAST_EVENTS)
     except asyncio.CancelledError:
@@ -125,8 +120,7 @@ def _show(
 
 
 def _data(task: Task, files: Mapping[int, Download] | None) -> dict[str, Any]:
-    # The socket's address holds a credential; `progress` needs nobody to know it.
-    data: dict[str, Any] = unstructure(attrs.evolve(task, progress_url=""))
+    data: dict[str, Any] = unstructure(task)
     if files is not None:
         data["files"] = [
             {"output": place, "path": str(file.path), "bytes": file.size, "sha256": file.sha256}
