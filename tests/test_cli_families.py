@@ -710,9 +710,7 @@ def test_upload_of_a_lora(run: Run, tmp_path: Path) -> None:
     assert "was there already" in run("upload", "--lora", lora).out
 
 
-def test_upload_has_one_live_line_on_a_terminal(
-    run: Run, picture: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_upload_has_one_live_line_on_a_terminal(run: Run, picture: Path) -> None:
     """Written over, and left with a new line."""
 
     class Terminal(io.StringIO):
@@ -720,8 +718,8 @@ def test_upload_has_one_live_line_on_a_terminal(
             return True
 
     terminal = Terminal()
-    monkeypatch.setattr(sys, "stderr", terminal)
-    assert run("upload", picture).status == 0
+    with contextlib.redirect_stderr(terminal):
+        assert run("upload", picture).status == 0
     assert terminal.getvalue().startswith("\r\x1b[Kboat.png  ")
     assert terminal.getvalue().endswith("100% of 0.0 MB\n")
 

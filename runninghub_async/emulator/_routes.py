@@ -36,7 +36,7 @@ class State:
     """All that one emulator knows; `origin` is where it is reached."""
 
     service: Service
-    library: Library
+    stock: Library
     uploads: Uploads
     listeners: Listeners
     webhooks: Webhooks
@@ -119,12 +119,12 @@ def _preview(state: State, call: Call) -> Answer:
 
 
 def _run_workflow(state: State, call: Call) -> Answer:
-    work = workflow_work(state.library, call.rest, call.params, older=False)
+    work = workflow_work(state.stock, call.rest, call.params, older=False)
     return _started(state, call, work)
 
 
 def _run_app(state: State, call: Call) -> Answer:
-    work = app_work(state.library, call.rest, call.params, older=False)
+    work = app_work(state.stock, call.rest, call.params, older=False)
     return _started(state, call, work)
 
 
@@ -165,18 +165,18 @@ def _api_keys(state: State, call: Call) -> Answer:
 
 
 def _resources(state: State, call: Call) -> Answer:
-    return _data(state.library.resources(call.params))
+    return _data(state.stock.resources(call.params))
 
 
 def _app_list(state: State, call: Call) -> Answer:
-    return _data(state.library.listed_apps(call.params, state.origin))
+    return _data(state.stock.listed_apps(call.params, state.origin))
 
 
 def _assets(state: State, call: Call) -> Answer:
     shelf, _, verb = call.rest.rpartition("/")
     if shelf not in ("", "groups") or verb not in _VERBS:
         return says("query", "1001")
-    return _data(state.library.assets(shelf, verb, call.params))
+    return _data(state.stock.assets(shelf, verb, call.params))
 
 
 def _upload(state: State, call: Call) -> Answer:
@@ -200,18 +200,18 @@ _VERBS: Final = ("create", "list", "query", "update", "delete")
 
 
 def _create(state: State, call: Call) -> Answer:
-    work = workflow_work(state.library, call.field("workflowId"), call.params, older=True)
+    work = workflow_work(state.stock, call.field("workflowId"), call.params, older=True)
     return _created(state, call, work)
 
 
 def _app_run(state: State, call: Call) -> Answer:
-    work = app_work(state.library, call.field("webappId"), call.params, older=True)
+    work = app_work(state.stock, call.field("webappId"), call.params, older=True)
     return _created(state, call, work)
 
 
 def _quick_run(state: State, call: Call) -> Answer:
     key = call.field("webappId")
-    return _created(state, call, app_work(state.library, key, call.params, older=True, quick=True))
+    return _created(state, call, app_work(state.stock, key, call.params, older=True, quick=True))
 
 
 def _created(state: State, call: Call, work: Work | Refused) -> Answer:
@@ -264,7 +264,7 @@ def _webhook_again(state: State, call: Call) -> Answer:
 
 
 def _graph_json(state: State, call: Call) -> Answer:
-    return _v1.graph_json(state.library, call.params)
+    return _v1.graph_json(state.stock, call.params)
 
 
 def _lora_place(state: State, call: Call) -> Answer:
@@ -272,12 +272,12 @@ def _lora_place(state: State, call: Call) -> Answer:
 
 
 def _styles(state: State, call: Call) -> Answer:
-    styles = state.library.styles(call.params)
+    styles = state.stock.styles(call.params)
     return _v1.refused("901") if styles is None else _v1.done(styles)
 
 
 def _demo(state: State, call: Call) -> Answer:
-    return _v1.demo(state.library, call.params, state.origin)
+    return _v1.demo(state.stock, call.params, state.origin)
 
 
 def _account(state: State, call: Call) -> Answer:

@@ -175,6 +175,16 @@ class Service:
 
     def submit(self, path: str, params: Any, now: float, *, doomed: Fault | None) -> dict[str, Any]:
         """Answer `POST /openapi/v2/<path>` for a standard model."""
+        spec = self._called(path, params)
+        if isinstance(spec, dict):
+            return spec
+        if code := self.full(now, personal=False):
+            return refusal(code)
+        task = self.create(self._model_work(spec, params), now, doomed)
+        return self.created(task, now)
+
+    def _called(self, path: str, params: Any) -> ModelSpec | dict[str, Any]:
+        """The model that is called with `params`, or how the call is refused."""
         if path not in Catalogue.load() or (spec := Catalogue.load().find(path)).path != path:
             return refusal("1001")
         if self.key_type != "SHARED":
@@ -183,10 +193,7 @@ class Service:
             return refusal("1007", "request body must be a JSON object")
         if fault := _fault_in(spec, params):
             return refusal("1007", fault)
-        if code := self.full(now, personal=False):
-            return refusal(code)
-        task = self.create(self._model_work(spec, params), now, doomed)
-        return self.created(task, now)
+        return spec
 
     def created(self, task: Emulated, now: float) -> dict[str, Any]:
         """How a v2 submit is answered when there is a task."""
@@ -197,14 +204,9 @@ class Service:
 
     def preview(self, path: str, params: Any) -> dict[str, Any]:
         """Answer `POST /openapi/v2/price-preview/<path>`: a price, and no task."""
-        if path not in Catalogue.load() or (spec := Catalogue.load().find(path)).path != path:
-            return refusal("1001")
-        if self.key_type != "SHARED":
-            return refusal("1014")
-        if not isinstance(params, dict):
-            return refusal("1007", "request body must be a JSON object")
-        if fault := _fault_in(spec, params):
-            return refusal("1007", fault)
+        spec = self._called(path, params)
+        if isinstance(spec, dict):
+            return spec
         price = spec.price_of(params)
         amount = f"{price.amount:f}" if price else None
         return {
