@@ -28,12 +28,15 @@ __all__ = [
     "data_of",
     "id_in",
     "json_object",
+    "loads",
     "number",
+    "object_of",
     "refusal",
     "status_of",
     "task_of",
     "text",
     "told_task",
+    "unwrapped",
     "usage_of",
     "whole",
 ]
@@ -52,16 +55,30 @@ _FAILED: Final = frozenset({TaskStatus.FAILED, TaskStatus.CANCEL})
 _NO_ERROR: Final = frozenset({"", "0", "None"})
 
 
+def loads(text: str | bytes) -> Any:
+    """What the JSON in `text` holds; None if it is none."""
+    try:
+        # Decoded here, since json would first try to guess the encoding.
+        text = text.decode() if isinstance(text, bytes) else text
+        return json.loads(text.lstrip("\ufeff"))
+    except (ValueError, RecursionError):
+        return None
+
+
+def unwrapped(value: Any) -> Any:
+    """`value`, or what it holds if it is JSON text, or text within text, as the service nests
+    graphs and events; None for text that is no JSON."""
+    for _ in range(2):
+        value = loads(value) if isinstance(value, str) else value
+    return value
+
+
 def json_object(response: Response) -> dict[str, Any]:
     """The JSON object in `response`.
 
     Where there is none, raises `APIError` if the HTTP status says enough, else `ProtocolError`.
     """
-    try:
-        # Decoded here, since json would first try to guess the encoding.
-        answer = json.loads(response.body.decode().lstrip("\ufeff"))
-    except (ValueError, RecursionError):
-        answer = None
+    answer = loads(response.body)
     if isinstance(answer, dict):
         return answer
     row = code_of_status(response.status)
@@ -125,6 +142,14 @@ def data_of(response: Response) -> Any:
     if "data" not in answer and "code" not in answer:
         raise ProtocolError("neither data nor a code in the answer", response)
     return answer.get("data")
+
+
+def object_of(response: Response) -> dict[str, Any]:
+    """The object in the `data` of an answer. Raises like `data_of`."""
+    data = data_of(response)
+    if not isinstance(data, dict):
+        raise ProtocolError("data is no object", response)
+    return data
 
 
 def refusal(answer: Mapping[str, Any], response: Response) -> APIError | ProtocolError:
@@ -306,9 +331,7 @@ def whole(value: Any, default: int = 0) -> int:
 
 def number(value: Any) -> Decimal | None:
     """An amount that may be a number, a string or null."""
-    if value is None:
-        return None
-    if isinstance(value, bool):
+    if value is None or isinstance(value, bool):
         return None
     try:
         number = Decimal(str(value))

@@ -10,14 +10,15 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
 import anyio
 
-from ._exceptions import CapacityError, PayloadError, RunningHubError
+from ._bounded import Bounded
+from ._exceptions import CapacityError, RunningHubError, unforeseen
 from ._job import JobState, Rules
 from ._limits import Limits
 from ._models import Request, Task
@@ -50,13 +51,6 @@ _REFUSALS_TOLD: Final = frozenset({5, 25, 125, 625})
 
 #: The same for submits that cannot even be sent.
 _UNSENT_TOLD: Final = frozenset({3, 8, 50, 250})
-
-
-def _fault(error: Exception) -> PayloadError:
-    """Anything may stand in the input, even what breaks when it is looked at."""
-    fault = PayloadError([f"request: {type(error).__name__} while checking it @ $"])
-    fault.__cause__ = error
-    return fault
 
 
 async def wait_out(tasks: Iterable[asyncio.Task[Any]]) -> None:
@@ -96,7 +90,7 @@ class Dispatcher:
         #: Entries whose end somebody has promised to announce, by their numbers.
         self.announced: WeakValueDictionary[int, Entry] = WeakValueDictionary()
         #: Of those, the last whose submits had an unknown fate.
-        self.lost: OrderedDict[int, None] = OrderedDict()
+        self.lost: Bounded[int, None] = Bounded(_LOST_KEPT)
         self._parked: deque[asyncio.Future[None]] = deque()
         self._workers: set[asyncio.Task[None]] = set()
         self._helpers: set[asyncio.Task[None]] = set()
@@ -301,7 +295,7 @@ class Dispatcher:
                 return
             scheduler.refused(entry, error, clock(), sent_at)
             if entry.job.state is JobState.ENDED and entry.number in self.announced:
-                self._remember_lost(entry)
+                self.lost[entry.number] = None
             if isinstance(error, CapacityError) and entry.job.attempts in _REFUSALS_TOLD:
                 logger.warning(
                     "a submit was refused %d times for want of room: %s", entry.job.attempts, error
@@ -323,11 +317,6 @@ class Dispatcher:
             if not self._submitting:
                 self._submits_done.set()
 
-    def _remember_lost(self, entry: Entry) -> None:
-        self.lost[entry.number] = None
-        if len(self.lost) > _LOST_KEPT:
-            self.lost.popitem(last=False)
-
     async def _take_good_one(self) -> tuple[Entry, Request] | None:
         """The next job that can be sent; those at fault end here and cost neither request nor
         token."""
@@ -337,43 +326,36 @@ class Dispatcher:
             if entry is None:
                 break
             try:
-                return entry, self._build_submit(entry)
-            except FileInBody:
-                request = await self._complete(entry)
+                try:
+                    return entry, self._build_submit(entry)
+                except FileInBody:
+                    request = await self._complete(entry)
                 if request is not None:
                     return entry, request
             except RunningHubError as error:
                 scheduler.rejected(entry, error)
             except Exception as error:
-                scheduler.rejected(entry, _fault(error))
+                scheduler.rejected(entry, unforeseen(error))
             # A long run of bad input must not hold the loop.
             await asyncio.sleep(0)
         await asyncio.sleep(0)
         return None
 
     async def _complete(self, entry: Entry) -> Request | None:
-        """The request for `entry`, once the files in it have been uploaded; None if it came to
-        nothing."""
+        """The request for `entry`, once the files in it have been uploaded; None if nobody wants
+        it any more."""
         self.wake()
         scheduler = self.scheduler
         # The uploads are calls of their own, and the gate counts what is under way.
         scheduler.in_flight -= 1
-        error: RunningHubError | None = None
-        request: Request | None = None
         try:
             request = await self._upload_files(entry)
         except asyncio.CancelledError:
-            scheduler.in_flight += 1
             scheduler.withdrawn(entry)
             raise
-        except RunningHubError as refused:
-            error = refused
-        except Exception as other:
-            error = _fault(other)
-        scheduler.in_flight += 1
-        if error is not None:
-            scheduler.rejected(entry, error)
-        elif entry.gone or entry.source.closed:
+        finally:
+            scheduler.in_flight += 1
+        if entry.gone or entry.source.closed:
             scheduler.withdrawn(entry)
             return None
         return request

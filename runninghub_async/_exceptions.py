@@ -93,6 +93,13 @@ class PayloadError(RunningHubError, ValueError):
         super().__init__("; ".join(self.problems))
 
 
+def unforeseen(error: Exception) -> PayloadError:
+    """Anything may stand in a request, even what breaks when it is looked at."""
+    fault = PayloadError([f"request: {type(error).__name__} while checking it @ $"])
+    fault.__cause__ = error
+    return fault
+
+
 class SessionError(RunningHubError, RuntimeError):
     """The session cannot be used here: not open yet, closed, or opened on another event loop."""
 

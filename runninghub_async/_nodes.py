@@ -13,6 +13,8 @@ from typing import Any, Final
 
 import attrs
 
+from ._media import is_file
+
 __all__ = [
     "NodeError",
     "Nodes",
@@ -172,7 +174,7 @@ def check_graph(graph: Any) -> Iterator[str]:
             continue
         inputs = node.get("inputs", {})
         for field, value in inputs.items() if isinstance(inputs, Mapping) else ():
-            if hasattr(value, "__fspath__"):
+            if is_file(value):
                 yield f"graph: {NO_PATHS} @ {at}.{field}"
             elif _is_link(value) and value[0] not in known:
                 yield f"graph: {field} links to node {value[0]}, which is not there @ {at}.{field}"

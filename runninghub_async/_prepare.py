@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ._catalogue import Catalogue, ParamSpec
-from ._exceptions import PayloadError
+from ._exceptions import PayloadError, unforeseen
 from ._models import Request
 from ._protocol import FileInBody, Site, build_call, build_submit
 from ._runs import Workflow
@@ -88,9 +88,7 @@ def _checked(request: Any) -> tuple[str, dict[str, Any]]:
         except PayloadError:
             raise
         except Exception as error:
-            # Anything may stand in a request, even what breaks when it is looked at.
-            name = type(error).__name__
-            raise PayloadError([f"request: {name} while checking it @ $"]) from error
+            raise unforeseen(error) from error
     if problems:
         raise PayloadError(problems)
     return request.path, params

@@ -26,6 +26,7 @@ from ._answers import (
     id_in,
     json_object,
     number,
+    object_of,
     refusal,
     task_of,
     text,
@@ -246,7 +247,7 @@ def parse_price(response: Response) -> PricePreview:
 
 def parse_queue(response: Response) -> QueueStatus:
     """The answer to `GET /openapi/v2/queue/status`."""
-    data = _object(response)
+    data = object_of(response)
     instances = data.get("instanceCount")
     return QueueStatus(
         whole(data.get("concurrentLimit")),
@@ -304,20 +305,13 @@ def parse_apps(response: Response) -> Page[AppSummary]:
 
 
 def _page(response: Response, read: Callable[[dict[str, Any]], _T]) -> Page[_T]:
-    data = _object(response)
+    data = object_of(response)
     items = tuple(read(item) for item in _list(data.get("records"), response))
     number_, size, total = (whole(data.get(key)) for key in ("current", "size", "total"))
     more = data.get("hasNext")
     if not isinstance(more, bool):
         more = bool(items) and number_ * size < total
     return Page(items, number_, size, total, more)
-
-
-def _object(response: Response) -> dict[str, Any]:
-    data = data_of(response)
-    if not isinstance(data, dict):
-        raise ProtocolError("data is no object", response)
-    return data
 
 
 def _list(data: Any, response: Response) -> list[dict[str, Any]]:
@@ -376,7 +370,7 @@ def with_body(body: bytes | FileBody, head: bytes = b"", tail: bytes = b"") -> R
 
 def parse_upload(response: Response) -> Upload:
     """The answer to either upload; `name` is always there."""
-    data = _object(response)
+    data = object_of(response)
     name = text(data.get("fileName")) or text(data.get("filename"))
     url = text(data.get("download_url")) or None
     if not name and not url:

@@ -13,7 +13,7 @@ from urllib.parse import quote, urlencode
 
 import attrs
 
-from ._answers import data_of, json_object, number, refusal, status_of, text, told_task, whole
+from ._answers import data_of, number, object_of, status_of, text, told_task, unwrapped, whole
 from ._apps import App
 from ._exceptions import ProtocolError
 from ._models import FileBody, Request, Response, Task, TaskStatus
@@ -33,7 +33,6 @@ __all__ = [
     "parse_app",
     "parse_done",
     "parse_lora",
-    "parse_outputs",
     "parse_status",
     "parse_styles",
     "parse_webhook",
@@ -52,15 +51,6 @@ def parse_done(response: Response) -> None:
     data_of(response)
 
 
-def parse_outputs(response: Response, task_id: str) -> Task:
-    """`/task/openapi/outputs` ("Check Task Output"): the status is in `code`."""
-    answer = json_object(response)
-    task = told_task(answer, task_id)
-    if task is None:
-        raise refusal(answer, response)
-    return task
-
-
 def parse_status(response: Response) -> TaskStatus:
     """`/task/openapi/status` ("Check Task Status"): `data` is the word."""
     data = data_of(response)
@@ -76,7 +66,7 @@ def build_account(site: Site) -> Request:
 
 def parse_account(response: Response) -> AccountStatus:
     """`/uc/openapi/accountStatus`: every number is a string, or null."""
-    data = _object(response)
+    data = object_of(response)
     return AccountStatus(
         number(data.get("remainCoins")),
         number(data.get("remainMoney")),
@@ -96,18 +86,13 @@ def build_app(site: Site, app_id: str) -> Request:
 
 def parse_app(response: Response, app_id: str) -> App:
     """`/api/webapp/apiCallDemo`. Its `curl` is broken JSON and is not looked at."""
-    return App.read(app_id, _object(response))
+    return App.read(app_id, object_of(response))
 
 
 def parse_workflow(response: Response, workflow_id: str) -> Workflow:
     """`/api/openapi/getJsonApiFormat` ("Get Workflow JSON"): a graph as text, which is itself
     encoded once more at times."""
-    graph = _object(response).get("prompt")
-    try:
-        for _ in range(2):
-            graph = json.loads(graph) if isinstance(graph, str) else graph
-    except (ValueError, RecursionError):
-        graph = None
+    graph = unwrapped(object_of(response).get("prompt"))
     if not isinstance(graph, dict):
         raise ProtocolError("prompt is no graph", response)
     return Workflow(workflow_id, graph)
@@ -145,7 +130,7 @@ def _style(item: Mapping[str, Any]) -> Style:
 
 def parse_webhook(response: Response) -> WebhookDetail:
     """`/task/openapi/getWebhookDetail` ("Get Webhook Event Details")."""
-    data = _object(response)
+    data = object_of(response)
     event = data.get("eventData")
     task_id = str(data.get("taskId") or "")
     return WebhookDetail(
@@ -164,12 +149,7 @@ def parse_webhook(response: Response) -> WebhookDetail:
 
 def _task_in(event: Any, task_id: str) -> Task | None:
     """What an event says of its task; None if it cannot be read."""
-    try:
-        # Text within text, once or twice.
-        for _ in range(2):
-            event = json.loads(event) if isinstance(event, str) else event
-    except (ValueError, RecursionError):
-        return None
+    event = unwrapped(event)
     return told_task(event, task_id) if isinstance(event, dict) else None
 
 
@@ -190,7 +170,7 @@ def build_lora(site: Site, name: str, md5: str) -> Request:
 def parse_lora(response: Response, md5: str) -> tuple[Lora, str]:
     """`/api/openapi/getLoraUploadUrl`: the LoRA's name, and the URL to put its bytes to, which
     is empty where the service has them already."""
-    data = _object(response)
+    data = object_of(response)
     name, url = text(data.get("fileName")), text(data.get("url"))
     if not name:
         raise ProtocolError("no name for the LoRA", response)
@@ -201,10 +181,3 @@ def build_lora_put(url: str, body: bytes | FileBody) -> Request:
     """`PUT` to the presigned URL of a storage host, which gets no key."""
     headers = {"Content-Type": "application/octet-stream"}
     return attrs.evolve(with_body(body), url=url, headers=headers)
-
-
-def _object(response: Response) -> dict[str, Any]:
-    data = data_of(response)
-    if not isinstance(data, dict):
-        raise ProtocolError("data is no object", response)
-    return data

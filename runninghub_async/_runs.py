@@ -15,6 +15,7 @@ import attrs
 
 from ._apps import App
 from ._catalogue import check_option
+from ._media import is_file
 from ._nodes import NO_PATHS, Nodes, check_graph, check_nodes, fill_graph, node_info_list
 
 __all__ = ["AppRequest", "QuickCreateRequest", "Workflow", "WorkflowRequest"]
@@ -258,5 +259,5 @@ def _not_in_v2(**options: Any) -> Iterator[str]:
 def _check_no_files(nodes: Nodes) -> Iterator[str]:
     for node_id, fields in nodes.items():
         for field, value in fields.items() if isinstance(fields, Mapping) else ():
-            if hasattr(value, "__fspath__"):
+            if is_file(value):
                 yield f"nodes: {NO_PATHS} @ $.nodes.{node_id}.{field}"

@@ -8,15 +8,15 @@ import hashlib
 import logging
 import os
 import stat
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import anyio.to_thread
 import attrs
 
+from ._bounded import Bounded
 from ._caller import Caller
 from ._catalogue import ParamSpec
 from ._codes import code_of_status
@@ -52,8 +52,6 @@ _REMEMBERED: Final = 4096
 
 _PIECE: Final = 2**20
 
-_T = TypeVar("_T")
-
 
 @attrs.frozen
 class _File:
@@ -82,8 +80,8 @@ class Uploader:
 
     def __init__(self, caller: Caller) -> None:
         self._caller = caller
-        self._digests: OrderedDict[tuple[str, tuple[int, ...]], str] = OrderedDict()
-        self._sent: OrderedDict[str, tuple[float, asyncio.Future[Upload]]] = OrderedDict()
+        self._digests: Bounded[tuple[str, tuple[int, ...]], str] = Bounded(_REMEMBERED)
+        self._sent: Bounded[str, tuple[float, asyncio.Future[Upload]]] = Bounded(_REMEMBERED)
 
     async def upload(
         self,
@@ -93,18 +91,14 @@ class Uploader:
         older: str | None = None,
     ) -> Upload:
         """Send `source` now, through the newer upload, or the older one as file type `older`."""
-        file = await self._look(source, name)
-        if problems := list(check_file(file.name, file.size, file.head)):
-            raise PayloadError([f"source: {problem} @ $" for problem in problems])
+        file = await self._good(source, name)
         return await self._send(file, await self._digest(file), progress, older)
 
     async def upload_lora(
         self, source: FilePath | str, name: str | None, progress: OnProgress | None
     ) -> Lora:
         """Send a LoRA, unless the service has the same bytes."""
-        file = await self._look(source, None)
-        if problems := list(check_file(file.name, file.size, file.head)):
-            raise PayloadError([f"source: {problem} @ $" for problem in problems])
+        file = await self._good(source, None)
         md5 = await self._hashed(file, "md5")
         site = self._caller.site
         asked = build_lora(site, name or Path(file.name).stem, md5)
@@ -161,6 +155,13 @@ class Uploader:
 
     # -- inside -------------------------------------------------------------------------------
 
+    async def _good(self, source: FilePath | str | bytes, name: str | None) -> _File:
+        """A file that was given by itself, not in a request."""
+        file = await self._look(source, name)
+        if problems := list(check_file(file.name, file.size, file.head)):
+            raise PayloadError([f"source: {problem} @ $" for problem in problems])
+        return file
+
     async def _checked(
         self, value: Any, at: str, spec: ParamSpec | None, problems: list[str]
     ) -> _File | None:
@@ -201,7 +202,7 @@ class Uploader:
                 return _hash(file, "sha256")
             known = await self._hashed(file, "sha256")
             if file.path:
-                _remember(self._digests, key, known)
+                self._digests[key] = known
         return known
 
     @staticmethod
@@ -218,7 +219,7 @@ class Uploader:
         since, sent = self._sent.get(digest, (now, None))
         if sent is None or now - since > _FRESH_FOR:
             sent = dispatcher.loop.create_future()
-            _remember(self._sent, digest, (now, sent))
+            self._sent[digest] = (now, sent)
             helper = dispatcher.help(self._fulfil(sent, file, digest))
             helper.add_done_callback(lambda _: _give_up(sent))
         # Others may wait for the same file, whoever is cancelled.
@@ -303,13 +304,6 @@ def _hash(file: _File, algorithm: str) -> str:
 
 def _with_total(progress: OnProgress, total: int) -> Callable[[int], object]:
     return lambda sent: progress(sent, total)
-
-
-def _remember(memory: OrderedDict[Any, _T], key: Any, value: _T) -> None:
-    memory[key] = value
-    memory.move_to_end(key)
-    if len(memory) > _REMEMBERED:
-        memory.popitem(last=False)
 
 
 def _check_target(url: str, base_url: str) -> None:

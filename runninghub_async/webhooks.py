@@ -22,17 +22,16 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-import json
 import logging
 import secrets
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit, urlunsplit
 
 import attrs
 
-from ._answers import id_in, told_task
+from ._answers import id_in, loads, told_task, unwrapped
+from ._bounded import Bounded
 from ._exceptions import ProtocolError
 from ._models import Response, Task
 from ._polling import ExponentialPolling, Polling
@@ -84,12 +83,8 @@ def parse(body: bytes, headers: Mapping[str, str] | None = None) -> TaskEvent:
     every form is UTF-8. Raises `ProtocolError` for anything else.
     """
     answer = Response(200, body, headers or {})
-    told = _loads(body)
-    data = told.get("eventData", told) if isinstance(told, dict) else None
-    # Text within text, once or twice.
-    for _ in range(2):
-        if isinstance(data, str):
-            data = _loads(data)
+    told = loads(body)
+    data = unwrapped(told.get("eventData", told)) if isinstance(told, dict) else None
     if not isinstance(told, dict) or not isinstance(data, dict):
         raise ProtocolError("the webhook's body is no event", answer)
     inner = data.get("data")
@@ -99,14 +94,6 @@ def parse(body: bytes, headers: Mapping[str, str] | None = None) -> TaskEvent:
     if task is None:
         raise ProtocolError("the webhook's body tells of no task", answer)
     return TaskEvent(task, str(told.get("event") or ""))
-
-
-def _loads(text: str | bytes) -> Any:
-    try:
-        text = text.decode() if isinstance(text, bytes) else text
-        return json.loads(text.lstrip("\ufeff"))
-    except (ValueError, RecursionError):
-        return None
 
 
 class Webhooks:
@@ -141,7 +128,7 @@ class Webhooks:
         self._secret = given or secrets.token_bytes(32)
         self._on_task = on_task
         self._sessions: dict[str, _Attached] = {}
-        self._seen: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._seen: Bounded[tuple[str, str], None] = Bounded(_REMEMBERED)
         self._confirming = asyncio.Semaphore(_CONFIRMING)
         self._waiting = 0
 
@@ -219,7 +206,7 @@ class Webhooks:
         if attached is None or self._waiting >= _WAITING:
             # Nobody to ask, or no room: the service comes again.
             return 503
-        self._remember(key, task.id)
+        self._seen[key, task.id] = None
         self._waiting += 1
         helper = attached.start(self._confirm(attached, key, task.id))
         helper.add_done_callback(lambda helper: self._confirmed(helper, key, task.id))
@@ -251,11 +238,6 @@ class Webhooks:
         """The same event may come again, and the id is not lost."""
         self._seen.pop((key, task_id), None)
         logger.warning("task %s, job %s, was not told to on_task: %s", task_id, key, reason)
-
-    def _remember(self, key: str, task_id: str) -> None:
-        self._seen[key, task_id] = None
-        if len(self._seen) > _REMEMBERED:
-            self._seen.popitem(last=False)
 
     # -- adapters -----------------------------------------------------------------------------
 

@@ -18,9 +18,9 @@ PACKAGE = Path(inspect.getfile(runninghub_async)).parent
 
 #: A module may import only from modules before it.
 ORDER = (
-    "_nodes", "_models", "_exceptions", "_outcomes", "_records", "_plain",
+    "_bounded", "_media", "_nodes", "_models", "_exceptions", "_outcomes", "_records", "_plain",
     # rules
-    "_codes", "_media", "_catalogue", "_seedream", "_typed", "_apps", "_runs", "_answers",
+    "_codes", "_catalogue", "_seedream", "_typed", "_apps", "_runs", "_answers",
     "_protocol", "_protocol_v1", "_progress", "_polling", "_retry", "_limits", "_job",
     "_scheduler",
     # the wire

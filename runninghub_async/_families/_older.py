@@ -5,8 +5,8 @@ from __future__ import annotations
 from .._caller import Caller
 from .._media import FilePath
 from .._models import Task, TaskStatus
-from .._protocol import check_task_id
-from .._protocol_v1 import build_v1, parse_outputs, parse_status
+from .._protocol import check_task_id, parse_query
+from .._protocol_v1 import build_v1, parse_status
 from .._records import Upload
 from .._uploads import OnProgress, Uploader
 
@@ -34,7 +34,7 @@ class Older:
         """How a task stands, and what it made ("Check Task Output")."""
         asked = check_task_id(task_id)
         request = build_v1(self._caller.site, "/task/openapi/outputs", {"taskId": asked})
-        return await self._caller.call(request, lambda answer: parse_outputs(answer, asked))
+        return await self._caller.call(request, lambda answer: parse_query(answer, asked))
 
     async def upload(
         self,

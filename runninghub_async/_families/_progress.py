@@ -17,8 +17,8 @@ from .._exceptions import ProtocolError, SessionError
 from .._models import Response, Task
 from .._polling import ExponentialPolling
 from .._progress import ProgressEvent, is_trusted, read_event
-from .._protocol import check_task_id
-from .._protocol_v1 import build_v1, parse_outputs
+from .._protocol import check_task_id, parse_query
+from .._protocol_v1 import build_v1
 from .._transport import SocketTransport
 
 __all__ = ["TaskProgress"]
@@ -90,7 +90,7 @@ class TaskProgress:
         request = build_v1(self._caller.site, "/task/openapi/outputs", {"taskId": self._task_id})
         for look in itertools.count():
             task = await self._caller.call(
-                request, lambda answer: parse_outputs(answer, self._task_id)
+                request, lambda answer: parse_query(answer, self._task_id)
             )
             if task.progress_url or task.done:
                 return task.progress_url
