@@ -19,12 +19,21 @@ from collections.abc import Callable
 from importlib.metadata import version
 from typing import Final
 
-from . import cpu_per_job, import_time, lag, memory, pictures, query_rate, typing_cost
+from . import cpu_per_job, import_time, journal, lag, memory, pictures, query_rate, typing_cost
 from ._table import Row, not_measured, render
 
 _BENCHMARKS: Final[dict[str, Callable[[int], list[Row]]]] = {
     module.NAME: module.measure
-    for module in (cpu_per_job, query_rate, import_time, lag, memory, pictures, typing_cost)
+    for module in (
+        cpu_per_job,
+        query_rate,
+        journal,
+        import_time,
+        lag,
+        memory,
+        pictures,
+        typing_cost,
+    )
 }
 
 

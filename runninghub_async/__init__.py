@@ -13,11 +13,12 @@ time; neither is imported here.
 """
 
 from ._apps import App, AppInput
-from ._catalogue import Catalogue, ModelSpec, ParamSpec, Price, PriceRule, PriceSpec
+from ._catalogue import Catalogue, ModelSpec, ParamSpec, PriceRule, PriceSpec
 from ._download import Download
 from ._exceptions import (
     APIError,
     AuthenticationError,
+    BudgetError,
     CapacityError,
     ConnectError,
     ContentPolicyError,
@@ -25,6 +26,8 @@ from ._exceptions import (
     GraphError,
     InsufficientBalanceError,
     InvalidRequestError,
+    JournalBusy,
+    JournalError,
     NotFoundError,
     PayloadError,
     PlanError,
@@ -32,6 +35,11 @@ from ._exceptions import (
     RateLimitError,
     ReadError,
     ReadTimeout,
+    ResultBroken,
+    ResultGone,
+    ResultIncomplete,
+    ResultTooLarge,
+    ResultUnsafe,
     RunningHubError,
     ServerError,
     SessionError,
@@ -57,7 +65,8 @@ from ._families import (
     WebhookEvents,
     Workflows,
 )
-from ._feed import Statistics
+from ._feed import OnCancel, Statistics
+from ._journal import Begun, JobRecord, KeptFile, Moved, StoredRequest
 from ._limits import Limits
 from ._models import (
     ErrorInfo,
@@ -70,6 +79,7 @@ from ._models import (
     TaskStatus,
     Usage,
 )
+from ._money import Money
 from ._nodes import NodeError
 from ._outcomes import Cancelled, Failed, Outcome, Succeeded, Unfinished, Unknown
 from ._pacing import RateLimiter
@@ -87,6 +97,7 @@ from ._progress import (
     RunEnded,
     RunStarted,
 )
+from ._reader import JournalReader, JournalSummary
 from ._records import (
     AccountStatus,
     AppSummary,
@@ -111,7 +122,10 @@ from ._seedream import (
     SeedreamV45,
 )
 from ._session import Session
-from ._stream import JobStream, OnLeave, TaskStream
+from ._sqlite import SqliteJobStore
+from ._states import MOVES, JobState
+from ._store import JobStore
+from ._stream import JobStream, TaskStream
 from ._transport import (
     AiohttpTransport,
     SocketTransport,
@@ -125,6 +139,20 @@ from .webhooks import TaskEvent, Webhooks
 __version__ = "0.1.0"
 
 __all__ = [
+    "JournalReader",
+    "JournalSummary",
+    "JournalError",
+    "JournalBusy",
+    "BudgetError",
+    "SqliteJobStore",
+    "StoredRequest",
+    "Moved",
+    "MOVES",
+    "KeptFile",
+    "JobStore",
+    "JobState",
+    "JobRecord",
+    "Begun",
     "APIError",
     "Account",
     "AccountStatus",
@@ -159,6 +187,7 @@ __all__ = [
     "Lora",
     "ModelRequest",
     "ModelSpec",
+    "Money",
     "NodeDone",
     "NodeError",
     "NodeProgress",
@@ -166,7 +195,7 @@ __all__ = [
     "NodesCached",
     "NotFoundError",
     "Older",
-    "OnLeave",
+    "OnCancel",
     "OtherEvent",
     "Outcome",
     "Output",
@@ -177,7 +206,6 @@ __all__ = [
     "PlanError",
     "Polling",
     "Preview",
-    "Price",
     "PricePreview",
     "PriceRule",
     "PriceSpec",
@@ -195,6 +223,11 @@ __all__ = [
     "Resource",
     "Resources",
     "Response",
+    "ResultBroken",
+    "ResultGone",
+    "ResultIncomplete",
+    "ResultTooLarge",
+    "ResultUnsafe",
     "RetryPolicy",
     "RunEnded",
     "RunStarted",

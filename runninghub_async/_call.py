@@ -7,9 +7,10 @@ import logging
 
 from ._dispatcher import Dispatcher
 from ._exceptions import RunningHubError
-from ._job import Accepted, Job, JobState
+from ._job import Accepted, Job
 from ._outcomes import Outcome, Unknown
 from ._scheduler import Entry
+from ._states import JobState
 
 __all__ = ["Call"]
 
@@ -21,8 +22,8 @@ class Call:
 
     def __init__(self, dispatcher: Dispatcher, job: Job) -> None:
         self.closed = False
+        self.entry = Entry(job, self)
         self._dispatcher = dispatcher
-        self._entry = Entry(job, self)
         self._taken = False
         self._result: asyncio.Future[Outcome | Accepted] = (
             asyncio.get_running_loop().create_future()
@@ -31,7 +32,7 @@ class Call:
     @property
     def task_id(self) -> str:
         """The id of its task; empty as long as there is none."""
-        return self._entry.job.task_id
+        return self.entry.job.task_id
 
     async def result(self) -> Outcome | Accepted:
         """Hand the job over and wait for its end. Raises what stopped it.
@@ -40,9 +41,12 @@ class Call:
         warning; a submit under way is answered in the background and then treated likewise.
         """
         scheduler = self._dispatcher.scheduler
-        if self._entry.job.state is JobState.WAITING:
+        if self.entry.job.state is JobState.ACCEPTED and not self.entry.job.attempts:
             self._taken = True
-            scheduler.watch(self._entry, asyncio.get_running_loop().time())
+            scheduler.watch(self.entry, asyncio.get_running_loop().time())
+        elif self.entry.job.task_id or self.entry.lost is not None:
+            self._taken = True
+            scheduler.adopt(self.entry, asyncio.get_running_loop().time())
         else:
             scheduler.add(self)
         self._dispatcher.wake()
@@ -54,7 +58,7 @@ class Call:
 
     def withdraw(self) -> None:
         """Do not submit if that has not happened yet; what runs is still waited for."""
-        if self._entry.job.state is JobState.NEW:
+        if self.entry.job.state in (JobState.NEW, JobState.REFUSED):
             self._leave()
             self._result.cancel()
 
@@ -66,7 +70,7 @@ class Call:
 
     def conclude(self) -> None:
         """The session is closed: a submit still under way has an unknown fate."""
-        if self._entry.job.state is JobState.SUBMITTING:
+        if self.entry.job.state is JobState.SUBMITTING:
             logger.warning("left while a submit was under way; its task may exist")
 
     def _leave(self) -> None:
@@ -80,8 +84,8 @@ class Call:
             return
         scheduler = self._dispatcher.scheduler
         scheduler.discard(self)
-        if self._entry.job.state is JobState.WAITING:
-            scheduler.release(self._entry)
+        if self.entry.job.task_id or self.entry.lost is not None:
+            scheduler.release(self.entry)
         self._dispatcher.wake()
 
     @staticmethod
@@ -103,7 +107,7 @@ class Call:
 
     def take(self) -> Entry | None:
         self._taken = True
-        return self._entry
+        return self.entry
 
     def deliver(self, entry: Entry, result: Outcome | Accepted) -> None:
         if self.closed or self._result.done():
@@ -120,8 +124,10 @@ class Call:
         # A mere wait that is given up leaves nothing behind that its caller does not know of.
         if entry.job.attempts and entry.job.task_id:
             logger.warning("left while task %s still runs at the service", entry.job.task_id)
+        elif entry.job.state is JobState.UNKNOWN:
+            logger.warning("left a submit that may have created a task")
 
 
 def waiting_job(task_id: str, index: int = 0, tips: str = "") -> Job:
     """A job for a task that already exists; who requested what is not known here."""
-    return Job(index, None, JobState.WAITING, task_id, tips=tips)
+    return Job(index, None, JobState.ACCEPTED, task_id, tips=tips)

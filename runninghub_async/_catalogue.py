@@ -20,12 +20,12 @@ import cattrs
 
 from ._exceptions import PayloadError
 from ._media import is_file
+from ._money import Money
 
 __all__ = [
     "Catalogue",
     "ModelSpec",
     "ParamSpec",
-    "Price",
     "PriceRule",
     "PriceSpec",
     "check_option",
@@ -188,17 +188,6 @@ class PriceRule:
 
 
 @attrs.frozen
-class Price:
-    """An amount of money."""
-
-    amount: Decimal
-    currency: str
-
-    def __str__(self) -> str:
-        return f"{self.amount:f} {self.currency}"
-
-
-@attrs.frozen
 class PriceSpec:
     """The listed price of a model: the first rule that fits, per `unit` (call, image, second, …;
     None when the source names none). `at_least` where the source says "from"."""
@@ -310,7 +299,7 @@ class ModelSpec:
             sent[flat or spec.name] = value
         return sent
 
-    def price_of(self, params: Mapping[str, Any]) -> Price | None:
+    def price_of(self, params: Mapping[str, Any]) -> Money | None:
         """The listed price of a call with `params`, at most; None where no rule tells.
 
         Per image it counts as many as may come back (`maxImages`, `imageNum`), per second the
@@ -324,7 +313,7 @@ class ModelSpec:
         times = self._units(self.price.unit, params)
         if amount is None or times is None:
             return None
-        return Price(amount * times, self.price.currency)
+        return Money(amount * times, self.price.currency)
 
     def _fits(self, rule: PriceRule, params: Mapping[str, Any]) -> bool:
         return all(self._value(params, key) == value for key, value in rule.when.items())

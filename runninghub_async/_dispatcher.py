@@ -18,13 +18,16 @@ from weakref import WeakValueDictionary
 import anyio
 
 from ._bounded import Bounded
+from ._budget import Admission, listed_price
 from ._exceptions import CapacityError, RunningHubError, unforeseen
-from ._job import JobState, Rules
+from ._job import Rules
 from ._limits import Limits
 from ._models import Request, Task
 from ._pacing import RateLimiter, local_limiter
 from ._protocol import FileInBody, parse_query, parse_submit
+from ._recorder import Recorder
 from ._scheduler import Entry, Scheduler, Step
+from ._states import JobState
 from ._transport import Transport
 
 __all__ = ["Dispatcher", "wait_out"]
@@ -78,8 +81,13 @@ class Dispatcher:
         build_submit: Callable[[Entry], Request],
         upload_files: Callable[[Entry], Awaitable[Request]],
         build_query: Callable[[str], Request],
+        journal: Recorder | None = None,
     ) -> None:
         self.scheduler = Scheduler(limits, rules, rng.random)
+        self.rules = rules
+        self.journal = journal
+        if journal is not None:
+            self.scheduler.on_move = journal.moved
         self._transport = transport
         self._build_submit = build_submit
         self._upload_files = upload_files
@@ -87,10 +95,10 @@ class Dispatcher:
         self._submit_limiter = local_limiter(limits.submit_rate)
         self._query_limiter = local_limiter(limits.query_rate)
         self.loop = asyncio.get_running_loop()
-        #: Entries whose end somebody has promised to announce, by their numbers.
-        self.announced: WeakValueDictionary[int, Entry] = WeakValueDictionary()
-        #: Of those, the last whose submits had an unknown fate.
-        self.lost: Bounded[int, None] = Bounded(_LOST_KEPT)
+        #: Entries whose end somebody has promised to announce, by the names they were given.
+        self.announced: WeakValueDictionary[str, Entry] = WeakValueDictionary()
+        #: Of those, the last whose submits had an unknown fate to the end.
+        self.lost: Bounded[str, None] = Bounded(_LOST_KEPT)
         self._parked: deque[asyncio.Future[None]] = deque()
         self._workers: set[asyncio.Task[None]] = set()
         self._helpers: set[asyncio.Task[None]] = set()
@@ -99,18 +107,21 @@ class Dispatcher:
         self._submitting = 0
         self._submits_done = asyncio.Event()
         self._on_crash: Callable[[BaseException], None] | None = None
-        self._closed = False
+        self.closed = False
         self._closing = asyncio.Event()
 
-    def hint(self, number: int, task_id: str) -> None:
-        """The task of entry `number` is said to have ended, and to be `task_id`: look at it now,
-        and at what waits for that task without having submitted it."""
+    def hint(self, name: str, task_id: str) -> None:
+        """The task of the entry called `name` is said to have ended, and to be `task_id`: look at
+        it now, and at what waits for that task without having submitted it."""
         now = self.loop.time()
-        if number in self.lost:
-            logger.warning("task %s is of a submit whose answer was lost", task_id)
-        entry = self.announced.get(number)
-        if entry is not None:
+        entry = self.announced.get(name)
+        if entry is not None and not entry.gone:
+            self.lost.pop(name, None)
             self.scheduler.hint(entry, task_id, now)
+        elif self.journal is not None:
+            self.help(self.journal.event(name, task_id))
+        elif name in self.lost:
+            logger.warning("task %s is of a submit whose answer was lost", task_id)
         entry = self.scheduler.watched.get(task_id)
         while entry is not None:
             self.scheduler.hint(entry, task_id, now)
@@ -129,7 +140,7 @@ class Dispatcher:
     def wake(self) -> None:
         """Wake one worker if there is something to do."""
         # One that is about to look again will see for itself, and wake the next.
-        if self._closed or self._looking_again:
+        if self.closed or self._looking_again:
             return
         if not self._parked and len(self._workers) >= WORKERS:
             return
@@ -173,7 +184,7 @@ class Dispatcher:
 
     async def aclose(self) -> None:
         """Learn what can be learnt of submits under way, then end all workers."""
-        self._closed = True
+        self.closed = True
         self._closing.set()
         if self._timer is not None:
             self._timer.cancel()
@@ -191,7 +202,7 @@ class Dispatcher:
     async def _work(self) -> None:
         scheduler, clock = self.scheduler, self.loop.time
         looked_twice = False
-        while not self._closed:
+        while not self.closed:
             now = clock()
             step = scheduler.next_step(now)
             if step is None and looked_twice:
@@ -280,6 +291,8 @@ class Dispatcher:
             return
         entry, request = taken
         self.wake()
+        if entry.row is not None and not await self._written_down(entry):
+            return
         sent_at = clock()
         scheduler.sending(entry, sent_at)
         self._submitting += 1
@@ -294,8 +307,8 @@ class Dispatcher:
                 logger.info("task %s was made known by its webhook alone", task.id)
                 return
             scheduler.refused(entry, error, clock(), sent_at)
-            if entry.job.state is JobState.ENDED and entry.number in self.announced:
-                self.lost[entry.number] = None
+            if entry.announced and entry.job.state is JobState.UNKNOWN:
+                self.lost[entry.announced] = None
             if isinstance(error, CapacityError) and entry.job.attempts in _REFUSALS_TOLD:
                 logger.warning(
                     "a submit was refused %d times for want of room: %s", entry.job.attempts, error
@@ -317,20 +330,45 @@ class Dispatcher:
             if not self._submitting:
                 self._submits_done.set()
 
+    async def _written_down(self, entry: Entry) -> bool:
+        """Whether `entry` is still to be sent, now that the journal says that it is."""
+        assert self.journal is not None
+        scheduler = self.scheduler
+        try:
+            task_id = await self.journal.begin(entry)
+        except RunningHubError as error:
+            scheduler.rejected(entry, error)
+            return False
+        except BaseException:
+            self.journal.unsent(entry)
+            scheduler.withdrawn(entry)
+            raise
+        if task_id:
+            # Its webhook came before its row: the task exists, from a submit that nobody knows.
+            now = self.loop.time()
+            scheduler.sending(entry, now)
+            scheduler.accepted(entry, Task(task_id), now, now)
+            return False
+        if entry.gone or entry.source.closed:
+            self.journal.unsent(entry)
+            scheduler.withdrawn(entry)
+            return False
+        return True
+
     async def _take_good_one(self) -> tuple[Entry, Request] | None:
         """The next job that can be sent; those at fault end here and cost neither request nor
         token."""
         scheduler, clock = self.scheduler, self.loop.time
-        while not self._closed:
+        while not self.closed:
             entry = scheduler.take_submit(clock())
             if entry is None:
                 break
             try:
                 try:
-                    return entry, self._build_submit(entry)
+                    request: Request | None = self._build_submit(entry)
                 except FileInBody:
                     request = await self._complete(entry)
-                if request is not None:
+                if request is not None and self._affordable(entry):
                     return entry, request
             except RunningHubError as error:
                 scheduler.rejected(entry, error)
@@ -340,6 +378,20 @@ class Dispatcher:
             await asyncio.sleep(0)
         await asyncio.sleep(0)
         return None
+
+    def _affordable(self, entry: Entry) -> bool:
+        """Whether `entry` fits into the budget now; if it has to wait for that, it is put back.
+        Raises `BudgetError` if it will not fit."""
+        budget, request = self.scheduler.budget, entry.job.request
+        if budget is None:
+            return True
+        listed = listed_price(request)
+        admission = budget.admit(entry.number, request.path, listed)
+        if admission is Admission.STOP:
+            raise budget.exhausted(request.path, listed)
+        if admission is Admission.WAIT:
+            self.scheduler.wait_for_money(entry)
+        return admission is Admission.GO
 
     async def _complete(self, entry: Entry) -> Request | None:
         """The request for `entry`, once the files in it have been uploaded; None if nobody wants
@@ -374,7 +426,7 @@ class Dispatcher:
     def _report_crash(self, task: asyncio.Task[None]) -> None:
         error: BaseException | None
         if task.cancelled():
-            error = None if self._closed else RuntimeError("a worker was cancelled from outside")
+            error = None if self.closed else RuntimeError("a worker was cancelled from outside")
         else:
             error = task.exception()
         if error is not None and self._on_crash is not None:

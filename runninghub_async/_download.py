@@ -1,40 +1,55 @@
 """Results into files: whole or not at all.
 
-A result's host is not the service: it gets no API key, its redirects are followed a few times
-and only over http(s), its names are ignored, and its body is bounded. The file appears under its
-own name only after its length and its first bytes have been looked at.
+A result's host is not the service: it gets no API key, its redirects are followed a few times,
+only over http(s) and only to public addresses, its names are ignored, and its body is bounded.
+The file appears under its own name only after it has been looked through to its end.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import os
-import secrets
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Final
+from types import TracebackType
+from typing import BinaryIO, Final, Self
 from urllib.parse import urljoin, urlsplit
 
 import anyio
 import anyio.to_thread
 import attrs
 
-from ._exceptions import DownloadError
-from ._media import kind_of, sniff
+from ._addresses import host_of, why_not
+from ._decode import decode
+from ._exceptions import (
+    DownloadError,
+    ResultBroken,
+    ResultGone,
+    ResultIncomplete,
+    ResultTooLarge,
+    ResultUnsafe,
+    RunningHubError,
+    TransportError,
+)
+from ._media import kind_of
 from ._models import Output, Request
-from ._transport import StreamedResponse, StreamingTransport, Transport
+from ._partial import Partial
+from ._pieces import Broken, Reader, TooLarge
+from ._ranges import length_of, range_headers, total_of, validator_of
+from ._transport import NotPublic, StreamedResponse, StreamingTransport, Transport
+from ._whole import check_whole
 
-__all__ = ["Download", "Gone", "Incomplete", "download_once"]
+__all__ = ["PASSING", "Download", "Fetch", "keep_text"]
 
 MAX_REDIRECTS: Final = 5
 READ_TIMEOUT: Final = 60.0
 
+#: What another attempt may mend, beside what it mends for every call. A broken result is among
+#: them, since nothing tells a host's fault from the transfer's.
+PASSING: Final = (ResultIncomplete, ResultBroken)
+
 #: Collected before each write: a hop to a thread costs more than writing a small piece.
 _PIECE: Final = 2**20
-
-_IMAGE_TYPES: Final = frozenset({"png", "jpg", "jpeg", "webp", "gif", "bmp"})
 
 
 @attrs.frozen
@@ -48,49 +63,205 @@ class Download:
     image_type: str = ""
 
 
-class Gone(DownloadError):
-    """The URL has expired or was never there: a fresh one may help, trying again will not."""
+class Fetch:
+    """The fetching of `output` into the file `path`, in as many attempts as somebody makes.
 
+    `max_bytes`: how long it may be. `home`: the host of the service, which is trusted; any other
+    has to be public. `temporary`: where to collect it, on the file system of `path`; what a dead
+    process left there is removed. Default: a random name beside `path`.
 
-class Incomplete(DownloadError):
-    """The host or the connection faltered: trying again may help."""
-
-
-async def download_once(
-    transport: Transport, output: Output, path: Path, max_bytes: int
-) -> Download:
-    """Fetch `output` into `path`, which must not be a folder, in one try.
-
-    Raises `DownloadError` (`Gone` for HTTP 403, 404 and 410, `Incomplete` for what may go better
-    another time) or `TransportError`, and leaves nothing behind then.
+    Leave it by `async with` or `discard`, or what a failed attempt collected stays.
     """
-    url = output.url
-    if url is None:
-        raise DownloadError("the output has no URL: it is a text", output)
-    for _ in range(MAX_REDIRECTS + 1):
-        _check_url(url, output)
-        request = Request("GET", url, read_timeout=READ_TIMEOUT)
-        async with _open(transport, request) as answer:
-            if answer.status in (301, 302, 303, 307, 308):
-                target = urljoin(url, answer.headers.get("location", ""))
-                if url.startswith("https:") and not target.startswith("https:"):
-                    raise DownloadError("redirected from https to a lesser scheme", output)
-                url = target
-                continue
-            if answer.status in (403, 404, 410):
-                raise Gone(f"HTTP {answer.status}: the result has expired or is gone", output)
-            if answer.status >= 500 or answer.status in (408, 429):
-                raise Incomplete(f"HTTP {answer.status} from the result's host", output)
-            if answer.status != 200:
-                raise DownloadError(f"HTTP {answer.status} from the result's host", output)
-            return await _store(answer, output, path, max_bytes)
-    raise DownloadError(f"more than {MAX_REDIRECTS} redirects", output)
+
+    def __init__(
+        self,
+        transport: Transport,
+        output: Output,
+        path: Path,
+        *,
+        max_bytes: int,
+        home: str,
+        temporary: Path | None = None,
+    ) -> None:
+        self._transport = transport
+        self._output = output
+        self._path = path
+        self._max_bytes = max_bytes
+        self._home = home
+        self._temporary = temporary
+        self._partial: Partial | None = None
+        self._length: int | None = None
+        #: Vouches for what was collected; empty if the next attempt has to start over.
+        self._validator = ""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.discard()
+
+    def renew(self, output: Output) -> None:
+        """Fetch `output` instead, the same result at another URL, from its beginning."""
+        self._output = output
+        self._validator = ""
+
+    async def discard(self) -> None:
+        """Remove what was collected; a file that was kept stays."""
+        partial, self._partial, self._validator = self._partial, None, ""
+        if partial is not None:
+            partial.give_up()
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(partial.discard)
+
+    async def attempt(self) -> Download:
+        """Try once, from where the last attempt broke off if the host can go on there.
+
+        Raises a `DownloadError` (`PASSING` for what may go better another time), `TransportError`
+        when no answer came, or `OSError`, after which nothing is left of what was collected.
+        """
+        url = self._output.url
+        if url is None:
+            raise DownloadError("the output has no URL: it is a text", self._output)
+        try:
+            for _ in range(MAX_REDIRECTS + 1):
+                request = self._request(url)
+                async with _open(self._transport, request) as answer:
+                    if answer.status not in (301, 302, 303, 307, 308):
+                        return await self._take(answer)
+                    url = self._target(url, answer.headers.get("location", ""))
+        except NotPublic as error:
+            raise ResultUnsafe(str(error), self._output) from None
+        except RunningHubError:
+            raise
+        except BaseException:
+            await self.discard()
+            raise
+        raise ResultUnsafe(f"more than {MAX_REDIRECTS} redirects", self._output)
+
+    def _request(self, url: str) -> Request:
+        if reason := why_not(url, self._home):
+            raise ResultUnsafe(reason, self._output)
+        # Packed, its lengths would not be those of the file.
+        headers = {"Accept-Encoding": "identity"}
+        if self._partial is not None:
+            headers |= range_headers(self._partial.size, self._validator)
+        foreign = host_of(url) != self._home.lower().rstrip(".")
+        return Request("GET", url, headers, read_timeout=READ_TIMEOUT, public_only=foreign)
+
+    def _target(self, url: str, location: str) -> str:
+        try:
+            target = urljoin(url, location)
+            lesser = urlsplit(url).scheme == "https" != urlsplit(target).scheme
+        except ValueError:
+            raise ResultUnsafe("redirected to what is no URL", self._output) from None
+        if lesser:
+            raise ResultUnsafe("redirected from https to a lesser scheme", self._output)
+        return target
+
+    async def _take(self, answer: StreamedResponse) -> Download:
+        status, output = answer.status, self._output
+        if status in (403, 404, 410):
+            raise ResultGone(f"HTTP {status}: the result has expired or is gone", output)
+        if status >= 500 or status in (408, 429):
+            raise ResultIncomplete(f"HTTP {status} from the result's host", output)
+        if status == 200:
+            self._validator = validator_of(answer.headers)
+            self._length = length_of(answer.headers)
+            return await self._store(answer, 0)
+        at = self._partial.size if self._partial is not None and self._validator else 0
+        if at and status in (206, 416):
+            total = total_of(answer.headers, at, self._length, self._validator)
+            if status == 206 and total is not None:
+                self._length = total
+                return await self._store(answer, at)
+            self._validator = ""
+            raise ResultIncomplete("the host does not go on where it broke off", output)
+        raise DownloadError(f"HTTP {status} from the result's host", output)
+
+    async def _store(self, answer: StreamedResponse, at: int) -> Download:
+        length, output = self._length, self._output
+        if length is not None and length > self._max_bytes:
+            raise ResultTooLarge(
+                f"{length} bytes are more than the {self._max_bytes} allowed", output
+            )
+        partial = self._partial = self._partial or Partial(self._path, self._temporary)
+        fault: TransportError | None = None
+        held = bytearray()
+        try:
+            async for chunk in answer.chunks:
+                held += chunk
+                if at + len(held) > self._max_bytes:
+                    raise ResultTooLarge(f"more than {self._max_bytes} bytes", output)
+                if len(held) >= _PIECE:
+                    at = await self._write(partial, held, at)
+                    held = bytearray()
+        except TransportError as error:
+            fault = error
+        at = await self._write(partial, held, at)
+        # A complete body is sometimes reported as broken off: its length knows better.
+        if at != length and (fault is not None or length is not None):
+            if length is not None and at > length:
+                self._validator = ""
+            raise ResultIncomplete(
+                f"{at} of {length or 'unknown'} bytes arrived", output
+            ) from fault
+        if not at:
+            raise ResultIncomplete("the result is empty", output)
+        return await self._keep(partial)
+
+    @staticmethod
+    async def _write(partial: Partial, piece: bytearray, at: int) -> int:
+        await anyio.to_thread.run_sync(lambda: partial.write(piece, at=at))
+        return at + len(piece)
+
+    async def _keep(self, partial: Partial) -> Download:
+        # Whatever is wrong with it now, the bytes that are there are of no use.
+        self._validator = ""
+        announced = self._output.type
+
+        def check(file: BinaryIO, size: int) -> str:
+            kind, pixels = check_whole(Reader(file, size), announced)
+            if pixels:
+                file.seek(0)
+                decode(file, kind, pixels)
+            return kind
+
+        try:
+            kind = await anyio.to_thread.run_sync(partial.look, check)
+        except Broken as error:
+            raise ResultBroken(str(error), self._output) from None
+        except TooLarge as error:
+            raise ResultTooLarge(str(error), self._output) from None
+        download = await _kept(partial, self._path, kind if kind_of(kind) == "image" else "")
+        self._partial = None
+        return download
 
 
-def _check_url(url: str, output: Output) -> None:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise DownloadError("the result's URL is not http(s)", output)
+async def keep_text(text: str, path: Path, temporary: Path | None = None) -> Download:
+    """Put a text result into the file `path`, in UTF-8, whole or not at all.
+
+    `temporary`: as for `Fetch`. Raises `OSError`, and leaves nothing behind then.
+    """
+    partial = Partial(path, temporary)
+    data = text.encode("utf-8", "replace")
+    try:
+        await anyio.to_thread.run_sync(lambda: partial.write(data, at=0))
+        return await _kept(partial, path, "")
+    except BaseException:
+        partial.give_up()
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(partial.discard)
+        raise
+
+
+async def _kept(partial: Partial, path: Path, image_type: str) -> Download:
+    await anyio.to_thread.run_sync(partial.keep)
+    return Download(path, partial.size, partial.hash.hexdigest(), image_type)
 
 
 def _open(transport: Transport, request: Request) -> AbstractAsyncContextManager[StreamedResponse]:
@@ -107,76 +278,3 @@ async def _whole(transport: Transport, request: Request) -> AsyncIterator[Stream
         yield answer.body
 
     yield StreamedResponse(answer.status, answer.headers, chunks())
-
-
-async def _store(answer: StreamedResponse, output: Output, path: Path, max_bytes: int) -> Download:
-    declared = answer.headers.get("content-length", "")
-    encoded = answer.headers.get("content-encoding", "identity") != "identity"
-    length = int(declared) if declared.isdecimal() and not encoded else None
-    if length is not None and length > max_bytes:
-        raise DownloadError(f"{length} bytes are more than the {max_bytes} allowed", output)
-    file = await anyio.to_thread.run_sync(_Partial, path)
-    try:
-        held = bytearray()
-        async for chunk in answer.chunks:
-            held += chunk
-            if file.size + len(held) > max_bytes:
-                raise DownloadError(f"more than {max_bytes} bytes", output)  # noqa: TRY301
-            if len(held) >= _PIECE:
-                await anyio.to_thread.run_sync(file.write, bytes(held))
-                held.clear()
-        return await anyio.to_thread.run_sync(_finish, file, bytes(held), output, length)
-    except BaseException:
-        with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(file.discard)
-        raise
-
-
-class _Partial:
-    """A temporary file beside its target, hashed as it grows."""
-
-    def __init__(self, path: Path) -> None:
-        # Not tempfile: its files are private, and a result should be as public as its folder.
-        name = path.with_name(f".{secrets.token_hex(12)}.part")
-        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0)
-        handle = os.open(name, flags, 0o666)
-        self.path = path
-        self.size = 0
-        self.head = b""
-        self.hash = hashlib.sha256()
-        self._name = name
-        self._file = os.fdopen(handle, "wb")
-
-    def write(self, piece: bytes) -> None:
-        self.head = self.head or piece[:16]
-        self.size += len(piece)
-        self.hash.update(piece)
-        self._file.write(piece)
-
-    def keep(self) -> None:
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        self._name.replace(self.path)
-
-    def discard(self) -> None:
-        self._file.close()
-        with contextlib.suppress(FileNotFoundError):
-            self._name.unlink()
-
-
-def _finish(file: _Partial, rest: bytes, output: Output, length: int | None) -> Download:
-    file.write(rest)
-    if length is not None and file.size != length:
-        raise Incomplete(f"{file.size} of {length} bytes arrived", output)
-    if file.size == 0:
-        raise Incomplete("the result is empty", output)
-    kind = sniff(file.head)
-    kind = kind if kind_of(kind) == "image" else ""
-    if output.type in _IMAGE_TYPES and not kind:
-        raise DownloadError(
-            f"not an image although announced as {output.type}: it starts with {file.head[:8]!r}",
-            output,
-        )
-    file.keep()
-    return Download(file.path, file.size, file.hash.hexdigest(), kind)

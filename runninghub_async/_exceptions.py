@@ -25,7 +25,15 @@ RunningHubError
         WaitTimeout               it still runs at the service
     SubmitUnknown               may or may not exist at the service, and may have been billed
     SubmitManyError             some of many submits were not accepted
+    BudgetError                 one more submit would pass the budget
+    JournalError                the journal cannot be opened, read or written
+        JournalBusy               another living process has it
     DownloadError               a result could not be fetched whole
+        ResultGone                its URL has expired
+        ResultIncomplete          the host or the connection faltered
+        ResultTooLarge            more bytes than allowed, on disk or unpacked
+        ResultBroken              not what was announced, or not all of it
+        ResultUnsafe              its address must not be fetched from
 """
 
 from __future__ import annotations
@@ -36,11 +44,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ._models import Output, Response, Task
+    from ._money import Money
     from ._nodes import NodeError
 
 __all__ = [
     "APIError",
     "AuthenticationError",
+    "BudgetError",
     "CapacityError",
     "ConnectError",
     "ContentPolicyError",
@@ -48,6 +58,8 @@ __all__ = [
     "GraphError",
     "InsufficientBalanceError",
     "InvalidRequestError",
+    "JournalBusy",
+    "JournalError",
     "NotFoundError",
     "PayloadError",
     "PlanError",
@@ -55,6 +67,11 @@ __all__ = [
     "RateLimitError",
     "ReadError",
     "ReadTimeout",
+    "ResultBroken",
+    "ResultGone",
+    "ResultIncomplete",
+    "ResultTooLarge",
+    "ResultUnsafe",
     "RunningHubError",
     "ServerError",
     "SessionError",
@@ -102,6 +119,30 @@ def unforeseen(error: Exception) -> PayloadError:
 
 class SessionError(RunningHubError, RuntimeError):
     """The session cannot be used here: not open yet, closed, or opened on another event loop."""
+
+
+class BudgetError(RunningHubError):
+    """One more submit would pass the budget: `budget`, `spent` and `expected`, of that submit, are
+    `Money`; `expected` is None where nobody knows."""
+
+    def __init__(self, budget: Money, spent: Money, expected: Money | None) -> None:
+        dear = f"the next request costs {expected}" if expected else "its price is not known"
+        super().__init__(f"the budget of {budget} is used up: {spent} are spent, and {dear}")
+        self.budget = budget
+        self.spent = spent
+        self.expected = expected
+
+
+class JournalError(RunningHubError):
+    """The journal cannot be opened, read or written; `path` is where it is, as text."""
+
+    def __init__(self, message: str, path: str = "") -> None:
+        super().__init__(f"{path}: {message}" if path else message)
+        self.path = path
+
+
+class JournalBusy(JournalError):
+    """Another living process has the journal; it is named in the message."""
 
 
 class TransportError(RunningHubError):
@@ -274,8 +315,8 @@ class WaitTimeout(TaskError, TimeoutError):
 class SubmitUnknown(RunningHubError):
     """A submit whose answer was lost or unreadable: the task may exist and may be billed.
 
-    `request` is what was submitted. It is never sent again unless `RetryPolicy.resubmit_unknown`
-    is set. The `__cause__` says what happened; look for the task in the site's call records.
+    `request` is what was submitted. It is never sent again unless `Session(unknown=...)` says
+    so. The `__cause__` says what happened; look for the task in the site's call records.
     """
 
     def __init__(self, message: str, request: Any) -> None:
@@ -309,3 +350,29 @@ class DownloadError(RunningHubError):
     def __init__(self, message: str, output: Output) -> None:
         super().__init__(message)
         self.output = output
+
+
+class ResultGone(DownloadError):
+    """The host says HTTP 403, 404 or 410: the URL has expired or was never there. A fresh one may
+    help, trying again will not."""
+
+
+class ResultIncomplete(DownloadError):
+    """The host or the connection faltered, or fewer bytes came than were announced: trying again
+    may help."""
+
+
+class ResultTooLarge(DownloadError):
+    """More than `max_bytes`, announced or met; or a picture of so many pixels that unpacking it
+    would fill the memory."""
+
+
+class ResultBroken(DownloadError):
+    """What came is not what was announced (a web page in place of a picture), or a picture that
+    is not whole: cut off, a wrong checksum, too few pixels. Trying again may help if the fault is
+    the transfer's."""
+
+
+class ResultUnsafe(DownloadError):
+    """The result's URL, or one it was redirected to, must not be followed: it is not http(s), goes
+    from https to http or round in circles, or leads into a private network."""

@@ -9,21 +9,38 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Sequence,
+)
+from decimal import Decimal
 from typing import Any, Final, Literal
 
 import attrs
 
+from ._budget import listed_price
 from ._call import waiting_job
 from ._dispatcher import Dispatcher
-from ._exceptions import RunningHubError, SessionError
-from ._job import Accepted, Job, JobState
+from ._exceptions import DownloadError, RunningHubError, SessionError, unforeseen
+from ._job import Accepted, Job
+from ._journal import KeptFile
+from ._keeping import Keeper, kept
+from ._money import Money
 from ._outcomes import Cancelled, Failed, Outcome, Succeeded, Unfinished, Unknown
+from ._recorder import Recorder
 from ._scheduler import Entry
+from ._states import JobState
 
-__all__ = ["Feed", "Statistics"]
+__all__ = ["Feed", "OnCancel", "Statistics"]
 
 logger = logging.getLogger("runninghub_async")
+
+#: What to do with tasks that still run when their caller leaves.
+OnCancel = Literal["detach", "cancel", "wait"]
 
 #: With no limit on tasks alive, results that wait for a slow consumer still need one.
 _UNLIMITED_BACKLOG: Final = 1000
@@ -38,7 +55,8 @@ class Statistics:
     `pulled`: requests taken from the input. `submitted`: tasks the service accepted. `waiting`:
     pulled, and not ended. `succeeded`, `failed` (cancelled ones included), `unknown`: ended.
     `queries`: answers to questions after tasks. `refused`: submits sent back for want of room.
-    `delivered`: outcomes handed out.
+    `delivered`: outcomes handed out. `at_stake`: what the submits of unknown fate cost at most,
+    by the catalogue, in each currency.
     """
 
     pulled: int = 0
@@ -50,6 +68,7 @@ class Statistics:
     queries: int = 0
     refused: int = 0
     delivered: int = 0
+    at_stake: tuple[Money, ...] = ()
 
 
 class Feed:
@@ -64,8 +83,13 @@ class Feed:
         backlog: int | None,
         slots: int | None,
         follow: bool = True,
+        keeper: Keeper | None = None,
+        on_cancel: OnCancel = "detach",
+        fed: bool = False,
     ) -> None:
         self.dispatcher = dispatcher
+        self.keeper = keeper
+        self.on_cancel: OnCancel = on_cancel
         self.closed = False
         self.concluded = False
         self.dropped = False
@@ -84,6 +108,10 @@ class Feed:
         self._queries = 0
         self._submitted = 0
         self._refused = 0
+        self._at_stake: dict[str, Decimal] = {}
+        #: Fetching what tasks made, by the jobs' places.
+        self._keepers: dict[int, asyncio.Task[None]] = {}
+        self._stopped = False
         #: Jobs counted when they were let go of, which may yet end.
         self._counted_late: set[int] = set()
         self._exhausted = False
@@ -95,10 +123,12 @@ class Feed:
         self.feeder: asyncio.Task[None] | None = None
         if isinstance(requests, AsyncIterable):
             self._input = aiter(requests)
-            self._wanted = asyncio.Event()
-            self._wanted.set()
+            fed = True
         else:
             self._input = iter(requests)
+        if fed:
+            self._wanted = asyncio.Event()
+            self._wanted.set()
 
     def start(self) -> None:
         """Begin to take requests."""
@@ -107,11 +137,12 @@ class Feed:
             self.feeder = self.dispatcher.help(self._feed())
         self.dispatcher.wake()
 
-    def watch(self, task_ids: Iterable[str]) -> None:
+    def watch(self, task_ids: Iterable[str], journal: Recorder | None = None) -> None:
         """Follow tasks that exist already, in place of taking requests."""
         now = asyncio.get_running_loop().time()
         for task_id in task_ids:
-            entry = Entry(waiting_job(task_id, index=self._pulled), self)
+            row = None if journal is None else journal.row_of(task_id)
+            entry = Entry(waiting_job(task_id, index=self._pulled), self, row=row)
             self.entries[self._pulled] = entry
             self._pulled += 1
             self.dispatcher.scheduler.watch(entry, now)
@@ -145,10 +176,46 @@ class Feed:
         return entry
 
     def deliver(self, entry: Entry, result: Outcome | Accepted) -> None:
+        if self.keeper is not None and isinstance(result, Succeeded) and not self.closed:
+            self.fetch(entry, self._keep(self.keeper, entry, result))
+        else:
+            self._hand_in(entry, result)
+
+    def fetch(self, entry: Entry, work: Coroutine[Any, Any, None]) -> None:
+        """Have `work` bring home what the task of `entry` made."""
+        self._keepers[entry.job.index] = self.dispatcher.help(work)
+
+    async def _keep(
+        self,
+        keeper: Keeper,
+        entry: Entry,
+        outcome: Succeeded,
+        own: Sequence[KeptFile] = (),
+    ) -> None:
+        result: Outcome = outcome
+        journal = self.dispatcher.journal
+        try:
+            files = await keeper.keep(outcome, entry.row, own)
+            result = attrs.evolve(outcome, files=files)
+            if entry.row is not None and journal is not None:
+                journal.stored(entry.row, kept(files))
+        except Exception as error:
+            result = _not_kept(outcome, error)
+            if entry.row is not None and journal is not None:
+                journal.not_stored(entry.row, result.error)
+        finally:
+            # Also when the stream was left meanwhile: then its outcome is told without files.
+            self._keepers.pop(entry.job.index, None)
+            self._hand_in(entry, result)
+
+    def _hand_in(self, entry: Entry, result: Outcome | Accepted) -> None:
         self.entries.pop(entry.job.index, None)
         self._count(entry)
         if not isinstance(result, Accepted):
             self._ended[type(result)] += 1
+            if isinstance(result, Unknown) and (price := listed_price(result.request)):
+                before = self._at_stake.get(price.currency, Decimal(0))
+                self._at_stake[price.currency] = before + price.amount
         if self.closed:
             # It was under way when it was let go of: its end is known now, after all.
             self._correct(entry.job.index, None)
@@ -165,7 +232,8 @@ class Feed:
         self.let_go(entry)
         # What had been put back, to be submitted again, would meet the same refusal.
         for other in list(self.entries.values()):
-            if other.job.state is JobState.NEW:
+            waits = not other.gone and not other.job.task_id and other.lost is None
+            if waits and other.job.state is not JobState.SUBMITTING:
                 other.gone = True
                 self.let_go(other)
 
@@ -279,6 +347,7 @@ class Feed:
             queries=self._queries + sum(entry.job.queries for entry in running),
             refused=self._refused + sum(max(0, e.job.attempts - 1) for e in running),
             delivered=self._handed,
+            at_stake=tuple(Money(sum_, currency) for currency, sum_ in self._at_stake.items()),
         )
 
     async def drain(self) -> None:
@@ -297,9 +366,13 @@ class Feed:
         self._stop_taking(None)
         scheduler = self.dispatcher.scheduler
         for entry in list(self.entries.values()):
-            if entry.job.state is JobState.WAITING:
+            if entry.job.index in self._keepers:
+                self._keepers[entry.job.index].cancel()
+            elif entry.gone:
+                continue
+            elif entry.job.task_id or entry.lost is not None:
                 scheduler.release(entry)
-            elif entry.job.state is JobState.NEW and entry.job.attempts:
+            elif entry.job.attempts and entry.job.state is not JobState.SUBMITTING:
                 entry.gone = True
                 self.let_go(entry)
         if self.feeder is not None:
@@ -342,6 +415,8 @@ class Feed:
             return
         self.close()
         try:
+            if self._keepers:
+                await asyncio.wait(self._keepers.values())
             if self.entries:
                 await self.dispatcher.settle()
         finally:
@@ -370,7 +445,7 @@ class Feed:
                 if self._exhausted:
                     break
                 try:
-                    request = await anext(self._input)  # type: ignore[arg-type]
+                    fetched = await self._fetch()
                 except StopAsyncIteration:
                     self._end_input(None)
                 except asyncio.CancelledError as error:
@@ -380,8 +455,8 @@ class Feed:
                 except Exception as error:
                     self._end_input(error)
                 else:
-                    self._fetched.append(request)
-                    if self._exhausted:
+                    self._fetched.extend(fetched)
+                    if self._stopped:
                         # The stream was stopped while this one was on its way.
                         self._give_up_fetched()
                         self._settle_if_done()
@@ -395,8 +470,13 @@ class Feed:
                 except Exception:
                     logger.warning("closing a stream's input failed", exc_info=True)
 
+    async def _fetch(self) -> list[Any]:
+        """The next requests of an async input; raises `StopAsyncIteration` at its end."""
+        return [await anext(self._input)]  # type: ignore[arg-type]
+
     def _stop_taking(self, error: BaseException | None) -> None:
         """Take no more requests, for whatever reason; those read ahead are given back."""
+        self._stopped = True
         self._end_input(error)
         self._give_up_fetched()
         self.dispatcher.scheduler.discard(self)
@@ -435,6 +515,27 @@ class Feed:
                 self._notify()
 
 
+def _not_kept(outcome: Succeeded, error: Exception) -> Failed:
+    """The task was paid for and succeeded, and its results could not be fetched."""
+    if isinstance(error, OSError):
+        told: RunningHubError = DownloadError(
+            f"cannot be written: {error}", outcome.task.outputs[0]
+        )
+        told.__cause__ = error
+    else:
+        told = error if isinstance(error, RunningHubError) else unforeseen(error)
+    return Failed(
+        index=outcome.index,
+        request=outcome.request,
+        attempts=outcome.attempts,
+        queries=outcome.queries,
+        seconds=outcome.seconds,
+        key=outcome.key,
+        task=outcome.task,
+        error=told,
+    )
+
+
 def _input_cancelled(error: asyncio.CancelledError) -> RuntimeError:
     """The input was cancelled, not its consumer, who must not take it for his own."""
     told = RuntimeError("the stream's input was cancelled")
@@ -446,7 +547,7 @@ def _unfinished(job: Job) -> Unfinished:
     state: Literal["running", "unknown", "not_submitted"] = "not_submitted"
     if job.task_id:
         state = "running"
-    elif job.state is JobState.SUBMITTING:
+    elif job.state in (JobState.SUBMITTING, JobState.UNKNOWN):
         state = "unknown"
     return Unfinished(
         index=job.index, request=job.request, state=state, task_id=job.task_id or None

@@ -1,25 +1,24 @@
 """The life of a job, as a state machine that knows neither loop nor network.
 
-    NEW ──sent──> SUBMITTING ──accepted──> WAITING ──seen, done──> ENDED
-     ^                │                     │   ^
-     └──may repeat────┤                     └───┘ seen, not yet; or missed
-                      └──refused, or its fate unknown──> ENDED
-
-`advance` takes what just happened and returns the job as it is now and the one thing to do next.
-Whoever drives it (a stream, a single call) owns the clock, the chance and the connections; what
-may be repeated, what counts as failed and when to look again is decided here, and only here.
+The states and the moves between them are those of the table in `_states`; what makes a job move
+are the events below. `advance` takes what just happened and returns the job as it is now and the
+one thing to do next. Whoever drives it (a stream, a single call, a resumed run) owns the clock,
+the chance and the connections; what may be repeated, what counts as failed and when to look again
+is decided here, and only here.
 """
 
 from __future__ import annotations
 
-import enum
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable
+from typing import Any, Final, Literal, NamedTuple
 
 import attrs
 
 from ._codes import look_up
 from ._exceptions import (
+    BudgetError,
     ConnectError,
+    JournalError,
     NotFoundError,
     RunningHubError,
     SubmitUnknown,
@@ -38,24 +37,33 @@ from ._retry import (
     decide_submit,
     query_wait,
 )
+from ._states import JobState
 
 __all__ = [
     "Accepted",
     "Action",
+    "AwaitEvidence",
+    "Decision",
     "Deliver",
     "Event",
+    "Found",
     "Job",
-    "JobState",
     "LookAt",
     "Missed",
     "Refused",
     "Rules",
     "Seen",
     "Sent",
+    "Silent",
     "Stop",
     "SubmitAgain",
+    "UnknownPolicy",
     "advance",
+    "decision_on",
+    "outcome_of",
     "reject",
+    "task_failed",
+    "unknown_outcome",
 ]
 
 #: A fresh id may take a moment to become visible, so "no such task" has to be said this often in
@@ -63,26 +71,26 @@ __all__ = [
 NOT_FOUND_BELIEVED: Final = 5
 
 
-class JobState(enum.Enum):
-    """Where a job stands."""
-
-    NEW = "not submitted"
-    SUBMITTING = "its submit is under way"
-    WAITING = "accepted, not ended"
-    ENDED = "ended"
+#: What to do about a submit of unknown fate: keep it as it is, or submit again.
+Decision = Literal["hold", "resubmit"]
+UnknownPolicy = Decision | Callable[[Unknown], Decision]
 
 
 @attrs.frozen
 class Rules:
-    """The two policies that a job's life depends on."""
+    """The policies that a job's life depends on. `patience`: how long, in seconds, the webhook of
+    a submit of unknown fate is waited for; 0 where there are none."""
 
     polling: Polling
     retry: RetryPolicy
+    unknown: UnknownPolicy = "hold"
+    patience: float = 0.0
 
 
 class Job(NamedTuple):
     """One request on its way. `follow` is False when the caller wants the task id only; `tips`
-    is what the submit's answer found wrong with the graph, nearly always nothing.
+    is what the submit's answer found wrong with the graph, nearly always nothing; `key` is the
+    job's in the journal.
 
     A tuple, since a new one is made at every step: it takes a third of the time of a class.
     """
@@ -100,6 +108,7 @@ class Job(NamedTuple):
     accepted_at: float = 0.0
     follow: bool = True
     tips: str = ""
+    key: str = ""
 
 
 @attrs.frozen
@@ -116,7 +125,23 @@ class Accepted:
 
 @attrs.frozen
 class Refused:
-    """The submit was not answered with a task."""
+    """The submit was not answered with a task. `announced`: its webhook may yet tell."""
+
+    error: RunningHubError
+    announced: bool = False
+
+
+@attrs.frozen
+class Found:
+    """The webhook of a submit whose answer was lost names its task."""
+
+    task_id: str
+
+
+@attrs.frozen
+class Silent:
+    """The webhook of a submit whose answer was lost was waited for in vain; `error` is what
+    happened to the answer."""
 
     error: RunningHubError
 
@@ -135,7 +160,7 @@ class Missed:
     error: RunningHubError
 
 
-Event = Sent | Accepted | Refused | Seen | Missed
+Event = Sent | Accepted | Refused | Found | Silent | Seen | Missed
 
 
 @attrs.frozen
@@ -155,6 +180,15 @@ class SubmitAgain:
 
 
 @attrs.frozen
+class AwaitEvidence:
+    """Its answer was lost, as `error` tells: wait until then for its webhook, and for `Silent`
+    after that."""
+
+    at: float
+    error: RunningHubError
+
+
+@attrs.frozen
 class Deliver:
     """Hand this to the caller; the job has ended."""
 
@@ -168,7 +202,7 @@ class Stop:
     error: RunningHubError
 
 
-Action = LookAt | SubmitAgain | Deliver | Stop | None
+Action = LookAt | SubmitAgain | AwaitEvidence | Deliver | Stop | None
 
 
 def advance(job: Job, event: Event, now: float, rules: Rules, u: float) -> tuple[Job, Action]:
@@ -179,25 +213,36 @@ def advance(job: Job, event: Event, now: float, rules: Rules, u: float) -> tuple
     """
     # Not by `match`, which takes three times as long: this is asked three times for every job.
     state = job.state
-    if isinstance(event, Seen) and state is JobState.WAITING:
+    waits = state is JobState.ACCEPTED or state is JobState.RUNNING
+    if isinstance(event, Seen) and waits:
         return _seen(job, event.task, now, rules, u)
     if isinstance(event, Accepted) and state is JobState.SUBMITTING:
         return _accepted(job, event.task, now, rules, u)
-    if isinstance(event, Sent) and state is JobState.NEW:
+    if isinstance(event, Sent) and state in _UNSENT:
         return _sent(job), None
-    if isinstance(event, Missed) and state is JobState.WAITING:
+    if isinstance(event, Missed) and waits:
         return _missed(job, event.error, now, rules, u)
     if isinstance(event, Refused) and state is JobState.SUBMITTING:
-        return _refused(job, event.error, rules)
+        return _refused(job, event, now, rules)
+    if isinstance(event, Found) and state is JobState.UNKNOWN:
+        found = job._replace(state=JobState.ACCEPTED, task_id=event.task_id, accepted_at=now)
+        return found, LookAt(now)
+    if isinstance(event, Silent) and state is JobState.UNKNOWN:
+        return _undecided(job, event.error, rules)
     raise ValueError(f"{type(event).__name__} cannot happen to a job that is {job.state.name}")
+
+
+#: From where a submit may leave; from `UNKNOWN` if the user's policy says so.
+_UNSENT: Final = (JobState.NEW, JobState.REFUSED, JobState.UNKNOWN)
 
 
 def reject(job: Job, error: RunningHubError) -> tuple[Job, Deliver | Stop]:
     """End a job that was never sent, for a fault of its own; or say that every other one would
     meet the same, as when its files were refused for the key, or there is no network."""
-    if isinstance(error, (*STOPPING, ConnectError)):
+    if isinstance(error, (*STOPPING, ConnectError, BudgetError, JournalError)):
         return job, Stop(error)
-    return _end(job), Deliver(Failed(index=job.index, request=job.request, error=error))
+    failed = job._replace(state=JobState.FAILED)
+    return failed, Deliver(Failed(index=job.index, request=job.request, error=error, key=job.key))
 
 
 def _sent(job: Job) -> Job:
@@ -210,6 +255,7 @@ def _sent(job: Job) -> Job:
         job.attempts + 1,
         unsent=job.unsent,
         follow=job.follow,
+        key=job.key,
     )
 
 
@@ -217,49 +263,94 @@ def _accepted(job: Job, task: Task, now: float, rules: Rules, u: float) -> tuple
     job = Job(
         job.index,
         job.request,
-        JobState.WAITING,
+        JobState.ACCEPTED,
         task.id,
         job.attempts,
         accepted_at=now,
         follow=job.follow,
         tips=task.prompt_tips if task.node_errors else "",
+        key=job.key,
     )
     if not job.follow:
-        return _end(job), Deliver(Accepted(task))
+        return job, Deliver(Accepted(task))
     if task.status is TaskStatus.SUCCESS and not task.outputs:
         # Done at once, but an answer to a submit does not show results: ask for them.
         return job, LookAt(now)
     if task.done:
-        return _end(job), Deliver(_outcome(job, task, now))
+        return _ended(job, task), Deliver(outcome_of(job, task, now))
     return job, LookAt(now + rules.polling.delay(0, u))
 
 
-def _refused(job: Job, error: RunningHubError, rules: Rules) -> tuple[Job, Action]:
+def _refused(job: Job, event: Refused, now: float, rules: Rules) -> tuple[Job, Action]:
+    error = event.error
     # Only failures to connect in a row count towards giving up on connecting.
     job = job._replace(unsent=job.unsent + 1 if isinstance(error, ConnectError) else 0)
     decision = decide_submit(rules.retry, error, job.unsent or job.attempts)
     if isinstance(decision, Retry):
-        return job._replace(state=JobState.NEW), SubmitAgain(decision.cause, decision.after)
+        return job._replace(state=JobState.REFUSED), SubmitAgain(decision.cause, decision.after)
     if decision.verdict is Verdict.STOP:
-        return job._replace(state=JobState.NEW), Stop(error)
-    common: dict[str, Any] = {
-        "index": job.index,
-        "request": job.request,
-        "attempts": job.attempts,
-    }
+        return job._replace(state=JobState.REFUSED), Stop(error)
     if decision.verdict is Verdict.FAILED:
-        return _end(job), Deliver(Failed(error=error, **common))
+        failed = Failed(
+            error=error,
+            index=job.index,
+            request=job.request,
+            attempts=job.attempts,
+            key=job.key,
+        )
+        return job._replace(state=JobState.FAILED), Deliver(failed)
+    job = job._replace(state=JobState.UNKNOWN)
+    if event.announced and rules.patience > 0:
+        return job, AwaitEvidence(now + rules.patience, error)
+    return _undecided(job, error, rules)
+
+
+def _undecided(job: Job, error: RunningHubError, rules: Rules) -> tuple[Job, Action]:
+    """Its fate is unknown and will stay so, unless the user's policy makes another of it."""
+    outcome = unknown_outcome(job, error)
+    if decision_on(outcome, rules) == "resubmit":
+        return job, SubmitAgain(Cause.POLICY)
+    return job, Deliver(outcome)
+
+
+def unknown_outcome(job: Job, error: RunningHubError) -> Unknown:
+    """What is told of a submit whose answer was lost in the way that `error` says."""
     unknown = SubmitUnknown(f"the submit may or may not have created a task: {error}", job.request)
     unknown.__cause__ = error
-    return _end(job), Deliver(Unknown(error=unknown, **common))
+    return Unknown(
+        error=unknown,
+        index=job.index,
+        request=job.request,
+        attempts=job.attempts,
+        key=job.key,
+    )
+
+
+def decision_on(outcome: Unknown, rules: Rules) -> Decision:
+    """What the user's policy says about a submit of unknown fate. Each is repeated at most
+    `RetryPolicy.attempts` times. Raises `TypeError` for a decision that is none."""
+    attempts = rules.retry.attempts
+    if attempts is not None and outcome.attempts >= attempts:
+        return "hold"
+    decision = rules.unknown(outcome) if callable(rules.unknown) else rules.unknown
+    if decision not in ("hold", "resubmit"):
+        raise TypeError(f"unknown: expected 'hold' or 'resubmit', got {decision!r}")
+    return decision
 
 
 def _seen(job: Job, task: Task, now: float, rules: Rules, u: float) -> tuple[Job, Action]:
     if task.done:
-        job = job._replace(state=JobState.ENDED, queries=job.queries + 1)
-        return job, Deliver(_outcome(job, task, now))
+        job = _ended(job._replace(queries=job.queries + 1), task)
+        return job, Deliver(outcome_of(job, task, now))
     looks = job.looks + 1
-    job = job._replace(queries=job.queries + 1, looks=looks, misses=0, not_found=0)
+    runs = job.state is JobState.RUNNING or task.status is TaskStatus.RUNNING
+    job = job._replace(
+        state=JobState.RUNNING if runs else JobState.ACCEPTED,
+        queries=job.queries + 1,
+        looks=looks,
+        misses=0,
+        not_found=0,
+    )
     return job, LookAt(now + rules.polling.delay(looks, u))
 
 
@@ -270,7 +361,7 @@ def _missed(
     if isinstance(error, NotFoundError):
         job = job._replace(queries=job.queries + 1, not_found=job.not_found + 1)
         if job.not_found >= NOT_FOUND_BELIEVED:
-            return _end(job), Deliver(
+            return job._replace(state=JobState.FAILED), Deliver(
                 Failed(
                     error=error,
                     task=Task(job.task_id),
@@ -278,6 +369,7 @@ def _missed(
                     request=job.request,
                     attempts=job.attempts,
                     queries=job.queries,
+                    key=job.key,
                 )
             )
         return job, LookAt(now + usual)
@@ -286,8 +378,15 @@ def _missed(
     return job, LookAt(now + query_wait(rules.retry, usual, misses))
 
 
-def _end(job: Job) -> Job:
-    return job._replace(state=JobState.ENDED)
+def _ended(job: Job, task: Task) -> Job:
+    return job._replace(state=_ENDS[task.status])
+
+
+_ENDS: Final = {
+    TaskStatus.SUCCESS: JobState.SUCCEEDED,
+    TaskStatus.FAILED: JobState.FAILED,
+    TaskStatus.CANCEL: JobState.CANCELLED,
+}
 
 
 def task_failed(task: Task) -> TaskFailed:
@@ -298,11 +397,12 @@ def task_failed(task: Task) -> TaskFailed:
     return error
 
 
-def _outcome(job: Job, task: Task, now: float) -> Outcome:
+def outcome_of(job: Job, task: Task, now: float | None) -> Outcome:
+    """What is told of a task that has ended; `now` is None if nobody knows when."""
     if job.tips and not task.prompt_tips:
         # Only the answer to the submit tells which nodes were at fault.
         task = attrs.evolve(task, prompt_tips=job.tips)
-    seconds = now - job.accepted_at if job.attempts else None
+    seconds = now - job.accepted_at if job.attempts and now is not None else None
     if task.status is TaskStatus.SUCCESS:
         return Succeeded(
             index=job.index,
@@ -310,6 +410,7 @@ def _outcome(job: Job, task: Task, now: float) -> Outcome:
             attempts=job.attempts,
             queries=job.queries,
             seconds=seconds,
+            key=job.key,
             task=task,
         )
     common: dict[str, Any] = {
@@ -318,6 +419,7 @@ def _outcome(job: Job, task: Task, now: float) -> Outcome:
         "attempts": job.attempts,
         "queries": job.queries,
         "seconds": seconds,
+        "key": job.key,
         "task": task,
     }
     if task.status is TaskStatus.CANCEL:

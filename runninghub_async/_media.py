@@ -6,7 +6,17 @@ import math
 from collections.abc import Iterator
 from typing import Any, Final, Protocol, TypeGuard
 
-__all__ = ["FilePath", "check_file", "content_type", "is_file", "kind_of", "sniff"]
+__all__ = [
+    "HEAD",
+    "FilePath",
+    "canonical",
+    "check_file",
+    "content_type",
+    "is_file",
+    "is_known",
+    "kind_of",
+    "sniff",
+]
 
 #: How many of a file's first bytes `sniff` wants.
 HEAD: Final = 64
@@ -75,16 +85,25 @@ def sniff(head: bytes) -> str:
     return ""
 
 
+def canonical(kind: str) -> str:
+    """The type that `kind`, a file's ending, stands for, as `sniff` names it."""
+    return _SAME.get(kind, kind)
+
+
+def is_known(kind: str) -> bool:
+    """Whether `sniff` can tell files of this type by their first bytes."""
+    return canonical(kind) in _TYPES
+
+
 def kind_of(kind: str) -> str:
     """`image`, `video` or `audio` for a type as `sniff` names it; else empty."""
-    kind = _SAME.get(kind, kind)
-    family = _TYPES.get(kind, "").partition("/")[0]
+    family = _TYPES.get(canonical(kind), "").partition("/")[0]
     return family if family in ("image", "video", "audio") else ""
 
 
 def content_type(kind: str) -> str:
     """The MIME type of a type as `sniff` names it."""
-    return _TYPES.get(_SAME.get(kind, kind), "application/octet-stream")
+    return _TYPES.get(canonical(kind), "application/octet-stream")
 
 
 def check_file(
@@ -105,10 +124,10 @@ def check_file(
         yield f"{name} is empty"
         return
     ending = name.rpartition(".")[2].lower() if "." in name else ""
-    kind = sniff(head) or _SAME.get(ending, ending)
+    kind = sniff(head) or canonical(ending)
     if family and kind_of(kind) != family:
         yield f"{name} is {f'a {kind} file' if kind else 'of no known type'}, not {_an(family)}"
-    elif accept and not {kind, ending} & {*accept, *(_SAME.get(a, a) for a in accept)}:
+    elif accept and not {kind, ending} & {*accept, *map(canonical, accept)}:
         yield f"{name} is {_an(kind)}; taken are {', '.join(accept)}"
     if max_size_mb is not None and size > max_size_mb * 2**20:
         yield f"{name} has {math.ceil(size / 2**20)} MB; at most {max_size_mb:g} MB are taken"

@@ -192,6 +192,8 @@ class Request:
     out of `repr`. `file`, if given, is the body in place of `body`.
 
     `read_timeout` is the longest silence, in seconds, to put up with once the request is sent.
+    `public_only`: the host's name came from outside, so connect to it only if it resolves to an
+    address of the public internet.
     """
 
     method: str
@@ -200,6 +202,7 @@ class Request:
     body: bytes | None = attrs.field(default=None, repr=False)
     read_timeout: float = 60.0
     file: FileBody | None = None
+    public_only: bool = False
 
 
 @attrs.frozen

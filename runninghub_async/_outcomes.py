@@ -20,6 +20,8 @@ class _Base:
     queries: int = 0
     seconds: float | None = None
 
+    key: str = ""
+
     ok: ClassVar[bool] = False
 
 
@@ -29,16 +31,25 @@ class Succeeded(_Base):
 
     All outcomes share: `index`, the request's place in the input, from 0; `request`, as it was
     given; `task`, as last seen; `attempts`, how often a submit was sent or tried; `queries`, how
-    often the service was asked; `seconds`, from the accepted submit to the answer that ended it.
+    often the service was asked; `seconds`, from the accepted submit to the answer that ended it;
+    `key`, the job's in the journal, empty without one.
+
+    `files`: the results as `Download` values, in the order of `task.outputs`, where the stream
+    keeps them in a folder.
     """
 
     task: Task
+    files: tuple[Any, ...] = ()
     ok: ClassVar[bool] = True
 
 
 @attrs.frozen(kw_only=True)
 class Failed(_Base):
-    """Nothing came of the request; `error` says why. `task` is None if none was ever created."""
+    """Nothing came of the request; `error` says why. `task` is None if none was ever created.
+
+    Where a stream keeps results in a folder and could not fetch them, `task` has succeeded, and
+    a resumed run or `Session.download` can fetch them yet.
+    """
 
     error: RunningHubError
     task: Task | None = None

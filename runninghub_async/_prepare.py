@@ -7,8 +7,9 @@ from typing import Any
 
 from ._catalogue import Catalogue, ParamSpec
 from ._exceptions import PayloadError, unforeseen
+from ._journal import is_body
 from ._models import Request
-from ._protocol import FileInBody, Site, build_call, build_submit
+from ._protocol import FileInBody, Site, build_call, build_submit, submit_as_written
 from ._runs import Workflow
 from ._scheduler import Entry
 from ._seedream import SeedreamRequest
@@ -33,8 +34,13 @@ class Preparer:
 
     def submit(self, entry: Entry) -> Request:
         """The submit for `entry`. Raises `PayloadError`, and `FileInBody` for local files."""
-        path, params = _checked(entry.job.request)
-        return build_submit(self._site, path, self._announce(entry, params))
+        row = entry.row
+        path, params = _checked(entry.job.request, None if row is None else row.params)
+        sent = self._announce(entry, params)
+        if row is not None and sent is params and is_body(row.content):
+            # What is sent is what is written down, and is put into words only once.
+            return submit_as_written(self._site, path, row.content.params)
+        return build_submit(self._site, path, sent)
 
     async def submit_with_files(self, entry: Entry) -> Request:
         """The same, with its files uploaded first."""
@@ -74,9 +80,11 @@ class Preparer:
 _RUNS = ("/", "run/")
 
 
-def _checked(request: Any) -> tuple[str, dict[str, Any]]:
+def _checked(request: Any, known: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+    """The path and the params of a request without a fault; `known` are its params, if they have
+    been asked for before."""
     if isinstance(request, SeedreamRequest):
-        problems, params = request.checked_params()
+        problems, params = request.checked_params(known)
     else:
         try:
             problems = request.check()

@@ -65,6 +65,7 @@ __all__ = [
     "parse_resources",
     "parse_submit",
     "parse_upload",
+    "submit_as_written",
     "with_body",
 ]
 
@@ -135,6 +136,12 @@ class Site:
         credentials = {"apiKey": key} if key_in_body else {}
         return cls(normalize_base_url(base_url), key, headers if key else {}, credentials)
 
+    @property
+    def currency(self) -> str:
+        """The wallet's currency: USD on the .ai site, CNY on the .cn one, by whose prices
+        everything else is reckoned, too."""
+        return "USD" if self.base_url.endswith(".ai") else "CNY"
+
 
 def check_task_id(task_id: str | Task) -> str:
     """The id, of a task or itself. Raises `PayloadError` unless it is a string of digits."""
@@ -159,6 +166,11 @@ def build_submit(site: Site, path: str, params: Mapping[str, Any]) -> Request:
     if path[:1] == "/":
         params = {**site.credentials, **params}
     return Request("POST", _url(site.base_url, path), site.headers, _body(params), SUBMIT_TIMEOUT)
+
+
+def submit_as_written(site: Site, path: str, text: str) -> Request:
+    """The same, of params that are JSON already; without local files, and below `/openapi/v2/`."""
+    return Request("POST", _url(site.base_url, path), site.headers, text.encode(), SUBMIT_TIMEOUT)
 
 
 def _body(params: Mapping[str, Any]) -> bytes:

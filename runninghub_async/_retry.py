@@ -85,9 +85,8 @@ class RetryPolicy:
     `Retry-After` that is believed. `capacity_wait_max`: the longest pause before a submit that
     found no free slot is tried again; a task of one's own that ends cuts it short.
     `query_wait_max`: how rarely a task is looked at while its queries fail. `call_attempts`: how
-    often any other call, an upload or a download is tried. `resubmit_unknown`:
-    repeat submits whose fate is unknown, up to `attempts` times; each repetition may be **billed
-    again**, so it is off. Raises `ValueError` for numbers that make no policy.
+    often any other call, an upload or a download is tried. Raises `ValueError` for numbers that
+    make no policy.
     """
 
     attempts: int | None = 10
@@ -99,7 +98,6 @@ class RetryPolicy:
     capacity_wait_max: float = 10.0
     query_wait_max: float = 60.0
     call_attempts: int = 5
-    resubmit_unknown: bool = False
 
     def __attrs_post_init__(self) -> None:
         if self.attempts is not None and self.attempts < 1:
@@ -147,8 +145,6 @@ def decide_submit(policy: RetryPolicy, error: RunningHubError, attempt: int) -> 
         row = look_up(error.code) if error.code else code_of_status(error.status)
         if row is not None and row.submit is Submit.NEVER:
             return GiveUp(Verdict.FAILED)
-    if policy.resubmit_unknown and tries_left:
-        return Retry(Cause.POLICY)
     return GiveUp(Verdict.UNKNOWN)
 
 

@@ -13,15 +13,20 @@ import itertools
 import math
 from collections import deque
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 from weakref import WeakValueDictionary
 
 import attrs
 
+from ._budget import Budget, listed_price
 from ._exceptions import RateLimitError, RunningHubError
 from ._job import (
     Accepted,
+    Action,
+    AwaitEvidence,
     Deliver,
+    Event,
+    Found,
     Job,
     LookAt,
     Missed,
@@ -29,17 +34,20 @@ from ._job import (
     Rules,
     Seen,
     Sent,
+    Silent,
     Stop,
     SubmitAgain,
     advance,
     reject,
 )
+from ._journal import Content
 from ._limits import Gate, Limits, Window
 from ._models import Task
 from ._outcomes import Outcome
 from ._retry import Cause, asked_pause
+from ._states import JobState
 
-__all__ = ["Entry", "Scheduler", "Source", "Step"]
+__all__ = ["Entry", "Row", "Scheduler", "Source", "Step"]
 
 
 _SENT = Sent()
@@ -95,11 +103,27 @@ class Source(Protocol):
 
 
 @attrs.define(eq=False)
+class Row:
+    """A job's row in the journal: its key and place, its content, also as `params`, until that is
+    written, and the state it was last written down in; None while there is no row."""
+
+    key: str
+    content: Content | None = None
+    params: dict[str, Any] | None = None
+    place: int | None = None
+    batch: str = ""
+    recorded: JobState | None = None
+
+
+@attrs.define(eq=False)
 class Entry:
     """A job and where it belongs. `gone` once its source has let go of it; `number` orders
     those that wait to be submitted again, so that the first taken is the first sent. `due` is
     when it is looked at next, infinite while it is not to be; `hinted` when its end was
-    announced meanwhile, of the task `told`. `other` waits for the same task."""
+    announced meanwhile, of the task `told`; `announced` is what its webhook will
+    call it.
+    `lost` is what happened to the answer of a submit of unknown fate. `other` waits for the same
+    task. `row` is its place in the journal, if there is one."""
 
     job: Job
     source: Source
@@ -108,7 +132,10 @@ class Entry:
     due: float = math.inf
     hinted: bool = False
     told: str = ""
+    announced: str = ""
+    lost: RunningHubError | None = None
     other: Entry | None = None
+    row: Row | None = None
 
 
 class Scheduler:
@@ -126,6 +153,12 @@ class Scheduler:
         #: Those that wait for tasks which others submitted; of several, the last that came, which
         #: knows of the one before it.
         self.watched: WeakValueDictionary[str, Entry] = WeakValueDictionary()
+        #: Reasons, such as a full disk, for which nothing is submitted for now.
+        self.paused = 0
+        #: What is told of every move of a job that has a row.
+        self.on_move: Callable[[Entry, Event, Action], None] | None = None
+        self.budget: Budget | None = None
+        self._poor = False
         self._rules = rules
         self._chance = chance
         self._due: list[tuple[float, int, Entry]] = []
@@ -146,6 +179,16 @@ class Scheduler:
         self.watched[entry.job.task_id] = entry
         self._look_at(entry, now)
 
+    def adopt(self, entry: Entry, now: float) -> None:
+        """Go on with a job of an earlier session: its task is alive, or its fate unknown and its
+        webhook not given up yet (`due` says until when)."""
+        self.alive += 1
+        entry.number = next(self._order)
+        if self.budget is not None:
+            request = entry.job.request
+            self.budget.take_over(entry.number, request.path, listed_price(request))
+        self._look_at(entry, now if entry.due == math.inf else entry.due)
+
     def hint(self, entry: Entry, task_id: str, now: float) -> None:
         """Somebody says that `task_id`, the task of `entry`, has ended: look at once, and believe
         the answer.
@@ -155,6 +198,9 @@ class Scheduler:
         """
         if entry.gone:
             return
+        if entry.job.state is JobState.UNKNOWN:
+            self._find(entry, task_id, now)
+            return
         if not entry.job.task_id:
             entry.told = task_id
         if entry.due == math.inf:
@@ -162,6 +208,15 @@ class Scheduler:
         elif entry.due > now:
             self._outdate()
             self._look_at(entry, now)
+
+    def _find(self, entry: Entry, task_id: str, now: float) -> None:
+        if entry.lost is None:
+            # It was to be submitted again, and will be passed over there.
+            self.alive += 1
+        else:
+            entry.lost = None
+            self._outdate()
+        self._apply(entry, Found(task_id), now, now)
 
     def _look_at(self, entry: Entry, at: float) -> None:
         # An earlier record of it in the heap is passed over when it comes up.
@@ -207,6 +262,8 @@ class Scheduler:
     def _may_submit(self, now: float) -> bool:
         if self.alive >= self.window.size or now < self._slot_pause:
             return False
+        if self.paused or self._poor:
+            return False
         if self._submitting >= MOST_SUBMITTING:
             return False
         if self._again and self._again[0][0] <= now:
@@ -229,6 +286,10 @@ class Scheduler:
             if entry.source.closed:
                 self.release(entry)
                 continue
+            if entry.lost is not None:
+                lost, entry.lost = entry.lost, None
+                self._apply(entry, Silent(lost), now, now)
+                continue
             self.in_flight += 1
             return entry
         return None
@@ -249,7 +310,7 @@ class Scheduler:
     def _take_again(self, now: float) -> Entry | None:
         while self._again and self._again[0][0] <= now:
             entry = heapq.heappop(self._again)[2]
-            if entry.gone:
+            if entry.gone or entry.job.task_id:
                 continue
             if not entry.source.closed:
                 return entry
@@ -281,10 +342,19 @@ class Scheduler:
         if entry.gone:
             return
         entry.job, action = reject(entry.job, error)
+        self._tell(entry, Refused(error), action)
         if isinstance(action, Stop):
             entry.source.stop(entry, action.error)
         else:
             entry.source.deliver(entry, action.result)
+
+    def wait_for_money(self, entry: Entry) -> None:
+        """`entry` was taken, and has to wait until something under way tells what it costs."""
+        self.in_flight -= 1
+        self.alive -= 1
+        self._submitting -= 1
+        self._poor = True
+        heapq.heappush(self._again, (-math.inf, entry.number, entry))
 
     def withdrawn(self, entry: Entry) -> None:
         """`entry` was taken, and its source left before anything was sent."""
@@ -306,7 +376,7 @@ class Scheduler:
         """The submit sent at `sent_at` was not answered with a task."""
         self._submitting -= 1
         self.in_flight -= 1
-        self._apply(entry, Refused(error), now, sent_at)
+        self._apply(entry, Refused(error, bool(entry.announced)), now, sent_at)
 
     def abandoned(self, entry: Entry) -> None:
         """The exchange about `entry` broke off for a reason that is none of the service's."""
@@ -315,6 +385,7 @@ class Scheduler:
         if not entry.gone:
             entry.gone = True
             self._free_slot(entry)
+            self._let_go(entry)
 
     def seen(self, entry: Entry, task: Task, now: float, sent_at: float) -> None:
         """The query sent at `sent_at` was answered with `task`."""
@@ -339,7 +410,20 @@ class Scheduler:
         if entry.due != math.inf:
             self._outdate()
         self._free_slot(entry)
+        self._let_go(entry)
         entry.source.let_go(entry)
+
+    def _let_go(self, entry: Entry) -> None:
+        """Its money counts as spent: nobody will hear what it cost."""
+        if self.budget is not None and self.budget.let_go(entry.number):
+            self._poor = False
+
+    def _tell(self, entry: Entry, event: Event, action: Action) -> None:
+        """Whoever keeps books of jobs or money hears of every move."""
+        if entry.row is not None and self.on_move is not None:
+            self.on_move(entry, event, action)
+        if self.budget is not None and self.budget.after(entry.number, action):
+            self._poor = False
 
     def _free_slot(self, entry: Entry) -> None:
         # Only what was submitted here holds a slot.
@@ -353,9 +437,15 @@ class Scheduler:
             self.gate = gate if gate.width != math.inf else _OPEN
 
     def _apply(
-        self, entry: Entry, event: Accepted | Refused | Seen | Missed, now: float, sent_at: float
+        self,
+        entry: Entry,
+        event: Accepted | Refused | Seen | Missed | Found | Silent,
+        now: float,
+        sent_at: float,
     ) -> None:
         entry.job, action = advance(entry.job, event, now, self._rules, self._chance())
+        if entry.row is not None or self.budget is not None:
+            self._tell(entry, event, action)
         if entry.gone:
             # Let go of while its query was under way: its slot is free and its task named
             # already, but an end is still better news than none.
@@ -369,11 +459,19 @@ class Scheduler:
                 hinted, entry.hinted = entry.hinted, False
                 self._look_at(entry, now if hinted else action.at)
             return
+        if isinstance(action, AwaitEvidence):
+            entry.lost = action.error
+            if entry.source.closed:
+                self.release(entry)
+            else:
+                self._look_at(entry, action.at)
+            return
         self._free_slot(entry)
         if isinstance(action, Deliver):
             if entry.job.task_id:
                 self.window = self.window.ended()
                 self._slot_pause = -math.inf
+            entry.gone = True
             entry.source.deliver(entry, action.result)
         elif isinstance(action, SubmitAgain):
             self._put_back(entry, action, now, sent_at)

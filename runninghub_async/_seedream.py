@@ -14,9 +14,10 @@ from typing import Any, ClassVar, Literal, Protocol, cast
 
 import attrs
 
-from ._catalogue import Catalogue, ModelSpec, Price
+from ._catalogue import Catalogue, ModelSpec
 from ._exceptions import PayloadError
 from ._media import FilePath, is_file
+from ._money import Money
 
 __all__ = [
     "GenerationRequest",
@@ -119,13 +120,17 @@ class SeedreamRequest:
         """Every fault against the catalogue, each as `description @ $.path`."""
         return self.checked_params()[0]
 
-    def price(self) -> Price | None:
+    def price(self) -> Money | None:
         """What it costs at most, by the catalogue, without asking; None where no rule tells."""
         return _spec(self.path).price_of(self.to_params())
 
-    def checked_params(self) -> tuple[tuple[str, ...], dict[str, Any]]:
-        """What `check` and `to_params` give, with the work done once."""
-        params = self.to_params()
+    def checked_params(
+        self, params: dict[str, Any] | None = None
+    ) -> tuple[tuple[str, ...], dict[str, Any]]:
+        """What `check` and `to_params` give, with the work done once; or not even that, where
+        `params` are known already."""
+        if params is None:
+            params = self.to_params()
         return _spec(self.path).check(params), params
 
 
@@ -214,7 +219,7 @@ class ModelRequest:
         except PayloadError as error:
             return error.problems
 
-    def price(self) -> Price | None:
+    def price(self) -> Money | None:
         """What it costs at most, by the catalogue, without asking; None where no rule tells, or
         the catalogue does not know the model."""
         catalogue = Catalogue.load()

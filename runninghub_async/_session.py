@@ -7,7 +7,8 @@ import logging
 import os
 import random
 import secrets
-from collections.abc import AsyncIterable, Iterable
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -15,13 +16,17 @@ from typing import Any, Final, Self
 import anyio
 import anyio.to_thread
 
+from ._addresses import host_of
+from ._budget import Budget, listed_price
 from ._call import Call, waiting_job
 from ._caller import Caller
 from ._catalogue import Catalogue
 from ._dispatcher import Dispatcher, wait_out
-from ._download import Download, Gone, Incomplete, download_once
+from ._download import PASSING, Download, Fetch
 from ._exceptions import (
+    JournalError,
     PayloadError,
+    ResultGone,
     RunningHubError,
     SessionError,
     SubmitManyError,
@@ -40,11 +45,15 @@ from ._families import (
     WebhookEvents,
     Workflows,
 )
-from ._feed import Feed
-from ._job import Accepted, Job, Rules
+from ._feed import Feed, OnCancel
+from ._job import Accepted, Job, Rules, UnknownPolicy
+from ._journal import Begun, Moved, error_text
+from ._journaled import JournaledFeed, ResumedFeed, await_evidence
+from ._keeping import Keeper
 from ._limits import Limits
 from ._media import FilePath
 from ._models import Output, Task
+from ._money import Money
 from ._outcomes import Outcome, Succeeded
 from ._polling import ExponentialPolling, Polling
 from ._prepare import Preparer
@@ -56,11 +65,16 @@ from ._protocol import (
     parse_query,
 )
 from ._protocol_v1 import build_v1, parse_done
+from ._recorder import Recorder
 from ._records import Lora, PricePreview, Upload
+from ._recovery import Step, plan
 from ._retry import RetryPolicy
 from ._scheduler import Entry
 from ._seedream import GenerationRequest
-from ._stream import JobStream, OnLeave, TaskStream
+from ._sqlite import SqliteJobStore
+from ._states import JobState
+from ._store import JobStore
+from ._stream import JobStream, TaskStream
 from ._transport import AiohttpTransport, Transport
 from ._uploads import OnProgress, Uploader
 from .webhooks import Webhooks
@@ -71,8 +85,13 @@ logger = logging.getLogger("runninghub_async")
 
 DEFAULT_BASE_URL: Final = "https://www.runninghub.ai"
 
-#: How long cancelling the tasks of a stream that was left may take, in seconds.
+#: How long cancelling the tasks of a stream that was left may take, in seconds, and how many are
+#: asked for at once.
 _CANCEL_TIME: Final = 10.0
+_CANCELLING: Final = 8
+
+#: Requests that are put down in the journal at once.
+_PAGE: Final = 500
 
 
 class Session:
@@ -88,8 +107,16 @@ class Session:
     `key_in_body`: send the key in the bodies of the older API's calls as well as in the header,
     as it documents; False for a key that it refuses so and takes by the header alone, which was
     reported of one kind of enterprise key.
-    `journal` is reserved for a durable record of runs, which does
-    not exist yet: anything but None raises `TypeError`.
+
+    `journal`: a path, or a `JobStore`: a durable record of every job, written before its request
+    leaves; what a session with the same journal is asked for again is gone on with, and not
+    submitted again. `budget`: submit only while what is spent and what is under way stay below;
+    with a journal, what it has spent before counts. `unknown`: what to do about a submit whose
+    answer was lost and whose webhook, if there is one, did not tell of it either: `hold` it,
+    `resubmit` it, at the risk of a second bill, or what a function of the `Unknown` outcome
+    says. `on_cancel`: what becomes of tasks that still run when whoever asked for them leaves,
+    is cancelled, or the session closes: `detach` lets them run on and names them, `cancel` asks
+    the service once to cancel them, `wait` waits for them.
 
     Beside the main job: `account`, `apps`, `assets`, `comfyui`, `older`, `quick_create`,
     `resources`, `webhook_events` and `workflows` hold the calls of a family each.
@@ -106,14 +133,15 @@ class Session:
         limits: Limits = Limits(),  # noqa: B008 - a frozen value
         polling: Polling = ExponentialPolling(),  # noqa: B008 - likewise
         retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - likewise
-        journal: None = None,
+        journal: str | os.PathLike[str] | JobStore | None = None,
         transport: Transport | None = None,
         rng: random.Random | None = None,
         webhooks: Webhooks | None = None,
         key_in_body: bool = True,
+        budget: Money | None = None,
+        unknown: UnknownPolicy = "hold",
+        on_cancel: OnCancel = "detach",
     ) -> None:
-        if journal is not None:
-            raise TypeError("journal: there is no journal yet; leave it None")
         env = os.environ
         key = api_key or env.get("RUNNINGHUB_API_KEY") or env.get("RH_API_KEY") or ""
         self._site = Site.of(
@@ -125,7 +153,21 @@ class Session:
             key_in_body=key_in_body,
         )
         self.limits = limits
-        self._rules = Rules(webhooks.polling if webhooks is not None else polling, retry)
+        self.budget = budget
+        self.on_cancel: OnCancel = _checked_policy("on_cancel", on_cancel)
+        if not callable(unknown):
+            _checked_policy("unknown", unknown, ("hold", "resubmit"))
+        if budget is not None and budget.currency not in (self._site.currency, "coins"):
+            raise ValueError(
+                f"budget: {self._site.base_url} bills in {self._site.currency} or coins,"
+                f" not in {budget.currency}"
+            )
+        if webhooks is None:
+            self._rules = Rules(polling, retry, unknown)
+        else:
+            self._rules = Rules(webhooks.polling, retry, unknown, webhooks.patience)
+        self._store: JobStore | None = _store_of(journal)
+        self._journal: Recorder | None = None
         self._transport = transport or AiohttpTransport()
         self._rng = rng or random.Random()
         self._webhooks = webhooks
@@ -173,6 +215,8 @@ class Session:
         if not Catalogue.loaded():
             # Read now, in a thread: the first request must not hold the loop for it.
             await anyio.to_thread.run_sync(Catalogue.load)
+        if self._store is not None:
+            self._journal = await self._open_journal(self._store)
         self._dispatcher = Dispatcher(
             self._transport,
             self.limits,
@@ -181,11 +225,46 @@ class Session:
             self._preparer.submit,
             self._preparer.submit_with_files,
             lambda task_id: build_query(self._site, task_id),
+            self._journal,
         )
         self._dispatcher.on_crash(self._end_all)
+        if self.budget is not None:
+            self._dispatcher.scheduler.budget = await self._open_budget(self.budget)
         if self._webhooks is not None:
-            self._webhooks.attach(self._name, self._hint, self.query, self._dispatcher.help)
+            secret = b"" if self._store is None else self._store.secret
+            self._webhooks.attach(self._name, self._hint, self.query, self._dispatcher.help, secret)
         return self
+
+    async def _open_journal(self, store: JobStore) -> Recorder:
+        await store.open(self.base_url)
+        try:
+            currency = self._site.currency if self.budget is None else self.budget.currency
+            told = (await store.facts()).get("currency", currency)
+            if told == currency:
+                await store.put({"currency": currency})
+            elif self.budget is not None:
+                fault = f"the journal's money is in {told}, the budget in {currency}"
+                raise JournalError(fault)  # noqa: TRY301
+            recorder = Recorder(store, told)
+            recorder.fresh = await store.is_empty()
+        except BaseException:
+            await store.aclose()
+            raise
+        self._name = store.identity
+        return recorder
+
+    async def _open_budget(self, limit: Money) -> Budget:
+        """With a journal, what it has spent counts, and what its unknown submits may have cost."""
+        budget = Budget(limit)
+        if self._store is None:
+            return budget
+        budget.spent = await self._store.spent()
+        after = 0
+        while page := await self._store.find_open((JobState.UNKNOWN,), after, 500):
+            prices = [listed_price(record.request) for record in page]
+            budget.spent += sum(p.amount for p in prices if p and p.currency == limit.currency)
+            after = page[-1].seq
+        return budget
 
     async def __aexit__(
         self,
@@ -198,16 +277,22 @@ class Session:
     async def aclose(self) -> None:
         """End the session: streams and waits end with a `SessionError`, connections close.
 
-        Tasks that still run at the service run on; their ids are named in a warning. Submits
-        under way are given a second to answer. Calling it again does nothing.
+        Tasks that still run at the service are treated as `on_cancel` says; their ids are named
+        in a warning. Submits under way are given a second to answer, and what is known is
+        written into the journal. Raises `JournalError` if it cannot be. Calling it again does
+        nothing.
         """
         if self._closed:
             return
+        for feed in self._feeds:
+            if feed.on_cancel == "wait" and not feed.closed:
+                await feed.drain()
         self._closed = True
         dispatcher, self._dispatcher = self._dispatcher, None
         if self._webhooks is not None:
             self._webhooks.detach(self._name)
         calls = list(self._calls)
+        left = [feed for feed in self._feeds if feed.on_cancel == "cancel" and not feed.closed]
         try:
             if dispatcher is not None:
                 self._end_all(SessionError("the session was closed"))
@@ -217,17 +302,31 @@ class Session:
                 feed.conclude()
             for call in calls:
                 call.conclude()
-            await wait_out([asyncio.ensure_future(self._transport.aclose())])
+            await wait_out([asyncio.ensure_future(self._let_go(left))])
+
+    async def _let_go(self, feeds: Iterable[Feed]) -> None:
+        """What is left to do once nothing is under way any more."""
+        try:
+            ids = [left.task_id for feed in feeds for left in feed.unfinished if left.task_id]
+            if ids:
+                await self._cancel_all(ids)
+            if self._journal is not None:
+                await self._journal.store.aclose()
+        finally:
+            await self._transport.aclose()
 
     # -- one call -----------------------------------------------------------------------------
 
-    async def submit(self, request: GenerationRequest) -> Task:
+    async def submit(self, request: GenerationRequest, *, key: str | None = None) -> Task:
         """Submit one request and return its task, which has usually not ended.
 
-        Waits while the service has no free slot. Raises `PayloadError`, an `APIError`,
+        Waits while the service has no free slot. `key`: the job's in the journal; a job that has
+        been submitted under it before is not submitted again. Raises `PayloadError`, an `APIError`,
         `TransportError` if it could not be sent at all, or `SubmitUnknown`.
         """
-        result = await self._call(Job(0, request, follow=False))
+        call, result = await self._asked(Job(0, request, follow=False), key)
+        if result is None:
+            result = await self._finish(call)
         if isinstance(result, Accepted):
             return result.task
         raise _error_of(result)
@@ -270,23 +369,32 @@ class Session:
             return result.task
         raise _error_of(result)
 
-    async def run(self, request: GenerationRequest, *, on_leave: OnLeave = "detach") -> Task:
+    async def run(
+        self,
+        request: GenerationRequest,
+        *,
+        key: str | None = None,
+        on_cancel: OnCancel | None = None,
+    ) -> Task:
         """Submit one request, wait for its end and return the task, which has succeeded.
 
-        Raises what `submit` raises, and `TaskFailed` or `TaskCancelled`. If the caller is
-        cancelled meanwhile, a task that exists runs on and its id is named in a warning of the
-        logger `runninghub_async`; with `on_leave="cancel"` the service is asked to cancel it,
-        with `on_leave="wait"` it is waited for before the cancellation takes effect.
+        `key`: the job's in the journal, by which a later call finds it again, ended or not.
+        Raises what `submit` raises, and `TaskFailed` or `TaskCancelled`. `on_cancel`: what to do
+        with a task that exists when the caller is cancelled, by default the session's: `detach`
+        lets it run on and names its id in a warning of the logger `runninghub_async`; `cancel`
+        asks the service to cancel it; `wait` waits for it before the cancellation takes effect.
         """
-        dispatcher = self._open()
-        call = Call(dispatcher, Job(0, request))
+        policy = self.on_cancel if on_cancel is None else _checked_policy("on_cancel", on_cancel)
+        call, result = await self._asked(Job(0, request), key)
         try:
-            if on_leave == "wait":
+            if result is not None:
+                pass
+            elif policy == "wait":
                 result = await self._finish_regardless(call)
             else:
                 result = await self._finish(call)
         except asyncio.CancelledError:
-            if on_leave == "cancel" and call.task_id:
+            if policy == "cancel" and call.task_id:
                 with anyio.CancelScope(shield=True):
                     await self._cancel_all([call.task_id])
             raise
@@ -360,37 +468,60 @@ class Session:
     ) -> Download:
         """Fetch a result into the file `path`, whole or not at all.
 
-        It is written beside the target under another name, checked for its length and, if it is
-        announced as an image, for an image's first bytes, and then renamed over the target. The
-        API key is not sent along. What falters is tried five times; a URL that has expired is
-        asked for again once. Raises `DownloadError` for a result that is no file, is longer than
-        `max_bytes` or is not what it was announced as, `TransportError`, or `OSError`.
+        It is written beside the target under another name, looked through to its end (a picture
+        is unpacked; of films, sounds and archives the first bytes have to fit) and then renamed
+        over the target. The API key is not sent along. What falters is tried five times, from
+        where it broke off if the host can; a URL that has expired is asked for again once. Only
+        the service's own host and public addresses are asked.
+
+        Raises `ResultGone`, `ResultIncomplete`, `ResultTooLarge` (beyond `max_bytes`),
+        `ResultBroken`, `ResultUnsafe` or, for a result that is a text, `DownloadError`, of which
+        they are; `TransportError` when no answer came; `OSError`; and what `query` raises, when
+        the URL has expired.
         """
-        target = Path(path)
+        return await self._fetch(output, Path(path), max_bytes=max_bytes)
 
-        async def attempt() -> Download:
-            return await download_once(self._transport, output, target, max_bytes)
-
-        try:
-            return await self._caller.repeat(attempt, passing=(Incomplete,))
-        except Gone as error:
-            fresh = await self._fresh_url(output)
-            if fresh is None:
-                raise
-            logger.info("%s; asked the service for a fresh URL", error)
-            output = fresh
-        return await self._caller.repeat(attempt, passing=(Incomplete,))
+    async def _fetch(
+        self,
+        output: Output,
+        path: Path,
+        temporary: Path | None = None,
+        *,
+        max_bytes: int = 2**30,
+    ) -> Download:
+        async with Fetch(
+            self._transport,
+            output,
+            path,
+            max_bytes=max_bytes,
+            home=host_of(self.base_url),
+            temporary=temporary,
+        ) as fetch:
+            try:
+                return await self._caller.repeat(fetch.attempt, passing=PASSING)
+            except ResultGone as error:
+                fresh = await self._fresh_url(output)
+                if fresh is None:
+                    raise
+                logger.info("%s; asked the service for a fresh URL", error)
+                fetch.renew(fresh)
+            return await self._caller.repeat(fetch.attempt, passing=PASSING)
 
     # -- many ---------------------------------------------------------------------------------
 
     async def submit_many(
-        self, requests: Iterable[GenerationRequest] | AsyncIterable[GenerationRequest]
+        self,
+        requests: Iterable[GenerationRequest] | AsyncIterable[GenerationRequest],
+        *,
+        batch: str = "",
+        key: Callable[[Any], str] | None = None,
     ) -> list[Task]:
         """Submit all requests and return their tasks in input order.
 
-        All are checked before the first is sent: a `PayloadError` names every faulty item and
-        costs nothing. If the service then refuses some, `SubmitManyError` carries the tasks that
-        it accepted. The input is read whole; for input without end use `stream`.
+        `batch`, `key`: see `stream`; what the journal knows is not submitted again. All are
+        checked before the first is sent: a `PayloadError` names every faulty item and costs
+        nothing. If the service then refuses some, `SubmitManyError` carries the tasks that it
+        accepted. The input is read whole; for input without end use `stream`.
         """
         dispatcher = self._open()
         if isinstance(requests, AsyncIterable):
@@ -406,9 +537,12 @@ class Session:
         if problems:
             raise PayloadError(problems)
         feed = self._feed(
-            Feed(
+            self._new_feed(
                 dispatcher,
                 items,
+                batch,
+                key,
+                reuse=False,
                 ordered=False,
                 backlog=max(1, len(items)),
                 slots=None,
@@ -456,7 +590,7 @@ class Session:
         dispatcher = self._open()
         ids = [check_task_id(task_id) for task_id in task_ids]
         feed = self._feed(Feed(dispatcher, (), ordered=False, backlog=None, slots=None))
-        feed.watch(ids)
+        feed.watch(ids, self._journal)
         feed.start()
         return TaskStream(feed)
 
@@ -466,7 +600,12 @@ class Session:
         *,
         ordered: bool = False,
         window: int | None = None,
-        on_leave: OnLeave = "detach",
+        on_cancel: OnCancel | None = None,
+        folder: str | os.PathLike[str] | None = None,
+        name: Callable[[Succeeded], str] | None = None,
+        batch: str = "",
+        key: Callable[[Any], str] | None = None,
+        reuse: bool = False,
     ) -> JobStream:
         """Submit, follow and hand out: an async iterator of one outcome per request.
 
@@ -476,23 +615,109 @@ class Session:
         slow consumer slows the submits and memory does not grow. `ordered` hands out in input
         order; a wider `window` then keeps slots busy behind a slow task.
 
+        `folder`: fetch the results into it, a few at once, each as soon as its task has
+        succeeded; an outcome then comes with its `files`. They are called `00042-slug.png` after
+        place and prompt, or what `name(outcome)` gives, without ending. A task whose results
+        cannot be fetched comes as `Failed`, with the task. While the disk is full nothing is
+        submitted, and the fetching goes on once there is room.
+
+        With a journal, a job is known by its request, its place and `batch`, or by what
+        `key(request)` gives. What the journal knows is not submitted again: its outcome is
+        handed out, once it has one. `reuse`: serve a request with what an earlier one with the
+        same content made, if that is stored and whole, at no cost.
+
         A faulty request becomes a `Failed` with a `PayloadError`. A wrong key, an exhausted
-        balance or a plan that forbids the call stops the submitting; what runs is still handed
-        out, and then that error is raised, once. An input that raises has its error raised in
-        the same way. `on_leave`: see `JobStream.aclose`; the default is `detach`.
+        balance or budget, a journal that cannot be read, or a plan that forbids the call stops
+        the submitting; what runs is still handed out, and then that error is raised, once. An
+        input that raises has its error raised in the same way. `on_cancel`: see
+        `JobStream.aclose`; by default the session's.
         """
         dispatcher = self._open()
-        if window is not None and window < 1:
-            raise ValueError(f"window must be at least 1, not {window!r}")
-        feed = Feed(
+        feed = self._new_feed(
             dispatcher,
             requests,
+            batch,
+            key,
+            reuse=reuse,
             ordered=ordered,
-            backlog=window,
-            slots=self.limits.max_concurrency,
+            **self._stream_options(dispatcher, window, on_cancel, folder, name),
         )
         self._feed(feed).start()
-        return JobStream(feed, on_leave, self._cancel_all)
+        return JobStream(feed, self._cancel_all)
+
+    def resume(
+        self,
+        *,
+        window: int | None = None,
+        on_cancel: OnCancel | None = None,
+        folder: str | os.PathLike[str] | None = None,
+        name: Callable[[Succeeded], str] | None = None,
+        check: bool = True,
+    ) -> JobStream:
+        """Go on with what the journal holds and that has not ended: an async iterator of outcomes.
+
+        Tasks that exist are followed, with a `folder` what they made is fetched, jobs that were
+        never submitted are. Submits of unknown fate are treated as the session's `unknown` says,
+        and handed out. What has ended is not handed out again; but with `check`, files that are
+        stored in `folder` are looked at, last of all, and fetched again if they have changed.
+        `outcome.request` is a `StoredRequest`, `outcome.index` counts what is handed out. See
+        `stream` for the rest.
+
+        Raises `ValueError` without a journal.
+        """
+        dispatcher = self._open()
+        feed = ResumedFeed(
+            dispatcher,
+            self._recorder("resume"),
+            check=check,
+            ordered=False,
+            **self._stream_options(dispatcher, window, on_cancel, folder, name),
+        )
+        self._feed(feed).start()
+        return JobStream(feed, self._cancel_all)
+
+    async def enlist(
+        self,
+        requests: Iterable[GenerationRequest] | AsyncIterable[GenerationRequest],
+        *,
+        batch: str = "",
+    ) -> int:
+        """Put requests down in the journal, to be submitted by `resume`; how many are new.
+
+        A job is known by its request, its place and `batch`. Those put down earlier for the same
+        `batch`, never submitted and not among these are struck out. A faulty request is put down
+        as failed. Raises `ValueError` without a journal, and `JournalError`.
+        """
+        recorder = self._recorder("enlist")
+        recorder.fresh = False
+        store = recorder.store
+        await store.set_aside(batch)
+        count, page, place = 0, [], 0
+        async for request in _each(requests):
+            page.append(self._listed(recorder, request, place, batch))
+            place += 1
+            if len(page) == _PAGE:
+                count += await store.enlist([item for item in page if item is not None])
+                page.clear()
+                await asyncio.sleep(0)
+        count += await store.enlist([item for item in page if item is not None])
+        await store.drop_set_aside(batch)
+        return count
+
+    @staticmethod
+    def _listed(
+        recorder: Recorder, request: Any, place: int, batch: str
+    ) -> Begun | tuple[Begun, Moved] | None:
+        row = recorder.row(request, place, batch)
+        if row is None or row.content is None:
+            return None
+        now = time.time()
+        begun = Begun(row.key, None, JobState.NEW, now, row.content, place, batch)
+        problems = request.check()
+        if not problems:
+            return begun
+        code, text = error_text(PayloadError(problems))
+        return begun, Moved(row.key, JobState.NEW, JobState.FAILED, now, code=code, error=text)
 
     # -- inside -------------------------------------------------------------------------------
 
@@ -512,8 +737,90 @@ class Session:
         self._feeds.add(feed)
         return feed
 
+    def _recorder(self, call: str) -> Recorder:
+        self._open()
+        if self._journal is None:
+            raise ValueError(f"{call} needs a session with a journal")
+        return self._journal
+
+    def _new_feed(
+        self,
+        dispatcher: Dispatcher,
+        requests: Any,
+        batch: str,
+        key: Callable[[Any], str] | None,
+        *,
+        reuse: bool,
+        **options: Any,
+    ) -> Feed:
+        if self._journal is None:
+            for name, given in (("batch", batch), ("key", key), ("reuse", reuse)):
+                if given:
+                    raise ValueError(f"{name} needs a session with a journal")
+            return Feed(dispatcher, requests, **options)
+        return JournaledFeed(
+            dispatcher, requests, self._journal, batch=batch, key=key, reuse=reuse, **options
+        )
+
+    def _stream_options(
+        self,
+        dispatcher: Dispatcher,
+        window: int | None,
+        on_cancel: OnCancel | None,
+        folder: str | os.PathLike[str] | None,
+        name: Callable[[Succeeded], str] | None,
+    ) -> dict[str, Any]:
+        if window is not None and window < 1:
+            raise ValueError(f"window must be at least 1, not {window!r}")
+        if name is not None and folder is None:
+            raise ValueError("name is of files in a folder: give one")
+        keeper = None
+        if folder is not None:
+            keeper = Keeper(Path(folder), self._fetch, dispatcher, name)
+        return {
+            "backlog": window,
+            "slots": self.limits.max_concurrency,
+            "keeper": keeper,
+            "on_cancel": self.on_cancel
+            if on_cancel is None
+            else _checked_policy("on_cancel", on_cancel),
+        }
+
+    async def _asked(self, job: Job, key: str | None) -> tuple[Call, Outcome | Accepted | None]:
+        """The call for a request, and what is known of its job if there is nothing left to do."""
+        call = Call(self._open(), job)
+        if self._journal is None:
+            if key is not None:
+                raise ValueError("key needs a session with a journal")
+            return call, None
+        self._journal.fresh = False
+        row = call.entry.row = self._journal.row(job.request, None, "", key)
+        if row is None:
+            return call, None
+        self._journal.claim(call.entry)
+        if key is None:
+            return call, None
+        record = (await self._journal.find([row])).get(row.key)
+        if record is None:
+            return call, None
+        if not self._journal.fits(row, record):
+            raise PayloadError([f"key: {key!r} is of another request in the journal @ $"])
+        row.recorded, row.content, row.params = record.state, None, None
+        if not job.follow and record.task is not None:
+            return call, Accepted(record.task)
+        made = plan(record, 0, job.request, self._rules, keeps=False, now=time.time())
+        call.entry.job = made.job._replace(follow=job.follow)
+        if made.step is Step.SUBMIT:
+            self._journal.again(row)
+        elif made.step is Step.AWAIT:
+            await_evidence(self._open(), call.entry, made)
+        return call, made.outcome
+
     async def _call(self, job: Job) -> Outcome | Accepted:
-        return await self._finish(Call(self._open(), job))
+        call = Call(self._open(), job)
+        if self._journal is not None:
+            call.entry.row = self._journal.row_of(job.task_id)
+        return await self._finish(call)
 
     async def _finish(self, call: Call) -> Outcome | Accepted:
         self._calls.add(call)
@@ -535,12 +842,26 @@ class Session:
             raise
 
     async def _cancel_all(self, task_ids: list[str]) -> None:
-        with anyio.move_on_after(_CANCEL_TIME, shield=True):
-            for task_id in task_ids:
+        """Ask the service once to cancel each of these; who could not be reached is named."""
+        left = dict.fromkeys(task_ids)
+        limiter = anyio.CapacityLimiter(_CANCELLING)
+
+        async def cancel(task_id: str) -> None:
+            body = {"taskId": task_id}
+            request = build_v1(self._site, "/task/openapi/cancel", body)
+            async with limiter:
                 try:
-                    await self.cancel(task_id)
+                    parse_done(await self._transport.send(request))
                 except RunningHubError as error:
                     logger.warning("task %s could not be cancelled: %s", task_id, error)
+            left.pop(task_id)
+
+        with anyio.move_on_after(_CANCEL_TIME, shield=True):
+            async with anyio.create_task_group() as group:
+                for task_id in task_ids:
+                    group.start_soon(cancel, task_id)
+        if left:
+            logger.warning("no time was left to cancel %d tasks: %s", len(left), " ".join(left))
 
     async def _fresh_url(self, output: Output) -> Output | None:
         """The same output of the same task, as the service tells it now."""
@@ -556,20 +877,47 @@ class Session:
         """`params` with an address of this job's own for its webhook, unless it has one."""
         if self._webhooks is None or self._dispatcher is None or "webhookUrl" in params:
             return params
-        self._dispatcher.announced[entry.number] = entry
-        return params | {"webhookUrl": self._webhooks.session_url(f"~{self._name}.{entry.number}")}
+        name = entry.row.key if entry.row is not None else str(entry.number)
+        entry.announced = name
+        self._dispatcher.announced[name] = entry
+        return params | {"webhookUrl": self._webhooks.session_url(f"~{self._name}.{name}")}
 
-    def _hint(self, number: int, task_id: str) -> None:
-        """A webhook said that the task of this entry has ended; any thread may bring it."""
+    def _hint(self, name: str, task_id: str) -> None:
+        """A webhook said that the task of this job has ended; any thread may bring it."""
         dispatcher = self._dispatcher
         if dispatcher is not None:
-            dispatcher.loop.call_soon_threadsafe(dispatcher.hint, number, task_id)
+            dispatcher.loop.call_soon_threadsafe(dispatcher.hint, name, task_id)
 
     def _end_all(self, error: BaseException) -> None:
         for feed in self._feeds:
             feed.end(error)
         for call in list(self._calls):
             call.fail(error)
+
+
+def _store_of(journal: str | os.PathLike[str] | JobStore | None) -> JobStore | None:
+    if journal is None or isinstance(journal, JobStore):
+        return journal
+    if isinstance(journal, str | os.PathLike):
+        return SqliteJobStore(journal)
+    raise TypeError(f"journal: expected a path or a JobStore, got {type(journal).__name__}")
+
+
+async def _each(requests: Iterable[Any] | AsyncIterable[Any]) -> AsyncIterator[Any]:
+    if isinstance(requests, AsyncIterable):
+        async for request in requests:
+            yield request
+    else:
+        for request in requests:
+            yield request
+
+
+def _checked_policy(
+    name: str, policy: Any, known: tuple[str, ...] = ("detach", "cancel", "wait")
+) -> Any:
+    if policy not in known:
+        raise ValueError(f"{name}: expected one of {', '.join(known)}, got {policy!r}")
+    return policy
 
 
 def _error_of(outcome: Outcome | Accepted) -> RunningHubError:

@@ -11,17 +11,14 @@ import asyncio
 import weakref
 from collections.abc import Callable, Coroutine
 from types import TracebackType
-from typing import Any, Generic, Literal, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from ._feed import Feed, Statistics
 from ._job import Accepted
 from ._models import ErrorInfo, Task, TaskStatus
 from ._outcomes import Failed, Outcome, Unfinished
 
-__all__ = ["JobStream", "OnLeave", "TaskStream"]
-
-#: What to do with tasks that still run when their caller leaves.
-OnLeave = Literal["detach", "cancel", "wait"]
+__all__ = ["JobStream", "TaskStream"]
 
 _T = TypeVar("_T")
 
@@ -74,11 +71,9 @@ class JobStream(_Stream["Outcome"]):
     def __init__(
         self,
         feed: Feed,
-        on_leave: OnLeave,
         cancel: Callable[[list[str]], Coroutine[Any, Any, None]],
     ) -> None:
         super().__init__(feed, _same)
-        self._on_leave: OnLeave = on_leave
         self._cancel = cancel
 
     def statistics(self) -> Statistics:
@@ -99,19 +94,19 @@ class JobStream(_Stream["Outcome"]):
         return tuple(result for _, result in waiting if not isinstance(result, Accepted))
 
     async def aclose(self) -> None:
-        """Stop: take no more input, and do with what still runs as `on_leave` said.
+        """Stop: take no more input, and do with what still runs as `on_cancel` said.
 
         `detach` (the default) lets it run on and names the task ids in `unfinished` and in a
         warning of the logger `runninghub_async`; `cancel` asks the service to cancel it, for at
         most ten seconds; `wait` waits for it, and its outcomes are then in `undelivered`.
         """
-        if self._on_leave == "wait" and not self._feed.closed:
+        if self._feed.on_cancel == "wait" and not self._feed.closed:
             await self._feed.drain()
         if self._feed.closed:
             return
         await super().aclose()
         running = [left.task_id for left in self._feed.unfinished if left.task_id]
-        if self._on_leave == "cancel" and running:
+        if self._feed.on_cancel == "cancel" and running:
             await self._cancel(running)
 
 

@@ -5,21 +5,26 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import socket
+import urllib.request
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Final, Protocol, Self, runtime_checkable
 
 import aiohttp
+import aiohttp.abc
 import anyio
 import anyio.to_thread
 import attrs
 import yarl
 
+from ._addresses import host_of, is_public
 from ._exceptions import ConnectError, PayloadError, ReadError, ReadTimeout, TransportError
 from ._models import FileBody, Request, Response
 
 __all__ = [
     "AiohttpTransport",
+    "NotPublic",
     "SocketTransport",
     "StreamedResponse",
     "StreamingTransport",
@@ -40,6 +45,10 @@ _HEARTBEAT: Final = 20.0
 
 #: An upload that is slower than this, in bytes per second, is given up.
 _SLOWEST: Final = 2**15
+
+
+class NotPublic(ConnectError):
+    """`Request.public_only`, and the host's name leads to no public address."""
 
 
 class Transport(Protocol):
@@ -115,6 +124,10 @@ _PLAIN: Final = (
 
 
 def _translated(error: BaseException) -> TransportError:
+    if isinstance(error, aiohttp.ClientConnectorError) and isinstance(
+        error.os_error, _PrivateError
+    ):
+        return NotPublic(str(error.os_error))
     ours = next(ours for theirs, ours in _ERRORS.items() if isinstance(error, theirs))
     text = ""
     if isinstance(error, _PLAIN):
@@ -135,11 +148,16 @@ class AiohttpTransport:
     """HTTP by aiohttp.
 
     `connect_timeout`: seconds for a connection, name resolution and TLS included. `connections`:
-    how many at once for calls, and as many again for results. `keepalive`: how long an idle
+    how many at once for calls, and as many again for results from the service's own host and for
+    results from others. `keepalive`: how long an idle
     connection is kept, in seconds; it is shorter than servers keep theirs, since a submit sent on
     a connection that the server is just closing has an unknown fate. `trust_env`: take proxies
     from the environment. `session`: bring your own `aiohttp.ClientSession` instead; it stays
     yours to close.
+
+    The names of `Request.public_only` are connected to only where they resolve to public
+    addresses. A proxy resolves names itself, and a session that was brought is used as it is:
+    with either, the judging of names is left to it.
     """
 
     def __init__(
@@ -159,17 +177,20 @@ class AiohttpTransport:
         self._closed = False
         self._calls: aiohttp.ClientSession | None = None
         self._results: aiohttp.ClientSession | None = None
+        self._public: aiohttp.ClientSession | None = None
         self._sockets: aiohttp.ClientSession | None = None
         self._timeouts: dict[float, aiohttp.ClientTimeout] = {}
         self._urls: dict[str, yarl.URL] = {}
 
     async def send(self, request: Request) -> Response:
         """See `Transport.send`."""
-        if self._calls is None:
-            self._calls = self._open_session()
+        if request.public_only:
+            session = self._results_session(request)
+        else:
+            session = self._calls = self._calls or self._open_session()
         payload = _payload(request)
         try:
-            async with self._calls.request(
+            async with session.request(
                 request.method,
                 self._url(request.url),
                 data=payload,
@@ -201,10 +222,9 @@ class AiohttpTransport:
         Results have connections of their own: however many are fetched at once, no submit waits
         for one of them, and none of them waits behind a poll.
         """
-        if self._results is None:
-            self._results = self._open_session()
+        session = self._results_session(request)
         try:
-            answer = await self._results.request(
+            answer = await session.request(
                 request.method,
                 yarl.URL(request.url, encoded=True),
                 headers=request.headers,
@@ -247,13 +267,22 @@ class AiohttpTransport:
     async def aclose(self) -> None:
         """Close the connections, unless the session was brought along."""
         self._closed = True
-        sessions = {self._calls, self._results, self._sockets}
-        self._calls = self._results = self._sockets = None
+        sessions = {self._calls, self._results, self._public, self._sockets}
+        self._calls = self._results = self._public = self._sockets = None
         for session in sessions - {None, self._brought}:
             assert session is not None
             await session.close()
 
-    def _open_session(self, *, own: bool = False) -> aiohttp.ClientSession:
+    def _results_session(self, request: Request) -> aiohttp.ClientSession:
+        if request.public_only:
+            self._public = self._public or self._open_session(public_only=True)
+            return self._public
+        self._results = self._results or self._open_session()
+        return self._results
+
+    def _open_session(
+        self, *, own: bool = False, public_only: bool = False
+    ) -> aiohttp.ClientSession:
         if self._closed:
             raise ConnectError("the transport is closed")
         # Made when first needed, not in __init__, so that it belongs to the loop it is used on.
@@ -261,7 +290,9 @@ class AiohttpTransport:
             return self._brought
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                limit=self._connections, keepalive_timeout=self._keepalive
+                limit=self._connections,
+                keepalive_timeout=self._keepalive,
+                resolver=_PublicResolver(proxies=self._trust_env) if public_only else None,
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=self._trust_env,
@@ -298,6 +329,34 @@ class AiohttpTransport:
                 total=self._connect_timeout + read_timeout, sock_connect=self._connect_timeout
             )
         return known
+
+
+class _PrivateError(OSError):
+    """What a resolver may raise: a name that leads to no public address."""
+
+
+class _PublicResolver(aiohttp.abc.AbstractResolver):
+    """The system's resolver, but for addresses that are not public. `proxies`: those that the
+    environment names are exempt, since they stand between this machine and the internet."""
+
+    def __init__(self, *, proxies: bool) -> None:
+        self._resolver = aiohttp.ThreadedResolver()
+        addresses = urllib.request.getproxies().values() if proxies else ()
+        self._exempt = frozenset(map(host_of, addresses))
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[aiohttp.abc.ResolveResult]:
+        found = await self._resolver.resolve(host, port, family)
+        if host in self._exempt:
+            return found
+        public = [each for each in found if is_public(each["host"])]
+        if not public:
+            raise _PrivateError(f"the host {host[:100]!r} leads to no public address")
+        return public
+
+    async def close(self) -> None:
+        await self._resolver.close()
 
 
 class _Chunks:

@@ -23,6 +23,7 @@ import asyncio
 import hashlib
 import hmac
 import logging
+import math
 import secrets
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, Final
@@ -99,8 +100,10 @@ def parse(body: bytes, headers: Mapping[str, str] | None = None) -> TaskEvent:
 class Webhooks:
     """A receiver for a session's webhooks. `url` is where the service reaches it from outside.
 
-    `secret`: of the digests in the addresses; by default a new one for each process, so give
-    one where several processes, or a later one, are to take the events. `polling`: how a
+    `secret`: of the digests in the addresses; by default that of the session's journal, or a new
+    one for each process, so give one where several processes, or a later one without a journal,
+    are to take the events. `patience`: how long, in seconds, the event of a submit whose answer
+    was lost is waited for; as long it keeps its slot. `polling`: how a
     session that is given this looks after its tasks all the same; its own `polling` is not
     used. `on_task(key, task)`: called once for each task that was submitted with
     `webhook_url=webhooks.url_for(key)`, with the task as the session found it by asking. If it
@@ -119,13 +122,18 @@ class Webhooks:
         secret: str | bytes | None = None,
         polling: Polling = ExponentialPolling(initial=20.0, factor=1.5, maximum=60.0),  # noqa: B008 - a frozen value
         on_task: Callable[[str, Task], Awaitable[None]] | None = None,
+        patience: float = 600.0,
     ) -> None:
         if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
             raise ValueError(f"url must be an http(s) address, not {url!r}")
         self.url = url
         self.polling = polling
+        if not (math.isfinite(patience) and patience >= 0):
+            raise ValueError(f"patience must be a number of seconds from 0, not {patience!r}")
+        self.patience = patience
         given = secret.encode() if isinstance(secret, str) else secret
         self._secret = given or secrets.token_bytes(32)
+        self._secret_is_own = not given
         self._on_task = on_task
         self._sessions: dict[str, _Attached] = {}
         self._seen: Bounded[tuple[str, str], None] = Bounded(_REMEMBERED)
@@ -156,15 +164,19 @@ class Webhooks:
     def attach(
         self,
         name: str,
-        hint: Callable[[int, str], object],
+        hint: Callable[[str, str], object],
         query: Callable[[str], Awaitable[Task]],
         start: Callable[[Coroutine[Any, Any, None]], asyncio.Future[Any]],
+        secret: bytes = b"",
     ) -> None:
         """Tell the session called `name` of events from now on; a session does this itself.
 
-        `hint(number, task_id)` takes an event, `query` asks after a task, `start` runs a
-        coroutine that ends with the session.
+        `hint(job, task_id)` takes an event, `query` asks after a task, `start` runs a
+        coroutine that ends with the session. `secret` is its journal's, which signs in place of
+        the one of this process, so that a later process knows what an earlier one had signed.
         """
+        if secret and self._secret_is_own and not self._sessions:
+            self._secret = secret
         self._sessions[name] = _Attached(hint, query, start)
 
     def detach(self, name: str) -> None:
@@ -189,10 +201,10 @@ class Webhooks:
             return 400
         if not key.startswith(_MARK):
             return self._take_own(key, event.task)
-        name, _, number = key[1:].rpartition(".")
+        name, _, job = key[1:].partition(".")
         attached = self._sessions.get(name)
-        if attached is not None and number.isdecimal():
-            attached.hint(int(number), event.task.id)
+        if attached is not None:
+            attached.hint(job, event.task.id)
         else:
             logger.warning("task %s ended, whose session is not here", event.task.id)
         return 204
@@ -276,7 +288,7 @@ class Webhooks:
 class _Attached:
     """What a receiver may ask of a session."""
 
-    hint: Callable[[int, str], object]
+    hint: Callable[[str, str], object]
     query: Callable[[str], Awaitable[Task]]
     start: Callable[[Coroutine[Any, Any, None]], asyncio.Future[Any]]
 

@@ -6,6 +6,8 @@ import asyncio
 import itertools
 import json
 import random
+import struct
+import zlib
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +25,31 @@ Answer = rh.Response | Exception | None
 
 def sample(name: str) -> bytes:
     return (SAMPLES / f"{name}.json").read_bytes()
+
+
+def png(
+    width: int = 8, height: int = 8, *, colour: int = 2, depth: int = 8, interlaced: bool = False
+) -> bytes:
+    """A whole PNG of noise, with rows under every filter."""
+    noise = random.Random(f"{width} {height} {colour} {depth} {interlaced}")
+    samples = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
+    adam7 = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2),
+             (0, 1, 1, 2)]  # fmt: skip
+    rows = []
+    for x, y, across, down in adam7 if interlaced else [(0, 0, 1, 1)]:
+        columns = len(range(x, width, across))
+        for _ in range(y, height, down) if columns else ():
+            size = (columns * samples * depth + 7) // 8
+            rows.append(bytes([noise.randrange(5)]) + noise.randbytes(size))
+    parts = [(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, interlaced))]
+    if colour == 3:
+        parts.append((b"PLTE", noise.randbytes(3 * 2**depth)))
+    parts += [(b"tEXt", b"Title\0a test"), (b"IDAT", zlib.compress(b"".join(rows))), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*part) for part in parts)
+
+
+def png_chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 def refusal(code: str) -> rh.Response:

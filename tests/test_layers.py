@@ -18,24 +18,29 @@ PACKAGE = Path(inspect.getfile(runninghub_async)).parent
 
 #: A module may import only from modules before it.
 ORDER = (
-    "_bounded", "_media", "_nodes", "_models", "_exceptions", "_outcomes", "_records", "_plain",
+    "_bounded", "_addresses", "_ranges", "_media", "_pieces", "_png", "_whole",
+    "_states", "_nodes", "_models", "_names", "_money", "_exceptions", "_outcomes",
+    "_records", "_plain",
     # rules
     "_codes", "_catalogue", "_seedream", "_typed", "_apps", "_runs", "_answers",
     "_protocol", "_protocol_v1", "_progress", "_polling", "_retry", "_limits", "_job",
-    "_scheduler",
+    "_budget", "_journal", "_scheduler", "_recovery",
     # the wire
-    "_transport", "_pacing", "_download",
+    "_transport", "_pacing", "_decode", "_partial", "_download",
     # the calls
-    "_dispatcher", "_call", "_feed", "_stream", "_caller", "_uploads", "_prepare",
+    "_store", "_owner", "_schema", "_sqlite", "_reader", "_recorder", "_dispatcher", "_call",
+    "_keeping", "_feed",
+    "_journaled", "_stream", "_caller", "_uploads", "_prepare",
     "_families._pages", "_families._account", "_families._workflows", "_families._apps",
     "_families._resources", "_families._assets", "_families._quick", "_families._older",
     "_families._webhooks", "_families._comfyui", "_families._progress", "_families",
     "webhooks", "_session",
     # the edges
     "testing",
-    "emulator._codes", "emulator._faults", "emulator._pictures", "emulator._graphs",
-    "emulator._library", "emulator._service", "emulator._files", "emulator._runs",
-    "emulator._v1", "emulator._uploads", "emulator._webhooks", "emulator._progress",
+    "emulator._codes", "emulator._faults", "emulator._storms", "emulator._ranges",
+    "emulator._pictures", "emulator._hostile", "emulator._graphs", "emulator._library",
+    "emulator._service", "emulator._files", "emulator._storage", "emulator._runs", "emulator._v1",
+    "emulator._uploads", "emulator._webhooks", "emulator._progress",
     "emulator._proxy", "emulator._routes", "emulator._server", "emulator",
     "_cli._sheet", "_cli._tables", "_cli._lists", "_cli._events", "_cli._prompts",
     "_cli._values", "_cli._manifest", "_cli._progress", "_cli._models", "_cli._emulate",
@@ -108,9 +113,10 @@ def test_each_foreign_library_has_one_door() -> None:
     }
     assert users == {
         "aiohttp": {"_transport", "webhooks", "emulator._webhooks", "emulator._progress",
-                    "emulator._proxy", "emulator._routes", "emulator._server"},
+                    "emulator._proxy", "emulator._routes", "emulator._server",
+                    "emulator._storage"},
         "aiolimiter": {"_pacing"},
-        "PIL": {"emulator._pictures"},
+        "PIL": {"_decode", "emulator._pictures"},
     }  # fmt: skip
 
 
@@ -161,6 +167,7 @@ def test_the_installed_package_is_whole() -> None:
         "_cli/sheet.html",
         "_typed.pyi",
         "emulator/film.mp4",
+        "emulator/faults/bad-weather.json",
     ):
         assert root.joinpath(part).is_file()
     requires = metadata.requires("runninghub_async") or []

@@ -241,7 +241,7 @@ def test_prices_follow_the_rules() -> None:
     """Per image, per call by parameters, per second; None where nobody can tell."""
     price = CATALOGUE.find("seedream-v5-lite/text-to-image").price_of
     one = {"prompt": "a paper boat"}
-    assert price(one) == rh.Price(Decimal("0.22"), "CNY")
+    assert price(one) == rh.Money(Decimal("0.22"), "CNY")
     many = {**one, "sequentialImageGeneration": "auto", "maxImages": 4}
     assert str(price(many)) == "0.88 CNY"
     video = CATALOGUE.find("alibaba/happyhorse-1.0/text-to-video")

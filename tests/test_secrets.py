@@ -18,7 +18,7 @@ import pytest
 from aiohttp import web
 from conftest import KEYS
 from routes import ROUTES
-from support import posters
+from support import png, posters
 
 import runninghub_async as rh
 from runninghub_async.emulator import Emulator, Fault
@@ -179,7 +179,7 @@ def test_results_uploads_and_sockets_get_no_key(tmp_path: Path) -> None:
             task = await session.wait(task.id)
             await session.download(task.outputs[0], tmp_path / "x.png")
             await session.upload_lora(lora)
-            upload = await session.upload(b"\x89PNG\r\n\x1a\n and more")
+            upload = await session.upload(png())
             await session.download(rh.Output(upload.url), tmp_path / "y")
             assert await session.comfyui.reachable()
             for name, route in LONE.items():

@@ -174,36 +174,36 @@ def test_wait_returns_a_failed_task_and_raises_for_an_unknown_one() -> None:
 
 
 @pytest.mark.parametrize("when", [0.02, 1.0, 5.0])
-@pytest.mark.parametrize("on_leave", ["detach", "cancel"])
+@pytest.mark.parametrize("on_cancel", ["detach", "cancel"])
 def test_cancelling_run_never_loses_the_id(
-    when: float, on_leave: Any, caplog: pytest.LogCaptureFixture
+    when: float, on_cancel: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Cancelled during the submit or the wait: the id is named, or the task is cancelled."""
 
     async def main() -> None:
         service = Service(100.0)
         async with service.session() as session:
-            task = asyncio.ensure_future(session.run(POSTER, on_leave=on_leave))
+            task = asyncio.ensure_future(session.run(POSTER, on_cancel=on_cancel))
             await asyncio.sleep(when)
             task.cancel()
             await asyncio.wait([task])
             assert task.cancelled()
             await asyncio.sleep(10)
             assert str(FIRST_ID) in caplog.text or service.cancelled == [str(FIRST_ID)]
-            if on_leave == "cancel" and when > 0.1:
+            if on_cancel == "cancel" and when > 0.1:
                 assert service.cancelled == [str(FIRST_ID)]
 
     with caplog.at_level(logging.WARNING, "runninghub_async"):
         run(main)
 
 
-def test_run_with_on_leave_wait_ends_when_the_task_has() -> None:
+def test_run_with_on_cancel_wait_ends_when_the_task_has() -> None:
     """The cancellation takes effect once the task is done."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
         async with Service(30.0).session() as session:
-            task = asyncio.ensure_future(session.run(POSTER, on_leave="wait"))
+            task = asyncio.ensure_future(session.run(POSTER, on_cancel="wait"))
             await asyncio.sleep(5)
             task.cancel()
             await asyncio.wait([task])
@@ -381,8 +381,8 @@ def test_a_transport_that_breaks_does_so_loudly() -> None:
     run(main)
 
 
-def test_there_is_no_journal_yet_and_nobody_is_led_to_think_so() -> None:
-    """The name is reserved; anything but None is refused."""
+def test_a_journal_is_a_path_or_a_store() -> None:
+    """Anything else is refused at once."""
     with pytest.raises(TypeError, match="journal"):
         rh.Session("k", journal=object())  # type: ignore[arg-type]
 

@@ -15,7 +15,7 @@ import runninghub_async as rh
 from runninghub_async.emulator import Emulator, Fault
 from runninghub_async.testing import run
 
-LEAVES: list[rh.OnLeave] = ["detach", "cancel", "wait"]
+LEAVES: list[rh.OnCancel] = ["detach", "cancel", "wait"]
 
 STORM = [
     Fault(on="submit", kind="refuse", code="421", share=0.15),
@@ -102,12 +102,12 @@ def test_random_leaving_accounts_for_every_task(seed: int) -> None:
         service = Service(
             lambda _: chance.uniform(0, 20), on_submit=trouble, latency=chance.uniform(0.01, 0.9)
         )
-        ordered, on_leave = chance.random() < 0.5, chance.choice(LEAVES)
+        ordered, on_cancel = chance.random() < 0.5, chance.choice(LEAVES)
         limits = rh.Limits(chance.randint(1, 30), None, None)
         async with service.session(limits=limits, rng=chance) as session:
             seen: list[rh.Outcome] = []
             requests = posters() if chance.random() < 0.5 else as_async(posters())
-            stream = session.stream(requests, ordered=ordered, on_leave=on_leave)
+            stream = session.stream(requests, ordered=ordered, on_cancel=on_cancel)
             try:
                 async with asyncio.timeout(chance.uniform(0, 60)), stream:
                     async for outcome in stream:

@@ -360,13 +360,12 @@ def test_a_submit_of_unknown_fate_is_reported_once_and_never_repeated(answer: An
 
 
 def test_the_users_policy_may_repeat_what_is_unknown() -> None:
-    """`resubmit_unknown` is the only way to a second submit after the first one left."""
+    """`unknown="resubmit"` is the only way to a second submit after the first one left."""
 
     async def main() -> None:
         answers = [rh.Response(504, b""), None]
         service = Service(5.0, on_submit=lambda _: answers.pop(0))
-        policy = rh.RetryPolicy(resubmit_unknown=True)
-        async with service.session(retry=policy) as session:
+        async with service.session(unknown="resubmit") as session:
             outcomes = await collect(session.stream(posters(1)))
         assert outcomes[0].ok
         assert outcomes[0].attempts == 2
@@ -621,26 +620,26 @@ def test_however_it_is_left_nothing_leaks(how: str) -> None:
     run(main)
 
 
-def test_on_leave_cancel_asks_the_service_to_cancel() -> None:
+def test_on_cancel_cancel_asks_the_service_to_cancel() -> None:
     """Every task that ran is cancelled there."""
 
     async def main() -> None:
         service = Service(100.0)
         async with service.session(limits=rh.Limits(5, None, None)) as session:
-            async with session.stream(posters(), on_leave="cancel"):
+            async with session.stream(posters(), on_cancel="cancel"):
                 await asyncio.sleep(1)
             assert sorted(service.cancelled) == sorted(service.created)
 
     run(main)
 
 
-def test_on_leave_wait_brings_home_what_runs() -> None:
+def test_on_cancel_wait_brings_home_what_runs() -> None:
     """Nothing more is submitted; what ran is in `undelivered`, nothing is unfinished."""
 
     async def main() -> None:
         service = Service(30.0)
         async with service.session(limits=rh.Limits(5, None, None)) as session:
-            async with session.stream(posters(), on_leave="wait") as stream:
+            async with session.stream(posters(), on_cancel="wait") as stream:
                 await asyncio.sleep(1)
             assert len(stream.undelivered) == 5
             assert all(outcome.ok for outcome in stream.undelivered)

@@ -54,9 +54,9 @@ def test_a_session_that_closes_under_a_call_tells_its_task(
 
 
 @pytest.mark.parametrize("turns", range(0, 40, 3))
-@pytest.mark.parametrize("on_leave", ["detach", "wait"])
+@pytest.mark.parametrize("on_cancel", ["detach", "wait"])
 def test_run_cancelled_in_any_turn_of_the_loop_tells_its_task(
-    caplog: pytest.LogCaptureFixture, turns: int, on_leave: Any
+    caplog: pytest.LogCaptureFixture, turns: int, on_cancel: Any
 ) -> None:
     """Also when the answer and the cancellation come in the same turn."""
 
@@ -64,7 +64,7 @@ def test_run_cancelled_in_any_turn_of_the_loop_tells_its_task(
         service = Service(0.01, latency=0)
         polling = rh.ExponentialPolling(0.01, 1, 0.01)
         async with service.session(limits=OPEN, polling=polling) as session:
-            task = asyncio.ensure_future(session.run(POSTER, on_leave=on_leave))
+            task = asyncio.ensure_future(session.run(POSTER, on_cancel=on_cancel))
             for _ in range(turns):
                 await asyncio.sleep(0)
             done = task.done()
@@ -77,14 +77,14 @@ def test_run_cancelled_in_any_turn_of_the_loop_tells_its_task(
 
 
 def test_a_run_that_waits_for_a_slot_is_not_submitted_after_its_caller_left() -> None:
-    """`on_leave="wait"` waits for what runs, and does not start what does not."""
+    """`on_cancel="wait"` waits for what runs, and does not start what does not."""
 
     async def main() -> None:
         service = Service(20.0)
         async with service.session(limits=rh.Limits(1, None, None)) as session:
             first = asyncio.ensure_future(session.run(POSTER))
             await asyncio.sleep(1)
-            second = asyncio.ensure_future(session.run(POSTER, on_leave="wait"))
+            second = asyncio.ensure_future(session.run(POSTER, on_cancel="wait"))
             await asyncio.sleep(1)
             second.cancel()
             await asyncio.wait([second])

@@ -319,7 +319,7 @@ def test_an_event_tells_of_a_task_whose_submit_was_lost(
 ) -> None:
     """Before the submit is given up, it makes the task known, and it is followed to its end;
     afterwards its id is named in a warning. Nothing is submitted twice."""
-    hooks = rh.Webhooks(URL)
+    hooks = rh.Webhooks(URL, patience=1.0)
 
     class Losing(Hooked):
         async def _answer(self, request: rh.Request) -> rh.Response:
@@ -332,8 +332,7 @@ def test_an_event_tells_of_a_task_whose_submit_was_lost(
     service = Losing(hooks.receive, duration=2.0)
 
     async def main() -> rh.Outcome:
-        retry = rh.RetryPolicy(resubmit_unknown=early)
-        async with service.session(webhooks=hooks, retry=retry) as session:
+        async with service.session(webhooks=hooks) as session:
             (outcome,) = [outcome async for outcome in session.stream(posters(1))]
             await asyncio.sleep(5)
             return outcome

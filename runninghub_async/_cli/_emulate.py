@@ -16,13 +16,17 @@ __all__ = ["emulate"]
 async def emulate(args: argparse.Namespace) -> int:
     """Serve until cancelled. The first line printed is the URL."""
     from ..emulator import Emulator, FaultScript
+    from ..emulator._storms import STORMS
 
-    faults = []
-    if args.faults:
+    faults = args.faults or ()
+    if args.faults and args.faults not in STORMS:
         try:
             text = await asyncio.to_thread(Path(args.faults).read_text, encoding="utf-8")
             FaultScript.parse(text, random.Random(0))
             faults = json.loads(text)
+        except FileNotFoundError:
+            known = ", ".join(STORMS)
+            raise UsageError(f"--faults {args.faults}: no such file, nor one of {known}") from None
         except (OSError, ValueError, TypeError) as error:
             raise UsageError(f"--faults {args.faults}: {error}") from None
     emulator = Emulator(

@@ -22,18 +22,25 @@ __all__ = ["Fault", "FaultScript"]
 Place = Literal["submit", "query", "upload", "result", "task", "call", "webhook"]
 Kind = Literal[
     "refuse", "rate", "delay", "drop", "reset", "half", "garbage", "status", "both", "stale",
-    "unready", "fail", "hidden", "empty", "reorder", "lost", "duplicate",
+    "unready", "fail", "hidden", "empty", "reorder", "lost", "duplicate", "late", "redirect",
+    "endless", "longer", "shorter", "html", "bomb", "flipped", "cut", "whole", "name",
 ]  # fmt: skip
 
 _ANSWERS: Final = frozenset(
     {"refuse", "rate", "delay", "drop", "reset", "half", "garbage", "status"}
 )
+_HOSTILE: Final = frozenset(
+    {
+        "redirect", "endless", "longer", "shorter", "html", "bomb", "flipped", "cut", "whole",
+        "name",
+    }
+)  # fmt: skip
 _KINDS: Final[dict[str, frozenset[str]]] = {
-    "submit": _ANSWERS | {"both"},
+    "submit": _ANSWERS | {"both", "late"},
     "query": _ANSWERS | {"stale", "unready"},
     "upload": _ANSWERS,
-    "result": _ANSWERS - {"refuse", "rate"},
-    "task": frozenset({"fail", "hidden", "empty", "reorder"}),
+    "result": _ANSWERS - {"refuse", "rate"} | _HOSTILE,
+    "task": frozenset({"fail", "hidden", "empty", "reorder", "name"}),
     "call": _ANSWERS,
     "webhook": frozenset({"lost", "duplicate", "delay", "garbage"}),
 }
@@ -55,17 +62,29 @@ class Fault:
     place of an answer comes after the work was done; for `status`, `half` and `garbage` that is
     so unless `created` is False.
 
-    Of a submit, `both` answers `code` together with the id of a task that was created. Of a
-    query, `stale` adds an old error's text to a running task's answer, and `unready` shows a
+    Of a submit, `both` answers `code` together with the id of a task that was created, and
+    `late` creates one at once and answers after `seconds`, when its event may have been sent. Of
+    a query, `stale` adds an old error's text to a running task's answer, and `unready` shows a
     live task as CREATE, or in v1 outputs as code 0 without data. Of a task, `fail` lets it fail
     with `code`, `hidden` leaves it unknown for its first `seconds` (3), `empty` lets it succeed
-    without results, and `reorder` turns the order of its results around. Of a webhook, `lost`
-    never sends it, `duplicate` sends it `times_each` times more, `delay` sends it `seconds`
-    late, and `garbage` sends what is not JSON.
+    without results, `reorder` turns the order of its results around, and `name` calls the type
+    of each of its files `../../x`, in their URLs too. Of a webhook, `lost` never sends it,
+    `duplicate` sends it `times_each` times more, `delay` sends it `seconds` late, and `garbage`
+    sends what is not JSON.
+
+    Of a result, `half` announces all bytes that were asked for and sends the first half of them.
+    The others are those of a host that means harm, or does not know better: `redirect` answers
+    HTTP 302 to `url`, or to where it was asked if that is empty; `endless` begins with half a
+    picture and never ends; `longer` announces twice the bytes that come, and `shorter` half of
+    them; `html` is a page with HTTP 200; `bomb` is a PNG of 2 MB whose pixels are many GB;
+    `flipped` has wrong bytes in the middle, under the ETag of the right ones; `cut` is a file
+    that ends in the middle, as if that were all of it; `whole` takes no notice of ranges; `name`
+    calls the file `../../x` in its Content-Disposition.
 
     `share`: the probability, from the emulator's seed. `times`: how often at most. `after`: how
     many requests of that place pass first. `match`: only where the prompt holds this text; the
-    prompt of a workflow or an app is the text in its node values.
+    prompt of a workflow or an app is the text in its node values, and that of a query or a
+    download is its task's.
     Raises `ValueError` for a rule that makes no sense.
     """
 
@@ -80,6 +99,7 @@ class Fault:
     created: bool = True
     match: str = ""
     times_each: int = 1
+    url: str = ""
 
     def __attrs_post_init__(self) -> None:
         if self.on not in _KINDS:

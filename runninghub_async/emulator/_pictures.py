@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["draw", "sketch"]
+__all__ = ["chunk", "draw", "sketch"]
 
 SCALE: Final = 4
 
@@ -67,11 +67,11 @@ def _png(coarse: bytes, columns: int, width: int, height: int, palette: bytes) -
     return b"".join(
         (
             b"\x89PNG\r\n\x1a\n",
-            _chunk(b"IHDR", header),
-            _chunk(b"PLTE", palette),
-            _chunk(b"tEXt", b"Software\x00runninghub_async emulator: drawn, not generated"),
-            _chunk(b"IDAT", _deflate(b"".join(lines))),
-            _chunk(b"IEND", b""),
+            chunk(b"IHDR", header),
+            chunk(b"PLTE", palette),
+            chunk(b"tEXt", b"Software\x00runninghub_async emulator: drawn, not generated"),
+            chunk(b"IDAT", _deflate(b"".join(lines))),
+            chunk(b"IEND", b""),
         )
     )
 
@@ -82,7 +82,8 @@ def _deflate(data: bytes) -> bytes:
     return packer.compress(data) + packer.flush()
 
 
-def _chunk(kind: bytes, data: bytes) -> bytes:
+def chunk(kind: bytes, data: bytes) -> bytes:
+    """One chunk of a PNG, with its length and its checksum."""
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 

@@ -11,20 +11,20 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Literal
 
-import anyio.to_thread
 import attrs
 from aiohttp import web
 
 from . import _v1
 from ._codes import Family, refusal, says
 from ._faults import Fault, Place
-from ._files import TYPES, make
+from ._files import TYPES
 from ._library import Library
 from ._pictures import sketch
 from ._progress import converse, play, status
 from ._proxy import OBJECT_INFO, Listeners, history, prompted
 from ._runs import Refused, app_work, proxy_work, workflow_work
 from ._service import Emulated, Service, Work
+from ._storage import give
 from ._uploads import Part, Uploads
 from ._webhooks import Webhooks
 
@@ -72,6 +72,12 @@ class Call:
         """How a fault changes what a query tells, if it does."""
         kind = self.fault.kind if self.fault is not None else ""
         return kind if kind in ("stale", "unready") else ""
+
+    @property
+    def task_id(self) -> str:
+        """The id of the task whose state or file is asked for; some other text if none is."""
+        file = str(self.field("filename") or self.rest).replace("/", "_")
+        return str(self.field("taskId") or file.partition("_")[0])
 
     def field(self, name: str) -> Any:
         """A field of the body; None where there is none."""
@@ -297,33 +303,13 @@ def _nowhere(state: State, call: Call) -> Answer:  # noqa: ARG001
 
 async def _result(state: State, call: Call) -> Answer:
     task_id, _, name = call.rest.partition("/")
-    number, _, kind = name.partition(".")
+    number, _, _ = name.partition(".")
     sign = call.request.query.get("sign", "")
     index = int(number) if number.isdecimal() and len(number) < 4 else -1
     task = state.service.result(task_id, index, sign, call.now) if index >= 0 else None
-    if task is None or kind not in TYPES:
+    if task is None:
         return denied()
-    return await _file(call, task, index, kind)
-
-
-async def _file(call: Call, task: Emulated, number: int, kind: str) -> Answer:
-    fault = call.fault.kind if call.fault is not None else ""
-    if fault == "garbage":
-        return web.Response(body=b"<html>not a picture</html>", content_type=TYPES[kind])
-    body = await anyio.to_thread.run_sync(make, kind, task.work.params, number)
-    if fault == "half":
-        return await _half(call.request, body, TYPES[kind])
-    return web.Response(body=body, content_type=TYPES[kind])
-
-
-async def _half(request: web.BaseRequest, body: bytes, kind: str) -> web.StreamResponse:
-    """Announce a whole body, send half of it, hang up."""
-    answer = web.StreamResponse(headers={"Content-Type": kind, "Content-Length": str(len(body))})
-    await answer.prepare(request)
-    await answer.write(body[: len(body) // 2])
-    if request.transport is not None:
-        request.transport.close()
-    return answer
+    return await give(call.request, task.work.files[index][1], task.work.params, index, call.fault)
 
 
 def _cover(state: State, call: Call) -> Answer:  # noqa: ARG001
@@ -407,7 +393,7 @@ async def _proxy_view(state: State, call: Call) -> Answer:
     if task is None or not number.isdecimal() or int(number) >= len(files) or kind not in TYPES:
         body = state.uploads.file(name, call.now)
         return web.Response(status=404) if body is None else web.Response(body=body)
-    return await _file(call, task, int(number), kind)
+    return await give(call.request, kind, task.work.params, int(number), call.fault)
 
 
 def _proxy_upload(state: State, call: Call) -> Answer:
@@ -424,6 +410,10 @@ def _object_info(state: State, call: Call) -> Answer:  # noqa: ARG001
 
 def _stats(state: State, call: Call) -> Answer:  # noqa: ARG001
     return attrs.asdict(state.service.stats)
+
+
+def _begun(state: State, call: Call) -> Answer:  # noqa: ARG001
+    return dict(state.service.begun)
 
 
 def _front(state: State, call: Call) -> Answer:  # noqa: ARG001
@@ -468,6 +458,7 @@ _EXACT: Final = {
     "/uc/openapi/accountStatus": Route("POST", "call", "v1", _account, "apikey", "806"),
     "/ws/c_instance": Route("GET", "call", "v1", _progress, None),
     "/_emulator/stats": Route("GET", None, "v1", _stats, None),
+    "/_emulator/created": Route("GET", None, "v1", _begun, None),
     "/": Route("GET", None, "v1", _front, None),
 }
 

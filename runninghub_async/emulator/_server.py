@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from inspect import isawaitable
 from types import TracebackType
@@ -26,6 +26,7 @@ from ._proxy import Listeners
 from ._routes import Call, Route, State, denied, find
 from ._runs import prompt_in
 from ._service import KeyType, Service, Stats
+from ._storms import STORMS, storm
 from ._uploads import MAX_UPLOAD, Part, Uploads, digest_of, form_in
 from ._webhooks import Form, Webhooks
 
@@ -73,9 +74,11 @@ class Emulator:
     `duration`: seconds a task takes, each drawn from half to one and a half times it; 0 for
     tasks that are done at once. `max_concurrency`: tasks alive at once, above which submits are
     answered 421; None for no cap. `rate`: requests per second, above which they are answered
-    1003. `faults`: rules as `Fault` or as mappings. `seed`: of durations, faults and ids.
-    `api_key`: the only key it takes; None takes any. `port` 0 picks a free one. `retention`:
-    seconds an ended task is remembered, after which it is 1004. `upload_limit`: bytes.
+    1003. `faults`: rules as `Fault` or as mappings, or the name of a script that comes with it,
+    such as "bad-weather"; `ValueError` names them all for one that does not. `seed`: of
+    durations, faults and ids. `api_key`: the only key it takes; None takes any. `port` 0 picks a
+    free one. `retention`: seconds an ended task is remembered, after which it is 1004.
+    `upload_limit`: bytes.
 
     `key_type`: what the key may do. Only SHARED ones may call standard models (1014). NORMAL
     ones pay in coins. EXCLUSIVE ones have `max_concurrency` machines: beyond them it is 415, or
@@ -101,7 +104,7 @@ class Emulator:
         duration: float = 8.0,
         max_concurrency: int | None = 50,
         rate: float | None = None,
-        faults: Iterable[Fault | Mapping[str, Any]] = (),
+        faults: str | Iterable[Fault | Mapping[str, Any]] = (),
         seed: int = 0,
         api_key: str | None = None,
         host: str = "127.0.0.1",
@@ -129,14 +132,19 @@ class Emulator:
         ):
             if value not in known:
                 raise ValueError(f"{name}: expected one of {', '.join(known)}, got {value!r}")
+        if isinstance(faults, str) and faults not in STORMS:
+            named = ", ".join(STORMS)
+            raise ValueError(f"faults: expected rules, or one of {named}, got {faults!r}")
         rng = random.Random(seed)
         self.url = ""
         self.requests: deque[Recorded] = deque(maxlen=10_000)
+        self._chance = random.Random(rng.random())
+        self._storm = faults if isinstance(faults, str) else ""
         self._service = Service(
             duration=duration,
             max_concurrency=max_concurrency,
             rate=rate,
-            faults=FaultScript(faults, random.Random(rng.random())),
+            faults=FaultScript(() if isinstance(faults, str) else faults, self._chance),
             rng=rng,
             retention=retention,
             key_type=key_type,
@@ -159,8 +167,17 @@ class Emulator:
         """What it was asked and billed, so far."""
         return attrs.evolve(self._service.stats)
 
+    @property
+    def created(self) -> Counter[str]:
+        """How many tasks it created for each prompt, of the last 100,000 prompts that were new;
+        the prompt of a workflow or an app is the text in its node values."""
+        return self._service.begun.copy()
+
     async def __aenter__(self) -> Self:
         await anyio.to_thread.run_sync(Catalogue.load)
+        if self._storm:
+            rules = await anyio.to_thread.run_sync(storm, self._storm)
+            self._service.faults = FaultScript(rules, self._chance)
         server = web.Server(self._handle, request_factory=_request, access_log=None)
         self._runner = runner = web.ServerRunner(server, shutdown_timeout=0.2)
         await runner.setup()
@@ -200,7 +217,8 @@ class Emulator:
         except web.HTTPRequestEntityTooLarge:
             body = None
         self._record(request, body or b"")
-        if route.method and request.method != route.method:
+        head = request.method == "HEAD" and route.place == "result"
+        if route.method and request.method != route.method and not head:
             return self._told(route, *says(route.family, "1009"))
         if route.place is not None:
             counted = _COUNTED[route.place]
@@ -217,7 +235,8 @@ class Emulator:
         call = await _call(request, route, rest, body)
         fault = None
         if route.place is not None:
-            fault = call.fault = self._service.faults.strike(route.place, call.prompt)
+            prompt = call.prompt or self._service.prompt_of(call.task_id)
+            fault = call.fault = self._service.faults.strike(route.place, prompt)
         if fault is not None and fault.kind == "drop":
             return _cut(request)
         if fault is not None and fault.kind == "delay":
@@ -234,6 +253,8 @@ class Emulator:
             answer = await answer
         elif route.place == "submit" and self._service.stats.accepted == accepted:
             self._service.stats.refused += 1
+        if fault is not None and fault.kind == "late":
+            await asyncio.sleep(fault.seconds or 0)
         if isinstance(answer, web.StreamResponse):
             return _cut(request) if fault is not None and fault.kind == "reset" else answer
         told, status = answer if isinstance(answer, tuple) else (answer, 200)
@@ -344,7 +365,7 @@ _NO_KEY: Final = "ApiKey verification failed: API Key不存在"
 
 
 async def _call(request: web.BaseRequest, route: Route, rest: str, body: bytes) -> Call:
-    if request.method == "GET":
+    if request.method in ("GET", "HEAD"):
         return Call(request, dict(request.query), rest, body)
     if route.body == "stream":
         return Call(request, None, rest, body)

@@ -13,10 +13,11 @@ import hmac
 import json
 import random
 import uuid
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any, Final, Literal
+from urllib.parse import quote
 
 import attrs
 
@@ -42,6 +43,9 @@ PERSONAL_QUEUE: Final = 1000
 #: hundred of them to a unit of money.
 _COINS: Final = {"default": Decimal("0.2"), "plus": Decimal("0.4"), "ultra": Decimal("0.8")}
 _COINS_PER_MONEY: Final = 100
+
+#: Prompts of which it is known how many tasks there were; the first ones are forgotten.
+_PROMPTS: Final = 100_000
 
 _WALLET: Final = Decimal(999)
 _PURSE: Final = 177814
@@ -118,6 +122,12 @@ class Emulated:
     cancelled: float | None = None
     prompt_id: str = ""
 
+    @property
+    def prompt(self) -> str:
+        """The text it is about, as a fault's `match` sees it."""
+        prompt = self.work.params.get("prompt")
+        return "" if prompt is None else str(prompt)
+
     def status(self, now: float) -> str:
         """The service's word for where the task stands."""
         if self.cancelled is not None:
@@ -150,6 +160,8 @@ class Service:
         url_lifetime: float = 86400.0,
     ) -> None:
         self.stats = Stats()
+        #: How many tasks were created for each prompt.
+        self.begun: Counter[str] = Counter()
         self.faults = faults
         self.duration = duration
         self.max_concurrency = max_concurrency
@@ -161,6 +173,7 @@ class Service:
         self._url_lifetime = url_lifetime
         self._tasks: OrderedDict[str, Emulated] = OrderedDict()
         self._prompts: dict[str, str] = {}
+        self._first: deque[str] = deque()
         self._ends: list[tuple[float, str]] = []
         self._alive = 0
         self._recent: deque[float] = deque()
@@ -251,6 +264,7 @@ class Service:
             task.failure = "433"
         self._bill(task)
         self.stats.accepted += 1
+        self._count(task.prompt)
         self._tasks[task.id] = task
         if work.family == "proxy":
             task.prompt_id = str(uuid.UUID(bytes=self._rng.randbytes(16), version=4))
@@ -261,6 +275,13 @@ class Service:
         if work.webhook and self.on_webhook is not None:
             self.on_webhook(task)
         return task
+
+    def _count(self, prompt: str) -> None:
+        if prompt not in self.begun:
+            self._first.append(prompt)
+        self.begun[prompt] += 1
+        if len(self._first) > _PROMPTS:
+            del self.begun[self._first.popleft()]
 
     def _model_work(self, spec: ModelSpec, params: Mapping[str, Any]) -> Work:
         count = _pictures(params, self._rng)
@@ -332,6 +353,11 @@ class Service:
         task = self._tasks.get(str(task_id))
         return task if task is not None and task.visible <= now else None
 
+    def prompt_of(self, task_id: str) -> str:
+        """The prompt of a task, whether it can be seen or not; empty if there is none such."""
+        task = self._tasks.get(task_id)
+        return "" if task is None else task.prompt
+
     def prompted(self, prompt_id: str) -> Emulated | None:
         """The task that ComfyUI would know by this id."""
         return self._tasks.get(self._prompts.get(prompt_id, ""))
@@ -390,10 +416,11 @@ class Service:
         """Node id, extension and URL of each result; the URLs are good from now on."""
         if task.quirk == "empty":
             return []
-        found = [
-            (node, kind, f"{origin}/results/{task.id}/{n}.{kind}?sign={self.sign(task.id, n, now)}")
-            for n, (node, kind) in enumerate(task.work.files)
-        ]
+        found = []
+        for n, (node, kind) in enumerate(task.work.files):
+            told = _STRAY if task.quirk == "name" and kind != "txt" else kind
+            place = f"{origin}/results/{task.id}/{n}.{quote(told, safe='')}"
+            found.append((node, told, f"{place}?sign={self.sign(task.id, n, now)}"))
         return found[::-1] if task.quirk == "reorder" else found
 
     def cancel(self, task: Emulated, now: float) -> bool:
@@ -487,6 +514,9 @@ class Service:
             "promptTips": "",
         }
 
+
+#: A type that is a path out of wherever it is made a file name's ending.
+_STRAY: Final = "../../x"
 
 _SUBMIT_FIELDS: Final = (
     "taskId", "status", "errorCode", "errorMessage", "results", "clientId", "promptTips",

@@ -147,8 +147,7 @@ class Webhooks:
         self._events[event.id] = event
         while len(self._events) > 10_000:
             del self._events[next(iter(self._events))]
-        prompt = str(task.work.params.get("prompt", ""))
-        self._start(event, self._service.faults.strike("webhook", prompt))
+        self._start(event, self._service.faults.strike("webhook", task.prompt))
 
     def _start(self, event: Event, fault: Fault | None) -> None:
         job = asyncio.get_running_loop().create_task(self._deliver(event, fault))

@@ -23,7 +23,7 @@ async def use(session: rh.Session) -> None:
     assert_type(await session.download(task.outputs[0], "x.png"), rh.Download)
     async for ended in session.as_completed([task.id]):
         assert_type(ended, rh.Task)
-    async with session.stream(prompts(), ordered=True, on_leave="cancel") as stream:
+    async with session.stream(prompts(), ordered=True, on_cancel="cancel") as stream:
         assert_type(stream.statistics(), rh.Statistics)
         async for outcome in stream:
             match outcome:

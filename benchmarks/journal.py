@@ -1,0 +1,172 @@
+"""What a journal costs: CPU per job, and the time to go on with one that holds a million jobs.
+
+CPU: the jobs of `cpu_per_job`, 10,000 of them, 64 in flight, done at once: the hardest case, since
+a job that takes seconds has its polls to hide behind. Once with a journal in a new file, once
+without; the thread that writes counts, too.
+
+Resume: a journal of 1,000,000 stored jobs and one that was never submitted. The time is that from
+making the session to the first submit's arrival at the transport, imports and catalogue left out;
+the memory is the largest resident size of the process beyond that with a journal of 1,000.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import sqlite3
+import sys
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import runninghub_async as rh
+from runninghub_async.testing import MockTransport
+
+from ._answers import FIRST_TASK_ID, submit_answer
+from ._load import IN_FLIGHT, KEY, prompts
+from ._process import cpu_of, in_fresh_process, in_turn
+from ._service import Service
+from ._table import Row, ratio, series
+
+__all__ = ["measure", "resumed", "streamed"]
+
+NAME: Final = "journal"
+JOBS: Final = 10_000
+ROUNDS: Final = 7
+ROWS: Final = 1_000_000
+FEW: Final = 1_000
+RESUMES: Final = 3
+BAR: Final = 1.15
+RESUME_BAR: Final = 2.0
+GROWTH_BAR: Final = 5.0
+
+
+def measure(scale: int) -> list[Row]:
+    """The rows of this benchmark, with a `scale`-th of the jobs."""
+    jobs = JOBS // scale
+    runs = in_turn(
+        {"with": partial(_one_run, jobs, True), "without": partial(_one_run, jobs, False)}, ROUNDS
+    )
+    each = {name: [seconds / jobs for seconds in values] for name, values in runs.items()}
+    sides = ", ".join(f"{name} {series(values, 'ms', 1e3)}" for name, values in each.items())
+    rows = [
+        ratio(NAME, "CPU per job, with / without", each["with"], each["without"], bar=BAR,
+              behind=sides)
+    ]  # fmt: skip
+    many = ROWS // scale
+    with tempfile.TemporaryDirectory() as folder:
+        sizes = {name: Path(folder, f"{name}.db") for name in ("many", "few")}
+        asyncio.run(_make(sizes["many"], many))
+        asyncio.run(_make(sizes["few"], FEW))
+        resumes = in_turn(
+            {
+                name: partial(in_fresh_process, resumed, path=str(path))
+                for name, path in sizes.items()
+            },
+            RESUMES,
+        )
+        size = sizes["many"].stat().st_size
+    seconds = [took for took, _ in resumes["many"]]
+    grown = [
+        (large - small) / 1e6
+        for (_, large), (_, small) in zip(resumes["many"], resumes["few"], strict=True)
+    ]
+    behind = f"a file of {size / 1e6:,.0f} MB; with {FEW:,}: " + series(
+        [took for took, _ in resumes["few"]], "s"
+    )
+    rows.append(_row(f"{many:,} jobs: to the first submit", seconds, "s", RESUME_BAR, behind))
+    told = f"largest resident size, beyond that with {FEW:,}"
+    rows.append(_row(f"{many:,} jobs: memory", grown, "MB", GROWTH_BAR, told))
+    return rows
+
+
+def streamed(url: str, jobs: int, journal: str | None) -> float:
+    """CPU seconds of `jobs` jobs by `Session.stream`."""
+
+    async def main() -> None:
+        polling = rh.ExponentialPolling(initial=1e-6, factor=1.0, maximum=1e-6, jitter=0.0)
+        limits = rh.Limits(IN_FLIGHT, None, None)
+        done = 0
+        async with rh.Session(
+            KEY, base_url=url, limits=limits, polling=polling, journal=journal
+        ) as session:
+            async for outcome in session.stream(map(rh.SeedreamV5Lite, prompts(jobs))):
+                done += outcome.ok
+        if done != jobs:
+            raise RuntimeError(f"{done} of {jobs} jobs succeeded")
+
+    return cpu_of(main)
+
+
+def resumed(path: str) -> tuple[float, int]:
+    """Seconds to the first submit of a resumed journal, and the largest resident size."""
+    rh.Catalogue.load()
+    arrived = 0.0
+
+    def answer(request: rh.Request) -> rh.Response:
+        nonlocal arrived
+        if request.url.endswith("/query"):
+            raise rh.ReadError("that is enough")
+        arrived = arrived or time.perf_counter()
+        return rh.Response(200, submit_answer(str(FIRST_TASK_ID)))
+
+    async def main() -> float:
+        begun = time.perf_counter()
+        async with rh.Session(KEY, transport=MockTransport(answer), journal=path) as session:
+            stream = session.resume()
+            async with stream:
+                while not arrived:
+                    await asyncio.sleep(0.001)
+        return arrived - begun
+
+    took = asyncio.run(main())
+    unit = 1 if sys.platform == "darwin" else 1024
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    # As it was before, for the next round.
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE jobs SET state = 'new', attempts = 0, task_id = NULL WHERE place = -1")
+    return took, largest
+
+
+async def _make(path: Path, rows: int) -> None:
+    """A journal of so many stored jobs, copies of one, and one that was never submitted."""
+    transport = MockTransport(lambda _: rh.Response(500))
+    async with rh.Session(KEY, transport=transport, journal=path) as session:
+        await session.enlist([rh.SeedreamV5Lite(prompt) for prompt in prompts(1)])
+
+    def multiply() -> None:
+        with sqlite3.connect(path) as db:
+            db.execute(
+                "INSERT INTO jobs (key, place, batch, path, params, content, state, attempts,"
+                " sent_at, accepted_at, ended_at, task_id, task, cost, files)"
+                " WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)"
+                " SELECT lower(hex(randomblob(16))), i, batch, path, params, content, 'stored', 1,"
+                " 0, 1, 2, ? + i, ?, 220000000, ? FROM jobs, n",
+                (rows, FIRST_TASK_ID, _TASK, _FILES),
+            )
+            db.execute("UPDATE jobs SET place = -1 WHERE state = 'new'")
+            # Last, as the newest of a list that grew.
+            db.execute("UPDATE jobs SET seq = ? WHERE state = 'new'", (rows + 10,))
+            db.execute("INSERT INTO totals VALUES ('stored', ?)", (rows,))
+
+    await asyncio.to_thread(multiply)
+
+
+_TASK: Final = (
+    '{"status":"SUCCESS","outputs":[["https://results.example/2013508786110730241/0.png'
+    '?sign=0123456789abcdef","png",null,"2"]],"usage":[null,null,"0.22","8"]}'
+)
+_FILES: Final = f'[["00042-a-lighthouse-at-dusk.png",4194304,"{"0" * 64}","png"]]'
+
+
+def _one_run(jobs: int, journaled: bool) -> float:
+    with Service() as service, tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder, "run.db")) if journaled else None
+        return in_fresh_process(streamed, url=service.url, jobs=jobs, journal=path)
+
+
+def _row(measured: str, values: list[float], unit: str, bar: float, behind: str) -> Row:
+    middle = sorted(values)[len(values) // 2]
+    return Row(NAME, measured, middle, unit, min(values), max(values), bar, behind=behind)

@@ -1,0 +1,140 @@
+"""A budget: whether one more submit fits into what is left. Plain sums; no I/O.
+
+What a request costs is first what the catalogue lists, then that in proportion to what finished
+tasks of the same model were billed. A request whose price nobody knows yet goes alone.
+"""
+
+from __future__ import annotations
+
+import enum
+from decimal import Decimal
+from typing import Any, Final
+
+from ._bounded import Bounded
+from ._exceptions import BudgetError
+from ._job import Action, AwaitEvidence, Deliver, LookAt
+from ._models import Task, Usage
+from ._money import Money
+from ._outcomes import Cancelled, Failed
+
+__all__ = ["Admission", "Budget", "listed_price"]
+
+#: Models, workflows and apps whose prices are remembered.
+_LEARNT: Final = 1000
+
+_ZERO: Final = Decimal(0)
+
+
+class Admission(enum.Enum):
+    """Whether a request may be submitted."""
+
+    GO = "it fits"
+    WAIT = "it may fit once something under way has ended"
+    STOP = "it does not fit, and nothing is under way"
+
+
+def listed_price(request: Any) -> Money | None:
+    """What `request` costs at most by the catalogue; None where nothing tells."""
+    price = getattr(request, "price", None)
+    told = price() if callable(price) else None
+    return told if isinstance(told, Money) else None
+
+
+def billed(usage: Usage | None, currency: str) -> Decimal | None:
+    """What a task was billed in `currency`; None where the service did not say."""
+    if usage is None:
+        return None
+    return usage.coins if currency == "coins" else usage.total_money
+
+
+class Budget:
+    """The books of one session: `spent` is certain or counts as such, the rest is under way."""
+
+    def __init__(self, limit: Money) -> None:
+        self.limit = limit
+        self.spent = _ZERO
+        self._under_way: dict[int, tuple[str, Decimal | None, Decimal | None]] = {}
+        self._reserved = _ZERO
+        self._blind = 0
+        #: By path: what finished tasks were billed, what the catalogue listed, how many.
+        self._learnt: Bounded[str, tuple[Decimal, Decimal, int]] = Bounded(_LEARNT)
+
+    def expected(self, path: str, listed: Decimal | None) -> Decimal | None:
+        """What a request for `path`, listed at so much, will probably cost."""
+        cost, of_listed, count = self._learnt.get(path, (_ZERO, _ZERO, 0))
+        if not count:
+            return listed
+        if listed is not None and of_listed:
+            return listed * cost / of_listed
+        return cost / count
+
+    def admit(self, number: int, path: str, listed: Money | None) -> Admission:
+        """Whether job `number` may be submitted; if so, its cost is reserved."""
+        amount = None if listed is None else listed.amount
+        known = listed is not None and listed.currency == self.limit.currency
+        expected = self.expected(path, amount if known or path in self._learnt else None)
+        left = self.limit.amount - self.spent - self._reserved
+        fits = left > 0 if expected is None else expected <= left
+        alone = expected is None or self._blind
+        if fits and not (alone and self._under_way):
+            self._under_way[number] = (path, amount, expected)
+            self._reserved += expected or _ZERO
+            self._blind += expected is None
+            return Admission.GO
+        return Admission.WAIT if self._under_way else Admission.STOP
+
+    def take_over(self, number: int, path: str, listed: Money | None) -> None:
+        """Reserve what job `number`, which is under way already, will probably cost."""
+        amount = None if listed is None else listed.amount
+        known = listed is not None and listed.currency == self.limit.currency
+        expected = self.expected(path, amount if known or path in self._learnt else None)
+        self._under_way[number] = (path, amount, expected)
+        self._reserved += expected or _ZERO
+        self._blind += expected is None
+
+    def exhausted(self, path: str, listed: Money | None) -> BudgetError:
+        """The error for a request that does not fit."""
+        known = listed is not None and listed.currency == self.limit.currency
+        amount = self.expected(path, listed.amount if known and listed is not None else None)
+        currency = self.limit.currency
+        expected = None if amount is None else Money(amount, currency)
+        return BudgetError(self.limit, Money(self.spent, currency), expected)
+
+    def after(self, number: int, action: Action) -> bool:
+        """Settle job `number` if this is its end; whether it was."""
+        if isinstance(action, LookAt | AwaitEvidence | None) or number not in self._under_way:
+            return False
+        if not isinstance(action, Deliver):
+            # It is to be submitted again, or not at all: nothing was created.
+            self._settle(number, _ZERO)
+            return True
+        result = action.result
+        task: Task | None = result.task
+        cost = billed(task.usage, self.limit.currency) if task is not None else None
+        if cost is not None:
+            self._learn(number, cost)
+        elif isinstance(result, Failed | Cancelled):
+            cost = _ZERO
+        self._settle(number, cost)
+        return True
+
+    def let_go(self, number: int) -> bool:
+        """Nobody will hear how job `number` ends: it counts as it was expected."""
+        if number not in self._under_way:
+            return False
+        self._settle(number, None)
+        return True
+
+    def _learn(self, number: int, cost: Decimal) -> None:
+        path, listed, _ = self._under_way[number]
+        before, of_listed, count = self._learnt.get(path, (_ZERO, _ZERO, 0))
+        # One without a listed price spoils the proportion, and the mean takes its place.
+        both = listed is not None and (of_listed or not count)
+        share = of_listed + listed if both and listed is not None else _ZERO
+        self._learnt[path] = (before + cost, share, count + 1)
+
+    def _settle(self, number: int, cost: Decimal | None) -> None:
+        _, _, expected = self._under_way.pop(number)
+        self._reserved -= expected or _ZERO
+        self._blind -= expected is None
+        self.spent += cost if cost is not None else expected or _ZERO

@@ -1,0 +1,294 @@
+"""What a journal keeps of each job. Values, and their way to text and back; no I/O.
+
+A job is known by its key: the digest of its request and its place in the input, or the user's
+own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from hashlib import blake2b
+from typing import Any, Final, NamedTuple, TypeGuard
+
+import attrs
+
+from ._catalogue import Catalogue
+from ._codes import look_up
+from ._exceptions import RunningHubError, SubmitUnknown, TaskCancelled
+from ._job import task_failed
+from ._media import is_file
+from ._models import ErrorInfo, Output, Task, TaskStatus, Usage
+from ._money import Money
+from ._states import JobState
+
+__all__ = [
+    "Begun",
+    "Content",
+    "JobRecord",
+    "KeptFile",
+    "Moved",
+    "StoredRequest",
+    "content_of",
+    "error_in",
+    "error_text",
+    "files_in",
+    "files_text",
+    "is_body",
+    "key_of",
+    "nano_of",
+    "params_in",
+    "task_in",
+    "task_text",
+]
+
+#: Amounts are kept as whole billionths, so that a data base can add them up without rounding.
+NANO: Final = Decimal(10) ** 9
+
+
+class Content(NamedTuple):
+    """A request as it is kept: its path, its parameters as JSON, and the digest of both."""
+
+    path: str
+    params: str
+    digest: str
+
+
+class Begun(NamedTuple):
+    """The row of a job whose submit is about to leave, or that is put down to be submitted later
+    (`state` new); `old` is None where there was no row. Times are Unix time, in seconds."""
+
+    key: str
+    old: JobState | None
+    state: JobState
+    at: float
+    content: Content
+    place: int | None = None
+    batch: str = ""
+    attempts: int = 0
+
+
+class Moved(NamedTuple):
+    """A job that went from `old` to `state`; what is None stays as it was."""
+
+    key: str
+    old: JobState
+    state: JobState
+    at: float
+    task_id: str | None = None
+    task: str | None = None
+    cost: int | None = None
+    code: str | None = None
+    error: str | None = None
+    files: str | None = None
+
+
+@attrs.frozen
+class StoredRequest:
+    """A request as the journal gave it back: what is submitted is what was asked for then.
+
+    `key` and `place` are the job's. It was checked before it was written down.
+    """
+
+    path: str
+    params: Mapping[str, Any]
+    key: str = ""
+    place: int | None = None
+
+    def to_params(self) -> dict[str, Any]:
+        """The JSON body."""
+        return dict(self.params)
+
+    def check(self) -> tuple[str, ...]:
+        """Nothing: see above."""
+        return ()
+
+    def price(self) -> Money | None:
+        """What it costs at most, by the catalogue; None where no rule tells."""
+        catalogue = Catalogue.load()
+        if self.path not in catalogue:
+            return None
+        return catalogue.find(self.path).price_of(self.params)
+
+
+class KeptFile(NamedTuple):
+    """A result on disk: its name below the folder of the run, its size in bytes, the SHA-256 of
+    its bytes in hex, and the type of picture it is, empty for other kinds."""
+
+    name: str
+    size: int
+    sha256: str
+    image_type: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class JobRecord:
+    """One job as the journal knows it.
+
+    `seq` counts the rows. `place` is the request's place in its input, from 0, None for a single
+    call; `batch` is what the stream was called. `task` is the task as last written down, None
+    while there is none. `attempts`: submits that left. `sent_at`, `accepted_at` and `ended_at`:
+    Unix time in seconds, of the last submit, of its answer and of the end. `cost`: what the
+    service billed. `code` and `error`: why it failed, or what happened to the answer. `files`:
+    the results on disk.
+    """
+
+    seq: int
+    key: str
+    state: JobState
+    request: StoredRequest
+    content: str = ""
+    batch: str = ""
+    task: Task | None = None
+    attempts: int = 0
+    sent_at: float | None = None
+    accepted_at: float | None = None
+    ended_at: float | None = None
+    cost: Decimal | None = None
+    code: str = ""
+    error: str = ""
+    files: tuple[KeptFile, ...] = ()
+
+    @property
+    def place(self) -> int | None:
+        """The request's place in its input."""
+        return self.request.place
+
+
+# -- what a job is known by ---------------------------------------------------------------------
+
+#: The key under which a local file stands in a request that is kept.
+_FILE: Final = "$file"
+
+
+def _as_file(value: Any) -> Any:
+    if is_file(value):
+        return {_FILE: value.__fspath__()}
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+_encode = json.JSONEncoder(
+    ensure_ascii=True, separators=(",", ":"), sort_keys=True, allow_nan=False, default=_as_file
+).encode
+
+
+def content_of(path: str, params: Mapping[str, Any]) -> Content:
+    """A request as it is kept. Raises `TypeError` or `ValueError` for what is not JSON."""
+    text = _encode(params)
+    return Content(path, text, blake2b(f"{path}\n{text}".encode(), digest_size=16).hexdigest())
+
+
+def is_body(content: Content | None) -> TypeGuard[Content]:
+    """Whether what is kept of a request is also what is sent: without local files, and without
+    the key that bodies of the older API carry."""
+    return content is not None and content.path[:1] != "/" and _FILE not in content.params
+
+
+def key_of(content: Content, place: int | None, batch: str, own: str | None = None) -> str:
+    """The job's key: the user's own, else the digest of content, place and batch."""
+    if own is not None:
+        return own
+    return blake2b(f"{content.digest}\n{place}\n{batch}".encode(), digest_size=16).hexdigest()
+
+
+def params_in(text: str) -> dict[str, Any]:
+    """The parameters that `content_of` made text of."""
+    hook = _with_files if _FILE in text else None
+    params: dict[str, Any] = json.loads(text, object_hook=hook)
+    return params
+
+
+@attrs.frozen
+class _File:
+    """A local file in a request that was kept."""
+
+    path: str
+
+    def __fspath__(self) -> str:
+        return self.path
+
+
+def _with_files(value: dict[str, Any]) -> Any:
+    return _File(value[_FILE]) if value.keys() == {_FILE} else value
+
+
+# -- tasks, errors and files as text ------------------------------------------------------------
+
+
+def task_text(task: Task) -> str:
+    """What is worth keeping of a task, as JSON."""
+    kept: dict[str, Any] = {"status": task.status}
+    if task.outputs:
+        kept["outputs"] = [[o.url, o.type, o.text, o.node_id] for o in task.outputs]
+    if task.usage is not None:
+        usage = task.usage
+        kept["usage"] = [
+            None if amount is None else str(amount)
+            for amount in (usage.money, usage.coins, usage.third_party_money, usage.seconds)
+        ]
+    if task.error is not None:
+        kept["error"] = [task.error.code, task.error.message, task.error.reason]
+    if task.prompt_tips and task.node_errors:
+        kept["tips"] = task.prompt_tips
+    return _plain(kept)
+
+
+_plain = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), default=str).encode
+
+
+def task_in(task_id: str, text: str | None) -> Task:
+    """The task that `task_text` made text of."""
+    if not text:
+        return Task(task_id)
+    kept = json.loads(text)
+    error, usage = kept.get("error"), kept.get("usage")
+    return Task(
+        task_id,
+        TaskStatus(kept["status"]),
+        tuple(Output(u, t, x, n, task_id) for u, t, x, n in kept.get("outputs", ())),
+        None if error is None else ErrorInfo(*error),
+        None
+        if usage is None
+        else Usage(*(None if amount is None else Decimal(amount) for amount in usage)),
+        kept.get("tips", ""),
+    )
+
+
+def files_text(files: Sequence[KeptFile]) -> str:
+    """Files on disk as JSON."""
+    return _plain(files)
+
+
+def files_in(text: str | None) -> tuple[KeptFile, ...]:
+    """The files that `files_text` made text of."""
+    return tuple(KeptFile(*file) for file in json.loads(text)) if text else ()
+
+
+def nano_of(amount: Decimal | None) -> int | None:
+    """An amount in billionths."""
+    return None if amount is None else int((amount * NANO).to_integral_value())
+
+
+def error_text(error: RunningHubError) -> tuple[str, str]:
+    """The code and the text that are kept of an error."""
+    if isinstance(error, SubmitUnknown) and isinstance(error.__cause__, RunningHubError):
+        error = error.__cause__
+    return str(getattr(error, "code", "") or ""), f"{type(error).__name__}: {error}"
+
+
+def error_in(record: JobRecord) -> RunningHubError:
+    """The error of a job that ended badly, as far as what was kept tells."""
+    task = record.task
+    if record.state is JobState.UNKNOWN:
+        return SubmitUnknown(
+            f"the submit may or may not have created a task: {record.error}", record.request
+        )
+    if task is not None and task.status is TaskStatus.CANCEL:
+        return TaskCancelled.from_task(task)
+    if task is not None and task.status is TaskStatus.FAILED:
+        return task_failed(task)
+    if record.code:
+        message = record.error.partition(": ")[2]
+        return look_up(record.code).error(message, code=record.code)
+    return RunningHubError(record.error or "failed in an earlier run")

@@ -1,0 +1,349 @@
+"""Streams over a journal: of requests whose jobs it may know already, and of the jobs it holds."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import attrs
+
+from ._dispatcher import Dispatcher
+from ._exceptions import JournalError, PayloadError, RunningHubError
+from ._feed import Feed
+from ._job import Accepted, Job, reject
+from ._journal import JobRecord
+from ._keeping import Keeper, kept
+from ._outcomes import Failed, Outcome, Succeeded
+from ._recorder import Recorder
+from ._recovery import Plan, Step, plan
+from ._scheduler import Entry, Row
+from ._states import JobState
+
+__all__ = ["JournaledFeed", "ResumedFeed", "await_evidence"]
+
+#: Rows of the journal that are read at once.
+_PAGE: Final = 200
+
+
+class JournaledFeed(Feed):
+    """A feed whose jobs have rows. `key(request)` gives a job's own key; `reuse` serves a request
+    with what an earlier one with the same content had made."""
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        requests: Any,
+        recorder: Recorder,
+        *,
+        batch: str = "",
+        key: Callable[[Any], str] | None = None,
+        reuse: bool = False,
+        looks_up: bool = False,
+        **options: Any,
+    ) -> None:
+        # Of jobs that this very stream begins, in a journal that held none, nothing is known.
+        self._looks_up = looks_up or not recorder.fresh or key is not None or reuse
+        recorder.fresh = False
+        super().__init__(dispatcher, requests, fed=self._looks_up, **options)
+        self._recorder = recorder
+        self._batch = batch
+        self._key = key
+        self._reuse = reuse
+
+    def ready(self) -> bool:
+        if not self._looks_up:
+            return super().ready()
+        return bool(self._fetched) and not self.closed
+
+    def take(self) -> Entry | None:
+        if not self._looks_up:
+            return self._take_unknown()
+        while self._fetched:
+            entry: Entry = self._fetched.popleft()
+            self._ask_for_more()
+            if not entry.gone and not entry.job.task_id:
+                return entry
+        return None
+
+    def _take_unknown(self) -> Entry | None:
+        entry = super().take()
+        if entry is not None:
+            entry.row = self._row(entry)
+        return entry
+
+    def _give_up_fetched(self) -> None:
+        if not self._looks_up:
+            super()._give_up_fetched()
+            return
+        for entry in list(self._fetched):
+            entry.gone = True
+            self.let_go(entry)
+        self._fetched.clear()
+
+    # -- from requests to entries -------------------------------------------------------------
+
+    async def _fetch(self) -> list[Any]:
+        if not self._looks_up:
+            return await super()._fetch()
+        entries = await self._pull()
+        try:
+            submitted = await self._admit(entries)
+        except JournalError as error:
+            self._stop_taking(error)
+            for entry in entries:
+                if entry.job.index in self.entries:
+                    entry.gone = True
+                    self.let_go(entry)
+            return []
+        if not submitted:
+            self._ask_for_more()
+        return submitted
+
+    async def _pull(self) -> list[Entry]:
+        """As many requests as there is room for, of an async input one."""
+        entries: list[Entry] = []
+        try:
+            if isinstance(self._input, AsyncIterator):
+                return [self._enter(await anext(self._input))]
+            assert isinstance(self._input, Iterator)
+            while not entries or (self._has_room() and len(entries) < _PAGE):
+                entries.append(self._enter(next(self._input)))
+        except (StopIteration, StopAsyncIteration):
+            self._end_input(None)
+        except Exception as error:
+            self._end_input(error)
+        return entries
+
+    def _enter(self, request: Any) -> Entry:
+        index = self._pulled
+        entry = Entry(Job(index, request, follow=self._follow), self)
+        self.entries[index] = entry
+        self._pulled += 1
+        return entry
+
+    def _row(self, entry: Entry) -> Row | None:
+        request = entry.job.request
+        own = None if self._key is None else self._key(request)
+        if own is not None and (not isinstance(own, str) or not own):
+            raise PayloadError([f"key: expected a text, got {own!r:.60} @ $"])
+        row = self._recorder.row(request, entry.job.index, self._batch, own)
+        if row is not None:
+            entry.job = entry.job._replace(key=row.key)
+        return row
+
+    async def _admit(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Those of `entries` that are to be submitted; what is known of the others goes on from
+        where it stands."""
+        for entry in entries:
+            try:
+                entry.row = self._row(entry)
+            except RunningHubError as error:
+                self._fail(entry, error)
+        rows = [entry.row for entry in entries if entry.row is not None]
+        known: Mapping[str, JobRecord] = {}
+        if rows and self._looks_up:
+            known = await self._recorder.find(rows)
+        reused: Mapping[str, JobRecord] = {}
+        if rows and self._reuse:
+            wanted = [r.content.digest for r in rows if r.content and r.key not in known]
+            reused = await self._recorder.store.find_content(wanted)
+        return [e for e in entries if not e.gone and self._goes(e, known, reused)]
+
+    def _goes(
+        self, entry: Entry, known: Mapping[str, JobRecord], reused: Mapping[str, JobRecord]
+    ) -> bool:
+        """Whether `entry` is to be submitted."""
+        row = entry.row
+        if row is None:
+            # What is wrong with it is found when it is looked at to be sent.
+            return True
+        try:
+            self._recorder.claim(entry)
+            record = known.get(row.key)
+            if record is not None and not self._recorder.fits(row, record):
+                fault = f"key: {row.key!r} is of another request in the journal @ $"
+                raise PayloadError([fault])  # noqa: TRY301
+        except PayloadError as error:
+            entry.row, entry.job = None, entry.job._replace(key="")
+            self._fail(entry, error)
+            return False
+        if record is not None:
+            return self.restore(entry, record)
+        same = reused.get(row.content.digest) if row.content is not None else None
+        if same is None:
+            return True
+        self.fetch(entry, self._serve(entry, same))
+        return False
+
+    def _fail(self, entry: Entry, error: RunningHubError) -> None:
+        entry.job, _ = reject(entry.job, error)
+        entry.gone = True
+        failed = Failed(index=entry.job.index, request=entry.job.request, error=error)
+        self._hand_in(entry, failed)
+
+    # -- jobs that are known ------------------------------------------------------------------
+
+    def restore(self, entry: Entry, record: JobRecord) -> bool:
+        """Go on with a job of the journal; whether it is to be submitted."""
+        row, job = entry.row, entry.job
+        assert row is not None
+        row.recorded, row.content, row.params = record.state, None, None
+        rules, now = self.dispatcher.rules, time.time()
+        keeps = self.keeper is not None
+        made = plan(record, job.index, job.request, rules, keeps=keeps, now=now)
+        entry.job = made.job._replace(follow=job.follow)
+        if made.step is Step.SUBMIT:
+            self._recorder.again(row)
+            return True
+        if not job.follow and record.task is not None:
+            entry.gone = True
+            self._hand_in(entry, Accepted(record.task))
+            return False
+        if made.step in (Step.FOLLOW, Step.AWAIT):
+            if made.step is Step.AWAIT:
+                await_evidence(self.dispatcher, entry, made)
+            self.dispatcher.scheduler.adopt(entry, self.dispatcher.loop.time())
+            self.dispatcher.wake()
+            return False
+        entry.gone = True
+        outcome, keeper = made.outcome, self.keeper
+        assert outcome is not None
+        if keeper is not None and isinstance(outcome, Succeeded) and made.step is not Step.DELIVER:
+            if made.step is Step.FETCH:
+                self.fetch(entry, self._keep(keeper, entry, outcome, record.files))
+            else:
+                self.fetch(entry, self._check(keeper, entry, outcome, record))
+        else:
+            self._hand_in(entry, outcome)
+        return False
+
+    async def _check(
+        self, keeper: Keeper, entry: Entry, outcome: Succeeded, record: JobRecord
+    ) -> None:
+        result: Outcome | None = outcome
+        try:
+            files = await keeper.check(record.files)
+            result = None if files is None else attrs.evolve(outcome, files=files)
+        finally:
+            if result is not None:
+                self._keepers.pop(entry.job.index, None)
+                self._hand_in(entry, result)
+        if result is None and entry.row is not None:
+            self._recorder.unstored(entry.row)
+            await self._keep(keeper, entry, outcome, record.files)
+
+    async def _serve(self, entry: Entry, record: JobRecord) -> None:
+        """Serve a job with what another one with the same content made, if that is still whole;
+        submit it otherwise."""
+        made = plan(
+            record, entry.job.index, entry.job.request, self.dispatcher.rules, keeps=False, now=0.0
+        )
+        outcome, keeper, row = made.outcome, self.keeper, entry.row
+        result: Outcome | None = None
+        try:
+            if isinstance(outcome, Succeeded) and row is not None:
+                outcome = attrs.evolve(outcome, attempts=0, seconds=None)
+                if keeper is None:
+                    result = outcome
+                    self._recorder.reused(entry, outcome, ())
+                elif (files := await keeper.check(record.files)) is not None:
+                    copies = await keeper.copy(outcome, row, files)
+                    result = attrs.evolve(outcome, files=copies)
+                    self._recorder.reused(entry, outcome, kept(copies))
+        finally:
+            self._keepers.pop(entry.job.index, None)
+            if result is not None:
+                entry.gone = True
+                self._hand_in(entry, result)
+            elif not self._stopped:
+                self._fetched.append(entry)
+                self.dispatcher.scheduler.discard(self)
+                self.dispatcher.scheduler.add(self)
+                self.dispatcher.wake()
+            else:
+                entry.gone = True
+                self.let_go(entry)
+
+
+class ResumedFeed(JournaledFeed):
+    """A feed of the jobs that a journal holds and that have not ended, in order: first what was
+    paid for already, then what was never submitted."""
+
+    def __init__(
+        self, dispatcher: Dispatcher, recorder: Recorder, *, check: bool, **options: Any
+    ) -> None:
+        super().__init__(dispatcher, (), recorder, looks_up=True, **options)
+        keeps = self.keeper is not None
+        self._phases = deque(
+            [
+                (JobState.ACCEPTED, JobState.RUNNING),
+                *([(JobState.SUCCEEDED,)] if keeps else []),
+                (JobState.UNKNOWN,),
+                (JobState.NEW, JobState.REFUSED),
+                *([(JobState.STORED,)] if keeps and check else []),
+            ]
+        )
+        self._page: deque[JobRecord] = deque()
+        self._after = 0
+
+    async def _fetch(self) -> list[Any]:
+        submitted: list[Entry] = []
+        try:
+            while not self._page and self._phases:
+                await self._turn_page()
+            if not self._page:
+                self._end_input(None)
+            while self._page and (not submitted or self._has_room()) and self._has_room():
+                record = self._page.popleft()
+                if (entry := await self._take_up(record)) is not None:
+                    submitted.append(entry)
+        except JournalError as error:
+            self._stop_taking(error)
+        self._ask_for_more()
+        return submitted
+
+    async def _turn_page(self) -> None:
+        states = self._phases[0]
+        if states == (JobState.STORED,):
+            # Last, since it may take long: what is stored is looked at again, bit by bit.
+            await self._look_over_stored()
+            return
+        page = await self._recorder.store.find_open(states, self._after, _PAGE)
+        self._page.extend(page)
+        self._after = page[-1].seq if page else 0
+        if not page:
+            self._phases.popleft()
+
+    async def _look_over_stored(self) -> None:
+        assert self.keeper is not None
+        page = await self._recorder.store.find_open((JobState.STORED,), self._after, _PAGE)
+        for record in page:
+            if self.closed:
+                break
+            if record.files and await self.keeper.check(record.files) is None:
+                self._page.append(record)
+        self._after = page[-1].seq if page else 0
+        if not page:
+            self._phases.popleft()
+
+    async def _take_up(self, record: JobRecord) -> Entry | None:
+        """An entry to submit, or None for a job that goes on otherwise, or is not to."""
+        live = self._recorder.live(record.key)
+        if live is not None and not live.gone:
+            return None
+        entry = self._enter(record.request)
+        entry.row = Row(record.key, None, None, record.place, record.batch, record.state)
+        entry.job = entry.job._replace(key=record.key)
+        self._recorder.claim(entry)
+        return entry if self.restore(entry, record) else None
+
+
+def await_evidence(dispatcher: Dispatcher, entry: Entry, made: Plan) -> None:
+    """After a submit whose answer was lost in an earlier session, its webhook may tell yet."""
+    assert entry.row is not None
+    entry.lost = made.error
+    entry.due = dispatcher.loop.time() + (made.until - time.time())
+    entry.announced = entry.row.key
+    dispatcher.announced[entry.row.key] = entry

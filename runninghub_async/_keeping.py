@@ -1,0 +1,212 @@
+"""Results into a folder, while a stream runs: a few at once, each under its job's own name."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import hashlib
+import logging
+import shutil
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+import anyio
+import anyio.to_thread
+
+from ._dispatcher import Dispatcher
+from ._download import Download, keep_text
+from ._exceptions import DownloadError
+from ._journal import KeptFile
+from ._models import Output
+from ._names import ending, file_stem, prompt_of
+from ._outcomes import Succeeded
+from ._scheduler import Row
+
+__all__ = ["Fetcher", "Keeper", "kept"]
+
+logger = logging.getLogger("runninghub_async.trouble")
+
+#: Fetches `output` into a file, by way of another one if that is given.
+Fetcher = Callable[[Output, Path, Path | None], Awaitable[Download]]
+
+#: What a file system says that has no room.
+_FULL: Final = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
+
+#: How often a full disk is tried again, in seconds.
+_AGAIN: Final = 2.0
+
+#: Results being fetched at once; more would only share the same line.
+PARALLEL: Final = 8
+
+
+class Keeper:
+    """Fetches what tasks made into `folder`, which is made if it is not there.
+
+    `name(outcome)` gives the stem of a job's files, by default `00042-slug-of-the-prompt`; the
+    second and later results of a job get `-2`, `-3`. Another job's file is never overwritten.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        fetch: Fetcher,
+        dispatcher: Dispatcher,
+        name: Callable[[Succeeded], str] | None = None,
+    ) -> None:
+        self.folder = folder
+        self._fetch = fetch
+        self._dispatcher = dispatcher
+        self._name = name or _stem
+        self._slots = asyncio.Semaphore(PARALLEL)
+        self._checks = anyio.CapacityLimiter(2)
+
+    async def keep(
+        self, outcome: Succeeded, row: Row | None, own: Sequence[KeptFile] = ()
+    ) -> tuple[Download, ...]:
+        """Fetch all results of a task. `own`: files that are known to be of this job.
+
+        While the disk is full, nothing is submitted, and it is tried again until there is room.
+        Raises `DownloadError`, `TransportError` or `OSError`.
+        """
+        stem = self._stem_of(outcome)
+        files: list[Download] = []
+        async with self._slots:
+            await anyio.to_thread.run_sync(_make, self.folder)
+            for number, output in enumerate(outcome.task.outputs):
+                told = f"-{number + 1}" if number else ""
+                path = self.folder / f"{stem}{told}.{ending(output)}"
+                files.append(await self._keep_one(output, path, row, own))
+        return tuple(files)
+
+    def _stem_of(self, outcome: Succeeded) -> str:
+        stem = self._name(outcome)
+        if not stem or stem.startswith(".") or set(stem) & set("/\\:\0") or len(stem) > 200:
+            raise ValueError(f"name: {stem!r} cannot name a file")
+        return stem
+
+    async def _keep_one(
+        self, output: Output, path: Path, row: Row | None, own: Sequence[KeptFile]
+    ) -> Download:
+        mine = any(file.name == path.name for file in own)
+        taken = not mine and await anyio.to_thread.run_sync(path.exists)
+        target = await anyio.to_thread.run_sync(_free_name, path, row) if taken else path
+        # A job that has a row has its file to itself: what a killed process left is overwritten.
+        temporary = target.with_name(f".{target.name}.part") if row is not None else None
+        file = await self._patiently(output, target, temporary)
+        if not taken:
+            return file
+        # A process that was killed between the file and its row left the same behind.
+        return await anyio.to_thread.run_sync(_merge, file, path)
+
+    async def _patiently(self, output: Output, path: Path, temporary: Path | None) -> Download:
+        told = False
+        scheduler = self._dispatcher.scheduler
+        try:
+            while True:
+                try:
+                    if output.url is None and output.text is not None:
+                        return await keep_text(output.text, path, temporary)
+                    return await self._fetch(output, path, temporary)
+                except OSError as error:
+                    if error.errno not in _FULL:
+                        raise
+                    if not told:
+                        told = True
+                        scheduler.paused += 1
+                        logger.warning(
+                            "%s: %s; nothing is submitted until there is room",
+                            self.folder,
+                            error.strerror,
+                        )
+                await self._dispatcher.pause(_AGAIN)
+                if self._dispatcher.closed:
+                    raise DownloadError("the disk is full", output)
+        finally:
+            if told:
+                scheduler.paused -= 1
+                if not scheduler.paused:
+                    logger.warning("%s: there is room again", self.folder)
+                self._dispatcher.wake()
+
+    async def check(self, files: Sequence[KeptFile]) -> tuple[Download, ...] | None:
+        """The files of a job, if all are there and as they were written."""
+        found = await anyio.to_thread.run_sync(
+            _found, self.folder, files, limiter=self._checks, abandon_on_cancel=True
+        )
+        return None if found is None else tuple(found)
+
+    async def copy(
+        self, outcome: Succeeded, row: Row | None, files: Sequence[Download]
+    ) -> tuple[Download, ...]:
+        """Files of another job under this one's name."""
+        stem = self._stem_of(outcome)
+        copies: list[Download] = []
+        for number, file in enumerate(files):
+            told = f"-{number + 1}" if number else ""
+            path = self.folder / f"{stem}{told}{file.path.suffix}"
+            if await anyio.to_thread.run_sync(path.exists):
+                path = await anyio.to_thread.run_sync(_free_name, path, row)
+            copies.append(await anyio.to_thread.run_sync(_copy, file, path))
+        return tuple(copies)
+
+
+def kept(files: Sequence[Download]) -> list[KeptFile]:
+    """Files as the journal knows them."""
+    return [KeptFile(file.path.name, file.size, file.sha256, file.image_type) for file in files]
+
+
+def _stem(outcome: Succeeded) -> str:
+    place = getattr(outcome.request, "place", None)
+    return file_stem(outcome.index if place is None else place, prompt_of(outcome.request))
+
+
+def _make(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def _free_name(path: Path, row: Row | None) -> Path:
+    """A name beside one that another file has; always the same one for a job with a row."""
+    if row is not None:
+        tag = hashlib.blake2b(row.key.encode(), digest_size=4).hexdigest()
+        return path.with_name(f"{path.stem}-{tag}{path.suffix}")
+    number = 2
+    while (free := path.with_name(f"{path.stem}-{number}{path.suffix}")).exists():
+        number += 1
+    return free
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _found(folder: Path, files: Sequence[KeptFile]) -> list[Download] | None:
+    found = []
+    for file in files:
+        path = folder / file.name
+        try:
+            if path.stat().st_size != file.size or _digest(path) != file.sha256:
+                return None
+        except OSError:
+            return None
+        found.append(Download(path, file.size, file.sha256, file.image_type))
+    return found
+
+
+def _merge(file: Download, path: Path) -> Download:
+    if path.stat().st_size != file.size or _digest(path) != file.sha256:
+        return file
+    file.path.unlink()
+    return Download(path, file.size, file.sha256, file.image_type)
+
+
+def _copy(file: Download, path: Path) -> Download:
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        shutil.copyfile(file.path, temporary)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return Download(path, file.size, file.sha256, file.image_type)

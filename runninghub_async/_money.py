@@ -1,0 +1,39 @@
+"""An amount of money, and sums that never mix two currencies."""
+
+from __future__ import annotations
+
+from decimal import Decimal, InvalidOperation
+
+import attrs
+
+__all__ = ["Money"]
+
+
+def _amount(value: Decimal | int | str) -> Decimal:
+    if isinstance(value, float):
+        raise TypeError(f"an amount of money is a Decimal, an int or a text, not {value!r}")
+    try:
+        return Decimal(value)
+    except InvalidOperation:
+        raise ValueError(f"not an amount of money: {value!r}") from None
+
+
+@attrs.frozen
+class Money:
+    """An amount in a currency: `Money("0.22", "CNY")`. RH coins have the currency `coins`.
+
+    Raises `TypeError` for a float, which cannot hold most amounts, `ValueError` for what is no
+    finite number, or no currency.
+    """
+
+    amount: Decimal = attrs.field(converter=_amount)
+    currency: str
+
+    def __attrs_post_init__(self) -> None:
+        if not self.amount.is_finite():
+            raise ValueError(f"not an amount of money: {self.amount}")
+        if not isinstance(self.currency, str) or not self.currency.isalpha():
+            raise ValueError(f"not a currency: {self.currency!r}")
+
+    def __str__(self) -> str:
+        return f"{self.amount:f} {self.currency}"

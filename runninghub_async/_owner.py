@@ -1,0 +1,71 @@
+"""Who has a journal: a process, told apart from every other one, alive or dead."""
+
+from __future__ import annotations
+
+import os
+import platform
+import secrets
+from pathlib import Path
+from typing import Self
+
+import attrs
+
+__all__ = ["Owner"]
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text("ascii").strip()
+    except OSError:
+        return ""
+
+
+def _started(pid: int) -> str:
+    """When the process began, in the system's own count; empty where nobody tells. A number may
+    be given to another process once its first holder is dead."""
+    told = _read(f"/proc/{pid}/stat")
+    return told.rpartition(")")[2].split()[19] if told else ""
+
+
+def _host() -> str:
+    """The machine, and the space in which its process numbers mean something."""
+    try:
+        space = str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        space = ""
+    return f"{platform.node()} {_read('/proc/sys/kernel/random/boot_id')} {space}".strip()
+
+
+@attrs.frozen
+class Owner:
+    """A process that has a journal open; `name` differs for each opening."""
+
+    name: str
+    pid: int
+    host: str
+    started: str
+
+    @classmethod
+    def here(cls) -> Self:
+        """This process."""
+        return cls(secrets.token_hex(8), os.getpid(), _host(), _started(os.getpid()))
+
+    def lives(self, renewed: float, now: float, lease: float) -> bool:
+        """Whether it may still be alive, having last said so at `renewed`, in seconds.
+
+        On this machine that is certain; of another one all that is known is that it has not been
+        heard of for `lease` seconds.
+        """
+        if self.host != _host():
+            return renewed + lease > now
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        except OSError:
+            # There is one, and it is somebody else's.
+            pass
+        return _started(self.pid) == self.started
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host.partition(' ')[0]}"

@@ -1,0 +1,75 @@
+"""Going on with a file where the last try broke off: what to ask for and what to believe. No I/O.
+
+Only what a validator vouches for is gone on with: two halves of different files make a whole that
+nothing but luck would notice.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import re
+from collections.abc import Mapping
+from typing import Final
+
+__all__ = ["length_of", "range_headers", "total_of", "validator_of"]
+
+_CONTENT_RANGE: Final = re.compile(r"bytes +([0-9]+)-([0-9]+)/([0-9]+)")
+
+_STRONG: Final = re.compile(r'"[\x21\x23-\x7e]*"')
+
+
+def range_headers(at: int, validator: str) -> dict[str, str]:
+    """The headers that ask for a file from its byte `at` on, or for all of it if it is no longer
+    the one of `validator`."""
+    return {"Range": f"bytes={at}-", "If-Range": validator} if at and validator else {}
+
+
+def is_encoded(headers: Mapping[str, str]) -> bool:
+    """Whether the body was packed for its journey, so that no length is that of the file."""
+    return headers.get("content-encoding", "").strip().lower() not in ("", "identity")
+
+
+def length_of(headers: Mapping[str, str]) -> int | None:
+    """The length of the file that a whole answer brings; None if it does not say."""
+    declared = headers.get("content-length", "")
+    known = declared.isascii() and declared.isdecimal() and not is_encoded(headers)
+    return int(declared) if known else None
+
+
+def validator_of(headers: Mapping[str, str]) -> str:
+    """What to put into `If-Range` so that only this very file is gone on with: its strong ETag,
+    or when it was changed; empty if there is no such thing."""
+    if is_encoded(headers) or headers.get("accept-ranges", "").strip().lower() == "none":
+        return ""
+    tag = headers.get("etag", "").strip()
+    if _STRONG.fullmatch(tag):
+        return tag
+    changed = headers.get("last-modified", "").strip()
+    then, now = _seconds(changed), _seconds(headers.get("date", ""))
+    # A file changed in the second it was sent in may have been changed again in that second.
+    return changed if then is not None and now is not None and now > then else ""
+
+
+def total_of(headers: Mapping[str, str], at: int, length: int | None, validator: str) -> int | None:
+    """The length of the whole file if this partial answer (206) goes on at byte `at` of the file
+    that `length` and `validator` are known of; None if it does not."""
+    told = _CONTENT_RANGE.fullmatch(headers.get("content-range", "").strip())
+    if told is None or is_encoded(headers):
+        return None
+    first, last, total = map(int, told.groups())
+    if first != at or not at <= last < total or length not in (None, total):
+        return None
+    tag = headers.get("etag", "").strip()
+    if validator.startswith('"') and tag and tag != validator:
+        return None
+    return total
+
+
+def _seconds(date: str) -> int | None:
+    parsed = email.utils.parsedate_tz(date)
+    if parsed is None:
+        return None
+    try:
+        return email.utils.mktime_tz(parsed)
+    except (ValueError, OverflowError):
+        return None

@@ -1,0 +1,128 @@
+"""A journal as it is now, read while another process may be writing it. Nothing is changed."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
+from types import TracebackType
+from typing import Final, Self
+
+import attrs
+
+from ._budget import listed_price
+from ._exceptions import JournalError
+from ._journal import JobRecord
+from ._money import Money
+from ._owner import Owner
+from ._schema import APPLICATION, COLUMNS, OPEN, VERSION, connect, record_of, totals_in
+from ._states import JobState
+
+__all__ = ["JournalReader", "JournalSummary"]
+
+_PAGE: Final = 500
+
+
+@attrs.frozen
+class JournalSummary:
+    """A journal in numbers. `states`: how many jobs are in each state. `spent`: what all have
+    been billed. `at_stake`: what those of unknown fate, and those whose submit is under way,
+    cost at most by the catalogue, in each currency. `ended_per_minute`: over the last ten
+    minutes in which anything ended, this one included. `owner`: the process that has the journal
+    open; empty if none has. `facts`: what was put down of the run."""
+
+    states: Mapping[JobState, int]
+    spent: Money
+    at_stake: tuple[Money, ...] = ()
+    ended_per_minute: float = 0.0
+    owner: str = ""
+    facts: Mapping[str, str] = attrs.field(factory=dict)
+
+
+class JournalReader:
+    """The journal in the file `path`; use it with `with`, in one thread. Each call sees a whole
+    state of it. Raises `JournalError` for what is no journal of this package, or a newer one."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.path.abspath(path)  # noqa: PTH100 - text, for messages and SQLite
+        try:
+            self._db = connect(self.path, read_only=True)
+            application = self._db.execute("PRAGMA application_id").fetchone()[0]
+            version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        except sqlite3.Error as error:
+            raise JournalError(f"cannot be read: {error}", self.path) from error
+        if (application, version) != (APPLICATION, VERSION):
+            self._db.close()
+            newer = application == APPLICATION and version > VERSION
+            told = f"has the newer schema {version}" if newer else "is no journal of this package"
+            raise JournalError(told, self.path)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._db.close()
+
+    def summary(self) -> JournalSummary:
+        """The journal in numbers, however many jobs it holds."""
+        db = self._db
+        states, spent = totals_in(db.execute("SELECT name, amount FROM totals"))
+        facts = dict(db.execute("SELECT substr(name, 6), value FROM meta WHERE name LIKE 'fact:%'"))
+        lease = db.execute("SELECT name, pid, host, started, renewed FROM lease").fetchone()
+        owner = ""
+        if lease is not None:
+            name, pid, host, started, renewed = lease
+            holder = Owner(name, pid, host, started)
+            owner = str(holder) if holder.lives(renewed, time.time(), 30.0) else ""
+        return JournalSummary(
+            states,
+            Money(spent, facts.get("currency", "CNY")),
+            self._at_stake(),
+            self._rate(),
+            owner,
+            facts,
+        )
+
+    def _at_stake(self) -> tuple[Money, ...]:
+        sums: dict[str, Decimal] = {}
+        for state in (JobState.UNKNOWN, JobState.SUBMITTING):
+            for record in self.jobs(state):
+                price = listed_price(record.request)
+                if price is not None:
+                    sums[price.currency] = sums.get(price.currency, Decimal(0)) + price.amount
+        return tuple(Money(amount, currency) for currency, amount in sums.items())
+
+    def _rate(self) -> float:
+        minute = int(time.time() // 60)
+        rows = self._db.execute(
+            "SELECT minute, ended FROM minutes WHERE minute > ? ORDER BY minute", (minute - 10,)
+        ).fetchall()
+        if not rows:
+            return 0.0
+        minutes: int = minute - rows[0][0] + 1
+        return float(sum(ended for _, ended in rows)) / minutes
+
+    def jobs(self, state: JobState | None = None) -> Iterator[JobRecord]:
+        """All jobs, or those in one state, in the order in which they were put down; read bit by
+        bit, so a job may have moved on meanwhile."""
+        where = "seq > ?"
+        values: tuple[str | int | None, ...] = ()
+        if state is not None:
+            where, values = "seq > ? AND open IS ? AND state = ?", (OPEN[state], state.value)
+        after = 0
+        while True:
+            rows = self._db.execute(
+                f"SELECT {COLUMNS} FROM jobs WHERE {where} ORDER BY seq LIMIT ?",
+                (after, *values, _PAGE),
+            ).fetchall()
+            yield from map(record_of, rows)
+            if len(rows) < _PAGE:
+                return
+            after = rows[-1][0]

@@ -1,0 +1,214 @@
+"""Between a session's jobs and its journal: rows for jobs, moves as they happen."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+from weakref import WeakValueDictionary
+
+from ._bounded import Bounded
+from ._budget import billed
+from ._exceptions import JournalError, PayloadError, RunningHubError
+from ._job import Accepted, Action, Deliver, Event, Missed, Refused
+from ._journal import (
+    Begun,
+    Content,
+    JobRecord,
+    KeptFile,
+    Moved,
+    content_of,
+    error_text,
+    files_text,
+    key_of,
+    nano_of,
+    task_text,
+)
+from ._outcomes import Failed, Succeeded
+from ._scheduler import Entry, Row
+from ._states import JobState, may_move
+from ._store import JobStore
+
+__all__ = ["Recorder"]
+
+logger = logging.getLogger("runninghub_async")
+
+_NOTHING: Final = Content("", "", "")
+
+#: Tasks that `submit` and `submit_many` made, whose rows are still known.
+_TASKS_KEPT: Final = 100_000
+
+
+class Recorder:
+    """The journal of one session. `currency` is what its service bills in."""
+
+    def __init__(self, store: JobStore, currency: str) -> None:
+        self.store = store
+        self.currency = currency
+        #: Jobs under way in this session, by their keys.
+        self._live: WeakValueDictionary[str, Entry] = WeakValueDictionary()
+        #: Rows of tasks that were submitted here and are waited for by their ids, if at all.
+        self._by_task: Bounded[str, Row] = Bounded(_TASKS_KEPT)
+        #: No job has been asked for yet, and the journal was empty when it was opened.
+        self.fresh = False
+
+    # -- rows ---------------------------------------------------------------------------------
+
+    def row(
+        self, request: Any, place: int | None, batch: str, own: str | None = None
+    ) -> Row | None:
+        """The row for a request, not written yet; None for a request that is none, which is
+        never sent either. A request without a place or a key of its own is a job of its own."""
+        try:
+            params = request.to_params()
+            content = content_of(request.path, params)
+        except Exception:
+            # What is wrong with it is said where it is checked.
+            return None
+        if own is None and place is None:
+            own = secrets.token_hex(16)
+        return Row(key_of(content, place, batch, own), content, params, place, batch)
+
+    def claim(self, entry: Entry) -> None:
+        """Take the job for `entry`. Raises `PayloadError` if another one has it."""
+        assert entry.row is not None
+        other = self._live.get(entry.row.key)
+        if other is not None and not other.gone:
+            raise PayloadError([f"key: {entry.row.key!r} is of a job that is under way @ $"])
+        self._live[entry.row.key] = entry
+
+    def row_of(self, task_id: str) -> Row | None:
+        """The row of a task that was submitted here."""
+        return self._by_task.get(task_id)
+
+    def live(self, key: str) -> Entry | None:
+        """The job of this key, if it is under way here."""
+        return self._live.get(key)
+
+    async def find(self, rows: Sequence[Row]) -> Mapping[str, JobRecord]:
+        """Those of these jobs that the journal knows. Raises `JournalError`."""
+        return await self.store.find([row.key for row in rows])
+
+    @staticmethod
+    def fits(row: Row, record: JobRecord) -> bool:
+        """Whether a record is of the same request, and not of another one with the same key."""
+        return row.content is None or row.content.digest == record.content
+
+    # -- what happens -------------------------------------------------------------------------
+
+    async def begin(self, entry: Entry) -> str:
+        """Write down, durably, that the submit of `entry` is about to leave. If the journal knows
+        a task for it already, its id is returned, and nothing must be sent."""
+        row = entry.row
+        assert row is not None
+        begun = Begun(
+            row.key,
+            row.recorded,
+            JobState.SUBMITTING,
+            time.time(),
+            row.content or _NOTHING,
+            row.place,
+            row.batch,
+            entry.job.attempts + 1,
+        )
+        row.recorded = JobState.SUBMITTING
+        found = await self.store.begin(begun)
+        row.content = row.params = None
+        return found
+
+    def unsent(self, entry: Entry) -> None:
+        """It was written down that a submit is about to leave, and it did not."""
+        if entry.row is not None and entry.row.recorded is JobState.SUBMITTING:
+            self._note(entry.row, JobState.NEW)
+
+    def moved(self, entry: Entry, event: Event, action: Action) -> None:
+        """`entry` made a move: what `Scheduler.on_move` is told."""
+        row, state = entry.row, entry.job.state
+        assert row is not None
+        if row.recorded is None:
+            self._put_down(entry)
+        if state is row.recorded:
+            return
+        if not entry.job.attempts and not may_move(row.recorded or state, state):
+            # One of several that wait for the same task.
+            return
+        if isinstance(action, Deliver) and isinstance(action.result, Accepted):
+            self._by_task[entry.job.task_id] = row
+        facts: dict[str, Any] = {}
+        if state is JobState.ACCEPTED:
+            # What an earlier try met with says nothing any more.
+            facts = {"task_id": entry.job.task_id, "code": "", "error": ""}
+        if isinstance(event, Refused | Missed):
+            facts["code"], facts["error"] = error_text(event.error)
+        if isinstance(action, Deliver):
+            facts |= self._end(action)
+        self._note(row, state, **facts)
+
+    def _end(self, action: Deliver) -> dict[str, Any]:
+        task = action.result.task
+        if task is None or not task.done:
+            return {}
+        cost = billed(task.usage, self.currency)
+        facts = {"task_id": task.id, "task": task_text(task), "cost": nano_of(cost)}
+        if isinstance(action.result, Failed):
+            facts["code"], facts["error"] = error_text(action.result.error)
+        return facts
+
+    def _put_down(self, entry: Entry) -> None:
+        """A row for a job that ends without ever having been sent."""
+        row = entry.row
+        assert row is not None
+        self.store.note(
+            Begun(
+                row.key, None, JobState.NEW, time.time(), row.content or _NOTHING, row.place,
+                row.batch,
+            )
+        )  # fmt: skip
+        row.recorded = JobState.NEW
+
+    def stored(self, row: Row, files: Sequence[KeptFile]) -> None:
+        """The results of a job are on disk."""
+        self._note(row, JobState.STORED, files=files_text(files))
+
+    def not_stored(self, row: Row, error: RunningHubError) -> None:
+        """The results of a job could not be fetched, for now."""
+        code, text = error_text(error)
+        self._note(row, JobState.SUCCEEDED, code=code, error=text)
+
+    def reused(self, entry: Entry, outcome: Succeeded, files: Sequence[KeptFile]) -> None:
+        """A job is served with what another one with the same content had made, at no cost."""
+        assert entry.row is not None
+        self._put_down(entry)
+        kept, task = files_text(files), task_text(outcome.task)
+        self._note(
+            entry.row, JobState.STORED, files=kept, task=task, task_id=outcome.task.id, cost=0
+        )
+
+    def unstored(self, row: Row) -> None:
+        """A file of a stored job is gone or changed."""
+        self._note(row, JobState.SUCCEEDED)
+
+    def again(self, row: Row) -> None:
+        """A job that had failed unsent is tried again."""
+        if row.recorded is JobState.FAILED:
+            self._note(row, JobState.NEW)
+
+    def _note(self, row: Row, state: JobState, **facts: Any) -> None:
+        old = row.recorded
+        assert old is not None
+        if not may_move(old, state):
+            raise JournalError(f"job {row.key} cannot go from {old} to {state}")
+        row.recorded = state
+        self.store.note(Moved(row.key, old, state, time.time(), **facts))
+
+    async def event(self, key: str, task_id: str) -> None:
+        """A webhook told of a job that is not under way here."""
+        try:
+            record = await self.store.event(key, task_id)
+        except JournalError as error:
+            logger.warning("task %s of job %s was not written down: %s", task_id, key, error)
+            return
+        if record is not None:
+            logger.info("task %s of job %s was made known by its webhook", task_id, key)

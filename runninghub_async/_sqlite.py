@@ -1,0 +1,720 @@
+"""A journal in one SQLite file: write-ahead log, one thread that owns the connection, and one
+commit for all that came while the last one was on its way to the disk.
+
+`synchronous=FULL`: what is committed survives a power cut. In WAL mode `NORMAL` would lose the
+last commits, and a lost row may be a paid submit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import os
+import queue
+import secrets
+import sqlite3
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from decimal import Decimal
+from typing import Any, Final, TypeVar
+
+from ._exceptions import JournalBusy, JournalError
+from ._journal import Begun, JobRecord, Moved
+from ._owner import Owner
+from ._schema import (
+    APPLICATION,
+    COLUMNS,
+    OPEN,
+    SCHEMA,
+    VERSION,
+    connect,
+    record_of,
+    totals_in,
+)
+from ._states import JobState
+
+__all__ = ["SqliteJobStore"]
+
+logger = logging.getLogger("runninghub_async.trouble")
+
+_T = TypeVar("_T")
+
+#: How long a write may wait for company, in seconds: one that somebody waits for, or that holds a
+#: paid task's id, and one that only saves a query after a crash.
+_SOON: Final = 0.005
+_LATER: Final = 0.05
+
+#: How soon a write that failed is tried again, and how often that is said, in seconds.
+_AGAIN: Final = 1.0
+_TOLD_EVERY: Final = 60.0
+
+#: Events of jobs that are not there yet.
+_PARKED_KEPT: Final = 100_000
+
+#: How long a session that closes waits for a disk that takes nothing, in seconds.
+_LAST_TRY: Final = 5.0
+
+_LOST: Final = "the process that sent it ended before it knew the answer"
+
+
+class SqliteJobStore:
+    """A journal in the file `path`, which is made if it is not there, readable by its owner only.
+
+    `lease`: seconds after which a process on another machine that has not been heard of counts
+    as dead; of one on this machine it is known. A write that fails, as on a full disk, is tried
+    again every second, and nothing is submitted meanwhile; that is said in warnings of the logger
+    `runninghub_async.trouble`.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, lease: float = 30.0) -> None:
+        self.path = os.path.abspath(path)  # noqa: PTH100 - text, for messages and SQLite
+        self.identity = ""
+        self.secret = b""
+        self._lease = lease
+        self._owner = Owner.here()
+        self._renewed = 0.0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._db: sqlite3.Connection | None = None
+        self._batch: list[Begun | Moved] = []
+        self._waiting: list[tuple[str, asyncio.Future[str]]] = []
+        self._writing = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._written: asyncio.Event | None = None
+        self._error: JournalError | None = None
+        #: Set when a thread that keeps trying to write should stop that.
+        self._hopeless = threading.Event()
+        self._parked = 0
+
+    # -- opening and closing ------------------------------------------------------------------
+
+    async def open(self, base_url: str) -> None:
+        """See `JobStore.open`."""
+        self._loop = asyncio.get_running_loop()
+        self._written = asyncio.Event()
+        self._thread = threading.Thread(target=self._run, name="runninghub_async journal")
+        # What is committed is safe; a program that forgets to close must not hang at its end.
+        self._thread.daemon = True
+        self._thread.start()
+        try:
+            await self._do(functools.partial(self._open, base_url))
+        except BaseException:
+            self._work.put(None)
+            raise
+
+    async def aclose(self) -> None:
+        """See `JobStore.aclose`."""
+        if self._thread is None or self._loop is None:
+            return
+        late = self._loop.call_later(_LAST_TRY, self._hopeless.set)
+        try:
+            await self.flush()
+            await self._do(self._close)
+        finally:
+            late.cancel()
+            self._hopeless.set()
+            self._work.put(None)
+            self._thread = None
+
+    def _open(self, base_url: str) -> None:
+        try:
+            # SQLite would let everybody read what is in it: prompts, and what signs webhooks.
+            os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
+            db = connect(self.path)
+        except (OSError, sqlite3.Error) as error:
+            text = getattr(error, "strerror", None) or str(error)
+            raise JournalError(f"cannot be opened: {text}", self.path) from error
+        try:
+            self._prepare(db)
+            self._take(db, base_url)
+        except sqlite3.OperationalError as error:
+            db.close()
+            raise JournalError(f"cannot be opened: {error}", self.path) from error
+        except sqlite3.DatabaseError as error:
+            db.close()
+            raise JournalError("is no journal", self.path) from error
+        except BaseException:
+            db.close()
+            raise
+        self._db = db
+
+    def _prepare(self, db: sqlite3.Connection) -> None:
+        application, version = _pragma(db, "application_id"), _pragma(db, "user_version")
+        tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        if (application, version) != (APPLICATION, VERSION) and tables:
+            if application != APPLICATION:
+                raise JournalError("is no journal of this package", self.path)
+            raise JournalError(
+                f"has the schema {version}, and this version of the package knows {VERSION}:"
+                " it was written by a newer one",
+                self.path,
+            )
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")
+        # The log is worked into the file less often than by default: most pages change again soon.
+        db.execute("PRAGMA wal_autocheckpoint = 4000")
+
+    def _take(self, db: sqlite3.Connection, base_url: str) -> None:
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            if not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                _make(db, base_url)
+            now = time.time()
+            self._refuse_if_busy(_lease_of(db), now)
+            told = dict(db.execute("SELECT name, value FROM meta"))
+            self._refuse_if_of_another(told["base_url"], base_url)
+            self.identity, self.secret = told["identity"], bytes.fromhex(told["secret"])
+            self._renew(db, now)
+            _settle_left(db, now)
+            self._parked = db.execute("SELECT count(*) FROM parked").fetchone()[0]
+        except BaseException:
+            db.execute("ROLLBACK")
+            raise
+        db.execute("COMMIT")
+
+    def _refuse_if_busy(self, before: tuple[Owner, float] | None, now: float) -> None:
+        if before is not None and before[0].lives(before[1], now, self._lease):
+            raise JournalBusy(f"is in use by {before[0]}", self.path)
+
+    def _refuse_if_of_another(self, told: str, base_url: str) -> None:
+        if not _same_service(told, base_url):
+            raise JournalError(f"is of jobs at {told}, not {base_url}", self.path)
+
+    def _refuse_if_lost(self, db: sqlite3.Connection) -> None:
+        held = db.execute("SELECT name FROM lease").fetchone()
+        if held is None or held[0] != self._owner.name:
+            raise JournalError("was taken over by another process", self.path)
+
+    def _renew(self, db: sqlite3.Connection, now: float) -> None:
+        mine = self._owner
+        db.execute(
+            "INSERT OR REPLACE INTO lease VALUES (1, ?, ?, ?, ?, ?)",
+            (mine.name, mine.pid, mine.host, mine.started, now),
+        )
+        self._renewed = now
+
+    def _close(self) -> None:
+        if self._db is not None:
+            try:
+                self._db.execute("DELETE FROM lease WHERE name = ?", (self._owner.name,))
+            except sqlite3.Error as error:
+                logger.warning("%s: the lease was not given back: %s", self.path, error)
+            self._db.close()
+            self._db = None
+
+    # -- the thread ---------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while True:
+            try:
+                work = self._work.get(timeout=self._lease / 3)
+            except queue.Empty:
+                self._keep_lease()
+                continue
+            if work is None:
+                return
+            work()
+
+    def _keep_lease(self) -> None:
+        if self._db is None:
+            return
+        try:
+            self._transact(self._db, lambda _: None)
+        except (sqlite3.Error, JournalError) as error:
+            logger.warning("%s: the lease was not renewed: %s", self.path, error)
+
+    def _transact(self, db: sqlite3.Connection, change: Callable[[sqlite3.Connection], _T]) -> _T:
+        """Make a change in one transaction, if the journal is still ours."""
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            self._refuse_if_lost(db)
+            now = time.time()
+            if now - self._renewed > self._lease / 3:
+                self._renew(db, now)
+            result = change(db)
+            db.execute("COMMIT")
+        except BaseException:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise
+        return result
+
+    def _persist(self, change: Callable[[sqlite3.Connection], _T]) -> _T:
+        """The same, for as long as it takes: what a full disk does not take now it may later."""
+        told = -_TOLD_EVERY
+        while True:
+            if self._db is None:
+                raise JournalError("is closed", self.path)
+            try:
+                result = self._transact(self._db, change)
+            except sqlite3.OperationalError as error:
+                if self._hopeless.is_set():
+                    raise JournalError(f"cannot be written: {error}", self.path) from error
+                if time.monotonic() - told >= _TOLD_EVERY:
+                    told = time.monotonic()
+                    logger.warning(
+                        "%s cannot be written: %s; nothing is submitted until it can",
+                        self.path,
+                        error,
+                    )
+                self._hopeless.wait(_AGAIN)
+            except sqlite3.Error as error:
+                raise JournalError(f"cannot be written: {error}", self.path) from error
+            else:
+                if told > 0:
+                    logger.warning("%s can be written again", self.path)
+                return result
+
+    async def _do(self, work: Callable[[], _T]) -> _T:
+        """Run `work` in the thread, after all that was handed over before."""
+        self._send()
+        loop, thread = self._loop, self._thread
+        if loop is None or thread is None:
+            raise JournalError("is not open", self.path)
+        done: asyncio.Future[_T] = loop.create_future()
+
+        def run() -> None:
+            try:
+                result = work()
+            except BaseException as error:
+                _tell(loop, _fail, done, error)
+            else:
+                _tell(loop, _fulfil, done, result)
+
+        self._work.put(run)
+        return await done
+
+    async def _change(self, change: Callable[[sqlite3.Connection], _T]) -> _T:
+        return await self._do(lambda: self._persist(change))
+
+    async def _read(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
+        def read() -> list[Any]:
+            if self._db is None:
+                raise JournalError("is closed", self.path)
+            try:
+                return self._db.execute(query, values).fetchall()
+            except sqlite3.Error as error:
+                raise JournalError(f"cannot be read: {error}", self.path) from error
+
+        return await self._do(read)
+
+    # -- writing ------------------------------------------------------------------------------
+
+    async def begin(self, job: Begun) -> str:
+        """See `JobStore.begin`."""
+        if self._error is not None:
+            raise self._error
+        assert self._loop is not None
+        done: asyncio.Future[str] = self._loop.create_future()
+        self._batch.append(job)
+        self._waiting.append((job.key, done))
+        self._schedule(_SOON)
+        return await done
+
+    def note(self, move: Begun | Moved) -> None:
+        """See `JobStore.note`."""
+        self._batch.append(move)
+        self._schedule(_SOON if move.state is JobState.ACCEPTED else _LATER)
+
+    async def flush(self) -> None:
+        """See `JobStore.flush`."""
+        assert self._written is not None
+        while self._batch or self._writing:
+            self._send()
+            self._written.clear()
+            await self._written.wait()
+        if self._error is not None:
+            raise self._error
+
+    def _schedule(self, delay: float) -> None:
+        """Write after `delay` at the latest, or as soon as what is being written is."""
+        assert self._loop is not None
+        if self._writing:
+            return
+        at = self._loop.time() + delay
+        if self._timer is not None:
+            if self._timer.when() <= at:
+                return
+            self._timer.cancel()
+        self._timer = self._loop.call_at(at, self._send)
+
+    def _send(self) -> None:
+        """Hand the thread what has gathered, unless it is still writing."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._writing or not self._batch:
+            return
+        batch, self._batch = self._batch, []
+        waiting, self._waiting = self._waiting, []
+        self._writing = True
+        self._work.put(lambda: self._write(batch, waiting))
+
+    def _write(
+        self,
+        batch: list[Begun | Moved],
+        waiting: list[tuple[str, asyncio.Future[str]]],
+    ) -> None:
+        assert self._loop is not None
+        try:
+            known = self._persist(lambda db: self._write_batch(db, batch))
+        except BaseException as error:
+            _tell(self._loop, self._on_written, batch, waiting, {}, error)
+        else:
+            _tell(self._loop, self._on_written, batch, waiting, known, None)
+
+    def _on_written(
+        self,
+        batch: list[Begun | Moved],
+        waiting: list[tuple[str, asyncio.Future[str]]],
+        known: Mapping[str, str],
+        error: BaseException | None,
+    ) -> None:
+        assert self._written is not None
+        self._writing = False
+        if error is not None:
+            ids = [move.task_id for move in batch if isinstance(move, Moved) and move.task_id]
+            logger.error("%s: not written down: %s", error, " ".join(ids) or "no new task")
+            if not isinstance(error, JournalError):
+                error = JournalError(f"cannot be written: {error!r}", self.path)
+            self._error = error
+        for key, future in waiting:
+            if future.done():
+                continue
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(known.get(key, ""))
+        self._written.set()
+        if self._batch:
+            self._schedule(_SOON)
+
+    def _write_batch(
+        self, db: sqlite3.Connection, batch: Iterable[Begun | Moved]
+    ) -> Mapping[str, str]:
+        """Write moves in order, and return the tasks that events had told of before."""
+        rows: dict[str, list[Any]] = {}
+        new: dict[str, Begun] = {}
+        totals: dict[str, int] = defaultdict(int)
+        ended = 0
+        for item in batch:
+            key, old, state, at = item[:4]
+            if old is not None:
+                totals[old] -= 1
+            totals[state] += 1
+            if isinstance(item, Begun):
+                if old is None:
+                    new[key] = item
+                sent_at = at if state is JobState.SUBMITTING else None
+                told = [OPEN[state], state._value_, item.attempts, sent_at, *_NOTHING]
+            else:
+                over = at if state in _ENDING else None
+                ended += over is not None
+                accepted_at = at if state is JobState.ACCEPTED else None
+                told = [OPEN[state], state._value_, None, None, accepted_at, over, *item[4:]]
+                if item.cost:
+                    totals["spent"] += item.cost
+            row = rows.get(key)
+            # The last word on each column; `open` is always said.
+            rows[key] = told if row is None else [told[0], *map(_last, row[1:], told[1:])]
+        if new:
+            inserts = [
+                (key, job.place, job.batch, *job.content, *rows.pop(key))
+                for key, job in new.items()
+            ]
+            db.executemany(_INSERT, inserts)
+        if rows:
+            db.executemany(_UPDATE, [(*row, key) for key, row in rows.items()])
+        _add(db, totals)
+        if ended:
+            db.execute(_MINUTE, (int(time.time() // 60), ended))
+        return self._match_parked(db, new) if self._parked and new else {}
+
+    def _match_parked(self, db: sqlite3.Connection, keys: Iterable[str]) -> Mapping[str, str]:
+        """Events came before their jobs: the tasks exist, and must not be made again."""
+        known: dict[str, str] = {}
+        for key in keys:
+            row = db.execute(_UNPARK, (key,)).fetchone()
+            if row is not None:
+                known[key] = row[0]
+                self._parked -= 1
+        return known
+
+    # -- the rest of `JobStore` ---------------------------------------------------------------
+
+    async def find(self, keys: Sequence[str]) -> Mapping[str, JobRecord]:
+        """See `JobStore.find`."""
+        found: dict[str, JobRecord] = {}
+        for start in range(0, len(keys), 500):
+            part = keys[start : start + 500]
+            marks = ",".join("?" * len(part))
+            rows = await self._read(f"SELECT {COLUMNS} FROM jobs WHERE key IN ({marks})", part)
+            found |= {record.key: record for record in map(record_of, rows)}
+        return found
+
+    async def find_content(self, digests: Sequence[str]) -> Mapping[str, JobRecord]:
+        """See `JobStore.find_content`."""
+        await self._change(lambda db: db.execute(_CONTENTS))
+        found: dict[str, JobRecord] = {}
+        for digest in digests:
+            rows = await self._read(
+                f"SELECT {COLUMNS} FROM jobs WHERE content = ? AND state = 'stored'"
+                " ORDER BY seq LIMIT 1",
+                (digest,),
+            )
+            if rows:
+                found[digest] = record_of(rows[0])
+        return found
+
+    async def find_open(
+        self, states: Sequence[JobState], after: int, limit: int
+    ) -> Sequence[JobRecord]:
+        """See `JobStore.find_open`."""
+        found: list[JobRecord] = []
+        for state in states:
+            rows = await self._read(
+                f"SELECT {COLUMNS} FROM jobs WHERE open IS ? AND state = ? AND held = 0"
+                " AND seq > ? ORDER BY seq LIMIT ?",
+                (OPEN[state], state.value, after, limit),
+            )
+            found += map(record_of, rows)
+        return sorted(found, key=lambda record: record.seq)[:limit]
+
+    async def event(self, key: str, task_id: str) -> JobRecord | None:
+        """See `JobStore.event`."""
+
+        def change(db: sqlite3.Connection) -> bool:
+            row = db.execute("SELECT state FROM jobs WHERE key = ?", (key,)).fetchone()
+            if row is None:
+                self._park(db, key, task_id)
+                return False
+            if row[0] not in ("unknown", "submitting"):
+                return False
+            db.execute(
+                "UPDATE jobs SET open = 1, state = 'accepted', task_id = ?, accepted_at = ?"
+                " WHERE key = ?",
+                (task_id, time.time(), key),
+            )
+            _add(db, {row[0]: -1, "accepted": 1})
+            return True
+
+        known = await self._change(change)
+        return (await self.find([key]))[key] if known else None
+
+    def _park(self, db: sqlite3.Connection, key: str, task_id: str) -> None:
+        db.execute("INSERT OR REPLACE INTO parked VALUES (?, ?, ?)", (key, task_id, time.time()))
+        self._parked += 1
+        if self._parked > _PARKED_KEPT:
+            db.execute(
+                "DELETE FROM parked WHERE key IN (SELECT key FROM parked ORDER BY at LIMIT 1000)"
+            )
+        self._parked = db.execute("SELECT count(*) FROM parked").fetchone()[0]
+
+    async def is_empty(self) -> bool:
+        """See `JobStore.is_empty`."""
+        return not await self._read("SELECT 1 FROM jobs LIMIT 1")
+
+    async def spent(self) -> Decimal:
+        """See `JobStore.spent`."""
+        return totals_in(await self._read("SELECT name, amount FROM totals"))[1]
+
+    async def facts(self) -> Mapping[str, str]:
+        """See `JobStore.facts`."""
+        rows = await self._read("SELECT substr(name, 6), value FROM meta WHERE name LIKE 'fact:%'")
+        return dict(rows)
+
+    async def put(self, facts: Mapping[str, str]) -> None:
+        """See `JobStore.put`."""
+        rows = [(f"fact:{name}", value) for name, value in facts.items()]
+        await self._change(
+            lambda db: db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", rows)
+        )
+
+    async def set_aside(self, batch: str) -> None:
+        """See `JobStore.set_aside`."""
+        await self._change(lambda db: db.execute(_SET_ASIDE, (batch,)))
+
+    async def enlist(self, jobs: Sequence[Begun | tuple[Begun, Moved]]) -> int:
+        """See `JobStore.enlist`."""
+        return await self._change(lambda db: _enlist(db, jobs))
+
+    async def drop_set_aside(self, batch: str) -> int:
+        """See `JobStore.drop_set_aside`."""
+
+        def change(db: sqlite3.Connection) -> int:
+            gone = Counter(
+                state for (state,) in db.execute(f"DELETE {_ASIDE} RETURNING state", (batch,))
+            )
+            _add(db, {state: -count for state, count in gone.items()})
+            return sum(gone.values())
+
+        return await self._change(change)
+
+    async def put_back(self, state: JobState, code: str | None) -> int:
+        """See `JobStore.put_back`."""
+
+        def change(db: sqlite3.Connection) -> int:
+            query = (
+                "UPDATE jobs SET open = 0, state = 'new', task_id = NULL, task = NULL,"
+                " code = NULL, error = NULL, ended_at = NULL, attempts = 0"
+                " WHERE open = 2 AND state = ?"
+            )
+            values: list[Any] = [state.value]
+            if code is not None:
+                query, values = f"{query} AND code = ?", [*values, code]
+            count = db.execute(query, values).rowcount
+            _add(db, {state.value: -count, "new": count})
+            return count
+
+        return await self._change(change)
+
+
+_ENDING: Final = frozenset(
+    {JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.UNKNOWN}
+)
+
+#: The columns of a row that only moves tell of.
+_NOTHING: Final = (None,) * 8
+
+_ROW = (
+    "open, state, attempts, sent_at, accepted_at, ended_at, task_id, task, cost, code, error, files"
+)
+
+_INSERT: Final = (
+    f"INSERT INTO jobs (key, place, batch, path, params, content, {_ROW})"
+    f" VALUES ({','.join('?' * 18)})"
+)
+_UPDATE: Final = (
+    "UPDATE jobs SET open = ?, state = ?,"
+    + ",".join(f" {name} = coalesce(?, {name})" for name in _ROW.split(", ")[2:])
+    + " WHERE key = ?"
+)
+_MINUTE: Final = (
+    "INSERT INTO minutes VALUES (?, ?)"
+    " ON CONFLICT (minute) DO UPDATE SET ended = ended + excluded.ended"
+)
+_TOTAL: Final = (
+    "INSERT INTO totals VALUES (?, ?)"
+    " ON CONFLICT (name) DO UPDATE SET amount = amount + excluded.amount"
+)
+_UNPARK: Final = "DELETE FROM parked WHERE key = ? RETURNING task_id"
+_CONTENTS: Final = (
+    "CREATE INDEX IF NOT EXISTS jobs_by_content ON jobs (content) WHERE state = 'stored'"
+)
+
+#: What was put down and never submitted.
+_SET_ASIDE: Final = (
+    "UPDATE jobs SET held = 1 WHERE batch = ? AND open IN (0, 2) AND attempts = 0"
+    " AND state IN ('new', 'failed')"
+)
+_ASIDE: Final = (
+    "FROM jobs WHERE batch = ? AND held = 1 AND open IN (0, 2) AND attempts = 0"
+    " AND state IN ('new', 'failed')"
+)
+
+
+def _enlist(db: sqlite3.Connection, jobs: Sequence[Begun | tuple[Begun, Moved]]) -> int:
+    """Put down jobs that are not there yet, and take up again those that were set aside."""
+    totals: Counter[str] = Counter()
+    insert = _INSERT.replace("INSERT", "INSERT OR IGNORE", 1)
+    for item in jobs:
+        begun, end = (item, None) if isinstance(item, Begun) else item
+        state = begun.state if end is None else end.state
+        row: list[Any] = [OPEN[state], state.value, 0, None, *_NOTHING]
+        if end is not None:
+            row[5], row[9], row[10] = end.at, end.code, end.error
+        done = db.execute(insert, (begun.key, begun.place, begun.batch, *begun.content, *row))
+        if done.rowcount:
+            totals[state.value] += 1
+        else:
+            db.execute("UPDATE jobs SET held = 0 WHERE key = ? AND held = 1", (begun.key,))
+    _add(db, totals)
+    return totals.total()
+
+
+def _add(db: sqlite3.Connection, totals: Mapping[str, int]) -> None:
+    db.executemany(_TOTAL, [(name, count) for name, count in totals.items() if count])
+
+
+def _make(db: sqlite3.Connection, base_url: str) -> None:
+    for statement in SCHEMA.split(";"):
+        db.execute(statement)
+    facts = {
+        "identity": secrets.token_hex(8),
+        "secret": secrets.token_hex(32),
+        "base_url": base_url,
+    }
+    db.executemany("INSERT INTO meta VALUES (?, ?)", facts.items())
+    db.execute(f"PRAGMA application_id = {APPLICATION}")
+    db.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def _settle_left(db: sqlite3.Connection, now: float) -> None:
+    """Of submits that an earlier process left under way nobody knows what became, but for those
+    whose event has come."""
+    left = db.execute(
+        "UPDATE jobs SET open = 2, state = 'unknown', error = ?, ended_at = ?"
+        " WHERE open = 1 AND state = 'submitting'",
+        (_LOST, now),
+    ).rowcount
+    _add(db, {"submitting": -left, "unknown": left})
+    found = db.execute(
+        "UPDATE jobs SET open = 1, state = 'accepted', accepted_at = ?,"
+        " task_id = (SELECT task_id FROM parked WHERE parked.key = jobs.key)"
+        " WHERE open = 2 AND state = 'unknown' AND key IN (SELECT key FROM parked)",
+        (now,),
+    ).rowcount
+    if found:
+        db.execute(
+            "DELETE FROM parked WHERE key IN (SELECT key FROM jobs WHERE task_id IS NOT NULL)"
+        )
+        _add(db, {"unknown": -found, "accepted": found})
+
+
+def _lease_of(db: sqlite3.Connection) -> tuple[Owner, float] | None:
+    row = db.execute("SELECT name, pid, host, started, renewed FROM lease").fetchone()
+    if row is None:
+        return None
+    name, pid, host, started, renewed = row
+    return Owner(name, pid, host, started), renewed
+
+
+def _pragma(db: sqlite3.Connection, name: str) -> int:
+    value: int = db.execute(f"PRAGMA {name}").fetchone()[0]
+    return value
+
+
+def _same_service(one: str, other: str) -> bool:
+    """Loopback is a stand-in, whose port differs each time."""
+    return one == other or (_is_loopback(one) and _is_loopback(other))
+
+
+def _is_loopback(url: str) -> bool:
+    host = url.partition("://")[2].partition("/")[0].rpartition("@")[2]
+    return host.startswith(("127.", "localhost", "[::1]"))
+
+
+def _last(old: Any, new: Any) -> Any:
+    return old if new is None else new
+
+
+def _tell(loop: asyncio.AbstractEventLoop, callback: Callable[..., object], *values: Any) -> None:
+    try:
+        loop.call_soon_threadsafe(callback, *values)
+    except RuntimeError:
+        # The loop is closed: whoever asked has gone.
+        logger.debug("nobody waits for the journal any more")
+
+
+def _fulfil(future: asyncio.Future[_T], result: _T) -> None:
+    if not future.done():
+        future.set_result(result)
+
+
+def _fail(future: asyncio.Future[Any], error: BaseException) -> None:
+    if not future.done():
+        future.set_exception(error)

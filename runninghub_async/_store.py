@@ -1,0 +1,97 @@
+"""What is asked of whoever keeps a journal; `SqliteJobStore` is the one that comes along."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Protocol, runtime_checkable
+
+from ._journal import Begun, JobRecord, Moved
+from ._states import JobState
+
+__all__ = ["JobStore"]
+
+
+@runtime_checkable
+class JobStore(Protocol):
+    """Where a session keeps its jobs. All methods are called on the session's event loop."""
+
+    #: What this journal is called in the addresses of webhooks, and what signs them.
+    identity: str
+    secret: bytes
+
+    async def open(self, base_url: str) -> None:
+        """Take the journal for oneself, of jobs of this service. Raises `JournalBusy` while a
+        living process has it, and `JournalError` for what is no journal, is newer, or of
+        another service."""
+        ...
+
+    async def aclose(self) -> None:
+        """Write what is left, and let go. Raises `JournalError` if that cannot be written."""
+        ...
+
+    async def find(self, keys: Sequence[str]) -> Mapping[str, JobRecord]:
+        """Those of these jobs that there are."""
+        ...
+
+    async def find_content(self, digests: Sequence[str]) -> Mapping[str, JobRecord]:
+        """For each of these contents that has been stored, a stored job."""
+        ...
+
+    async def find_open(
+        self, states: Sequence[JobState], after: int, limit: int
+    ) -> Sequence[JobRecord]:
+        """The first `limit` jobs in one of these states, in order, whose `seq` is beyond
+        `after`."""
+        ...
+
+    async def begin(self, job: Begun) -> str:
+        """Write a row, on disk when this returns. The id of its task, if an event has told of
+        one before."""
+        ...
+
+    def note(self, move: Begun | Moved) -> None:
+        """Write a move soon, in order with all else."""
+        ...
+
+    async def flush(self) -> None:
+        """Return when all that was noted is on disk."""
+        ...
+
+    async def event(self, key: str, task_id: str) -> JobRecord | None:
+        """A webhook said that the task of this job is `task_id`. The job as it is now, if that
+        made the task known; a job that there is not yet is told when it comes."""
+        ...
+
+    async def is_empty(self) -> bool:
+        """Whether there is no job."""
+        ...
+
+    async def set_aside(self, batch: str) -> None:
+        """Set aside what was put down for `batch` and never submitted: it is not found open."""
+        ...
+
+    async def enlist(self, jobs: Sequence[Begun | tuple[Begun, Moved]]) -> int:
+        """Put down jobs that there are not yet, and how they ended, if they did; how many that
+        were. Those that had been set aside are taken up again."""
+        ...
+
+    async def drop_set_aside(self, batch: str) -> int:
+        """Strike out what is still set aside, and how many that were."""
+        ...
+
+    async def put_back(self, state: JobState, code: str | None) -> int:
+        """Have all jobs of this state submitted anew, or those with this code; how many."""
+        ...
+
+    async def spent(self) -> Decimal:
+        """What all jobs have cost so far."""
+        ...
+
+    async def facts(self) -> Mapping[str, str]:
+        """What was put down of the run."""
+        ...
+
+    async def put(self, facts: Mapping[str, str]) -> None:
+        """Put down facts of the run, on disk when this returns."""
+        ...
