@@ -69,6 +69,8 @@ class Keeper:
         While the disk is full, nothing is submitted, and it is tried again until there is room.
         Raises `DownloadError`, `TransportError` or `OSError`.
         """
+        if not outcome.task.outputs:
+            return ()
         stem = self._stem_of(outcome)
         files: list[Download] = []
         async with self._slots:
@@ -82,7 +84,7 @@ class Keeper:
     def _stem_of(self, outcome: Succeeded) -> str:
         stem = self._name(outcome)
         if not stem or stem.startswith(".") or set(stem) & set("/\\:\0") or len(stem) > 200:
-            raise ValueError(f"name: {stem!r} cannot name a file")
+            raise DownloadError(f"name: {stem!r:.60} cannot name a file", outcome.task.outputs[0])
         return stem
 
     async def _keep_one(

@@ -807,6 +807,7 @@ class Session:
             raise PayloadError([f"key: {key!r} is of another request in the journal @ $"])
         row.recorded, row.content, row.params = record.state, None, None
         if not job.follow and record.task is not None:
+            call.entry.gone = True
             return call, Accepted(record.task)
         made = plan(record, 0, job.request, self._rules, keeps=False, now=time.time())
         call.entry.job = made.job._replace(follow=job.follow)
@@ -814,6 +815,7 @@ class Session:
             self._journal.again(row)
         elif made.step is Step.AWAIT:
             await_evidence(self._open(), call.entry, made)
+        call.entry.gone = made.outcome is not None
         return call, made.outcome
 
     async def _call(self, job: Job) -> Outcome | Accepted:

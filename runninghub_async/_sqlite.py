@@ -70,11 +70,11 @@ class SqliteJobStore:
     """
 
     def __init__(self, path: str | os.PathLike[str], *, lease: float = 30.0) -> None:
-        self.path = os.path.abspath(path)  # noqa: PTH100 - text, for messages and SQLite
+        self.path = os.fspath(path)
         self.identity = ""
         self.secret = b""
         self._lease = lease
-        self._owner = Owner.here()
+        self._owner: Owner | None = None
         self._renewed = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
@@ -82,7 +82,8 @@ class SqliteJobStore:
         self._db: sqlite3.Connection | None = None
         self._batch: list[Begun | Moved] = []
         self._waiting: list[tuple[str, asyncio.Future[str]]] = []
-        self._writing = False
+        #: Batches that the thread has not written yet.
+        self._writing = 0
         self._timer: asyncio.TimerHandle | None = None
         self._written: asyncio.Event | None = None
         self._error: JournalError | None = None
@@ -121,7 +122,9 @@ class SqliteJobStore:
             self._thread = None
 
     def _open(self, base_url: str) -> None:
+        self._owner = Owner.here()
         try:
+            self.path = os.path.abspath(self.path)  # noqa: PTH100 - text, for messages and SQLite
             # SQLite would let everybody read what is in it: prompts, and what signs webhooks.
             os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
             db = connect(self.path)
@@ -186,11 +189,12 @@ class SqliteJobStore:
 
     def _refuse_if_lost(self, db: sqlite3.Connection) -> None:
         held = db.execute("SELECT name FROM lease").fetchone()
-        if held is None or held[0] != self._owner.name:
+        if held is None or self._owner is None or held[0] != self._owner.name:
             raise JournalError("was taken over by another process", self.path)
 
     def _renew(self, db: sqlite3.Connection, now: float) -> None:
         mine = self._owner
+        assert mine is not None
         db.execute(
             "INSERT OR REPLACE INTO lease VALUES (1, ?, ?, ?, ?, ?)",
             (mine.name, mine.pid, mine.host, mine.started, now),
@@ -198,7 +202,7 @@ class SqliteJobStore:
         self._renewed = now
 
     def _close(self) -> None:
-        if self._db is not None:
+        if self._db is not None and self._owner is not None:
             try:
                 self._db.execute("DELETE FROM lease WHERE name = ?", (self._owner.name,))
             except sqlite3.Error as error:
@@ -270,8 +274,8 @@ class SqliteJobStore:
                 return result
 
     async def _do(self, work: Callable[[], _T]) -> _T:
-        """Run `work` in the thread, after all that was handed over before."""
-        self._send()
+        """Run `work` in the thread, after all that was noted before."""
+        self._send(behind=True)
         loop, thread = self._loop, self._thread
         if loop is None or thread is None:
             raise JournalError("is not open", self.path)
@@ -342,16 +346,17 @@ class SqliteJobStore:
             self._timer.cancel()
         self._timer = self._loop.call_at(at, self._send)
 
-    def _send(self) -> None:
-        """Hand the thread what has gathered, unless it is still writing."""
+    def _send(self, *, behind: bool = False) -> None:
+        """Hand the thread what has gathered, unless it is still writing and nothing has to come
+        `behind` it."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._writing or not self._batch:
+        if not self._batch or (self._writing and not behind):
             return
         batch, self._batch = self._batch, []
         waiting, self._waiting = self._waiting, []
-        self._writing = True
+        self._writing += 1
         self._work.put(lambda: self._write(batch, waiting))
 
     def _write(
@@ -375,7 +380,7 @@ class SqliteJobStore:
         error: BaseException | None,
     ) -> None:
         assert self._written is not None
-        self._writing = False
+        self._writing -= 1
         if error is not None:
             ids = [move.task_id for move in batch if isinstance(move, Moved) and move.task_id]
             logger.error("%s: not written down: %s", error, " ".join(ids) or "no new task")
