@@ -110,6 +110,17 @@ def fuzz(session: nox.Session) -> None:
 
 
 @nox.session
+def crash(session: nox.Session) -> None:
+    """A run of 300 jobs, killed at 100 moments and gone on with, and all about full disks."""
+    install_wheel(session, *group("tests"))
+    session.run(
+        "pytest", "-n", "auto", "--timeout=600", "tests/test_crash.py", "tests/test_power_cut.py",
+        *session.posargs,
+        env={"CRASH_MOMENTS": "100"},
+    )  # fmt: skip
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """One table, ratios first; `nox -s bench -- cpu_per_job --quick` for a part of it."""
     install_wheel(session, *group("bench"))

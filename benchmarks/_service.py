@@ -52,13 +52,14 @@ class Service:
 
     Tasks are done at once. With `running` the answers to the first `warm_up + running` queries
     say RUNNING, whatever they ask for, and the answers to all later ones SUCCESS: a client that
-    asks for ever is so told to stop, and the service measures how fast it was asked.
+    asks for ever is so told to stop, and the service measures how fast it was asked. With `looks`
+    each task runs for its first `looks` queries.
     """
 
-    def __init__(self, *, warm_up: int = 0, running: int = 0) -> None:
+    def __init__(self, *, warm_up: int = 0, running: int = 0, looks: int = 0) -> None:
         self.url = ""
         self.counts = Counts()
-        self._arguments = [str(warm_up), str(running)]
+        self._arguments = [str(warm_up), str(running), str(looks)]
         self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:
@@ -93,8 +94,10 @@ class Service:
 
 
 class _Stub:
-    def __init__(self, warm_up: int, running: int) -> None:
+    def __init__(self, warm_up: int, running: int, looks: int) -> None:
         self.counts = Counts()
+        self._looks = looks
+        self._looked: dict[str, int] = {}
         self._marks = (warm_up, warm_up + running)
         self._ids = map(str, itertools.count(FIRST_TASK_ID))
         self._mark = (0.0, 0.0)
@@ -119,11 +122,17 @@ class _Stub:
         elif self.counts.queries == end:
             self.counts.seconds = time.perf_counter() - self._mark[0]
             self.counts.busy = (cpu_seconds() - self._mark[1]) / self.counts.seconds
-        return query_answer(task_id, done=self.counts.queries > end)
+        done = self.counts.queries > end
+        if done and self._looks:
+            looked = self._looked[task_id] = self._looked.get(task_id, 0) + 1
+            done = looked > self._looks
+            if done:
+                del self._looked[task_id]
+        return query_answer(task_id, done=done)
 
 
-async def _serve(warm_up: int, running: int) -> Counts:
-    stub, loop = _Stub(warm_up, running), asyncio.get_running_loop()
+async def _serve(warm_up: int, running: int, looks: int) -> Counts:
+    stub, loop = _Stub(warm_up, running, looks), asyncio.get_running_loop()
     server = await loop.create_server(web.Server(stub.handle, access_log=None), "127.0.0.1", 0)
     print("http://{}:{}".format(*server.sockets[0].getsockname()[:2]), flush=True)
     # Ends when the parent closes the pipe, and also when the parent is no more.

@@ -14,7 +14,6 @@ time; neither is imported here.
 
 from ._apps import App, AppInput
 from ._catalogue import Catalogue, ModelSpec, ParamSpec, PriceRule, PriceSpec
-from ._download import Download
 from ._exceptions import (
     APIError,
     AuthenticationError,
@@ -113,6 +112,7 @@ from ._records import (
 )
 from ._retry import RetryPolicy
 from ._runs import AppRequest, QuickCreateRequest, Workflow, WorkflowRequest
+from ._saved import Download
 from ._seedream import (
     GenerationRequest,
     ModelRequest,

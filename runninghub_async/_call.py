@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import Literal
 
 from ._dispatcher import Dispatcher
 from ._exceptions import RunningHubError
@@ -12,16 +13,20 @@ from ._outcomes import Outcome, Unknown
 from ._scheduler import Entry
 from ._states import JobState
 
-__all__ = ["Call"]
+__all__ = ["Call", "OnCancel"]
 
 logger = logging.getLogger("runninghub_async")
+
+#: What to do with tasks that still run when their caller leaves.
+OnCancel = Literal["detach", "cancel", "wait"]
 
 
 class Call:
     """A source with a single job, whose result one coroutine awaits."""
 
-    def __init__(self, dispatcher: Dispatcher, job: Job) -> None:
+    def __init__(self, dispatcher: Dispatcher, job: Job, on_cancel: OnCancel = "detach") -> None:
         self.closed = False
+        self.on_cancel: OnCancel = on_cancel
         self.entry = Entry(job, self)
         self._dispatcher = dispatcher
         self._taken = False
@@ -61,6 +66,11 @@ class Call:
         if self.entry.job.state in (JobState.NEW, JobState.REFUSED):
             self._leave()
             self._result.cancel()
+
+    async def ended(self) -> None:
+        """Wait for its end, if it has been submitted."""
+        if self.entry.job.state not in (JobState.NEW, JobState.REFUSED):
+            await asyncio.wait([self._result])
 
     def fail(self, error: BaseException) -> None:
         """The session broke or closes: say so to the caller, and let go of the job."""

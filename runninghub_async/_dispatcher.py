@@ -11,11 +11,9 @@ import contextlib
 import logging
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final
 from weakref import WeakValueDictionary
-
-import anyio
 
 from ._bounded import Bounded
 from ._budget import Admission, listed_price
@@ -23,14 +21,14 @@ from ._exceptions import CapacityError, RunningHubError, unforeseen
 from ._job import Rules
 from ._limits import Limits
 from ._models import Request, Task
-from ._pacing import RateLimiter, local_limiter
+from ._pacing import RateLimiter, local_limiter, wait_out
 from ._protocol import FileInBody, parse_query, parse_submit
 from ._recorder import Recorder
 from ._scheduler import Entry, Scheduler, Step
 from ._states import JobState
 from ._transport import Transport
 
-__all__ = ["Dispatcher", "wait_out"]
+__all__ = ["Dispatcher"]
 
 #: What goes wrong for a while and mends itself, or does not; a child of the package's logger.
 logger = logging.getLogger("runninghub_async.trouble")
@@ -54,19 +52,6 @@ _REFUSALS_TOLD: Final = frozenset({5, 25, 125, 625})
 
 #: The same for submits that cannot even be sent.
 _UNSENT_TOLD: Final = frozenset({3, 8, 50, 250})
-
-
-async def wait_out(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    """Wait until all have ended, whoever wants it otherwise; a cancellation takes effect then."""
-    cancelled: asyncio.CancelledError | None = None
-    with anyio.CancelScope(shield=True):
-        while pending := [task for task in tasks if not task.done()]:
-            try:
-                await asyncio.wait(pending)
-            except asyncio.CancelledError as error:
-                cancelled = error
-    if cancelled is not None:
-        raise cancelled
 
 
 class Dispatcher:
@@ -119,7 +104,7 @@ class Dispatcher:
             self.lost.pop(name, None)
             self.scheduler.hint(entry, task_id, now)
         elif self.journal is not None:
-            self.help(self.journal.event(name, task_id))
+            self.help(self._heard(self.journal, name, task_id))
         elif name in self.lost:
             logger.warning("task %s is of a submit whose answer was lost", task_id)
         entry = self.scheduler.watched.get(task_id)
@@ -127,6 +112,16 @@ class Dispatcher:
             self.scheduler.hint(entry, task_id, now)
             entry = entry.other
         self.wake()
+
+    async def _heard(self, journal: Recorder, name: str, task_id: str) -> None:
+        if not await journal.event(name, task_id):
+            return
+        entry = self.announced.get(name)
+        if entry is not None and not entry.gone and entry.row is not None:
+            # It was taken up meanwhile, as it had been before.
+            entry.row.recorded = JobState.ACCEPTED
+            self.scheduler.hint(entry, task_id, self.loop.time())
+            self.wake()
 
     @property
     def query_limiter(self) -> RateLimiter | None:

@@ -7,6 +7,7 @@ The file appears under its own name only after it has been looked through to its
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
@@ -17,7 +18,6 @@ from urllib.parse import urljoin, urlsplit
 
 import anyio
 import anyio.to_thread
-import attrs
 
 from ._addresses import host_of, why_not
 from ._decode import decode
@@ -33,9 +33,11 @@ from ._exceptions import (
 )
 from ._media import kind_of
 from ._models import Output, Request
+from ._pacing import wait_out
 from ._partial import Partial
 from ._pieces import Broken, Reader, TooLarge
 from ._ranges import length_of, range_headers, total_of, validator_of
+from ._saved import Download
 from ._transport import NotPublic, StreamedResponse, StreamingTransport, Transport
 from ._whole import check_whole
 
@@ -50,17 +52,6 @@ PASSING: Final = (ResultIncomplete, ResultBroken)
 
 #: Collected before each write: a hop to a thread costs more than writing a small piece.
 _PIECE: Final = 2**20
-
-
-@attrs.frozen
-class Download:
-    """A result on disk: where, how long, the SHA-256 of its bytes in hex, and the type its first
-    bytes show (`png`, `jpg`, …; empty when it is no image this package knows)."""
-
-    path: Path
-    size: int
-    sha256: str
-    image_type: str = ""
 
 
 class Fetch:
@@ -114,9 +105,7 @@ class Fetch:
         """Remove what was collected; a file that was kept stays."""
         partial, self._partial, self._validator = self._partial, None, ""
         if partial is not None:
-            partial.give_up()
-            with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(partial.discard)
+            await _discarded(partial)
 
     async def attempt(self) -> Download:
         """Try once, from where the last attempt broke off if the host can go on there.
@@ -253,10 +242,14 @@ async def keep_text(text: str, path: Path, temporary: Path | None = None) -> Dow
         await anyio.to_thread.run_sync(lambda: partial.write(data, at=0))
         return await _kept(partial, path, "")
     except BaseException:
-        partial.give_up()
-        with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(partial.discard)
+        await _discarded(partial)
         raise
+
+
+async def _discarded(partial: Partial) -> None:
+    """Remove what there is, however often whoever wants that is cancelled meanwhile."""
+    partial.give_up()
+    await wait_out([asyncio.ensure_future(anyio.to_thread.run_sync(partial.discard))])
 
 
 async def _kept(partial: Partial, path: Path, image_type: str) -> Download:

@@ -23,7 +23,7 @@ from typing import Any, Final, Literal
 import attrs
 
 from ._budget import listed_price
-from ._call import waiting_job
+from ._call import OnCancel, waiting_job
 from ._dispatcher import Dispatcher
 from ._exceptions import DownloadError, RunningHubError, SessionError, unforeseen
 from ._job import Accepted, Job
@@ -38,9 +38,6 @@ from ._states import JobState
 __all__ = ["Feed", "OnCancel", "Statistics"]
 
 logger = logging.getLogger("runninghub_async")
-
-#: What to do with tasks that still run when their caller leaves.
-OnCancel = Literal["detach", "cancel", "wait"]
 
 #: With no limit on tasks alive, results that wait for a slow consumer still need one.
 _UNLIMITED_BACKLOG: Final = 1000
@@ -183,6 +180,7 @@ class Feed:
 
     def fetch(self, entry: Entry, work: Coroutine[Any, Any, None]) -> None:
         """Have `work` bring home what the task of `entry` made."""
+        entry.fetching = True
         self._keepers[entry.job.index] = self.dispatcher.help(work)
 
     async def _keep(
@@ -210,6 +208,7 @@ class Feed:
 
     def _hand_in(self, entry: Entry, result: Outcome | Accepted) -> None:
         self.entries.pop(entry.job.index, None)
+        entry.fetching = False
         self._count(entry)
         if not isinstance(result, Accepted):
             self._ended[type(result)] += 1

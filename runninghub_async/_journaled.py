@@ -51,6 +51,12 @@ class JournaledFeed(Feed):
         self._batch = batch
         self._key = key
         self._reuse = reuse
+        #: What was pulled is being looked up, and may yet have to be submitted.
+        self._admitting = False
+
+    @property
+    def exhausted(self) -> bool:
+        return super().exhausted and not self._admitting
 
     def ready(self) -> bool:
         if not self._looks_up:
@@ -71,6 +77,8 @@ class JournaledFeed(Feed):
         entry = super().take()
         if entry is not None:
             entry.row = self._row(entry)
+            if entry.row is not None:
+                self._recorder.claim(entry)
         return entry
 
     def _give_up_fetched(self) -> None:
@@ -87,6 +95,14 @@ class JournaledFeed(Feed):
     async def _fetch(self) -> list[Any]:
         if not self._looks_up:
             return await super()._fetch()
+        self._admitting = True
+        try:
+            return await self._pull_known()
+        finally:
+            self._admitting = False
+            self._settle_if_done()
+
+    async def _pull_known(self) -> list[Any]:
         entries = await self._pull()
         try:
             submitted = await self._admit(entries)
@@ -254,6 +270,7 @@ class JournaledFeed(Feed):
                     self._recorder.reused(entry, outcome, kept(copies))
         finally:
             self._keepers.pop(entry.job.index, None)
+            entry.fetching = False
             if result is not None:
                 entry.gone = True
                 self._hand_in(entry, result)
@@ -281,6 +298,8 @@ class ResumedFeed(JournaledFeed):
                 (JobState.ACCEPTED, JobState.RUNNING),
                 *([(JobState.SUCCEEDED,)] if keeps else []),
                 (JobState.UNKNOWN,),
+                # Of those of unknown fate a webhook may have told before they came up.
+                (JobState.ACCEPTED, JobState.RUNNING),
                 (JobState.NEW, JobState.REFUSED),
                 *([(JobState.STORED,)] if keeps and check else []),
             ]
@@ -295,9 +314,9 @@ class ResumedFeed(JournaledFeed):
                 await self._turn_page()
             if not self._page:
                 self._end_input(None)
-            while self._page and (not submitted or self._has_room()) and self._has_room():
-                record = self._page.popleft()
-                if (entry := await self._take_up(record)) is not None:
+            while self._page and self._has_room():
+                record = await self._as_now(self._page.popleft())
+                if record is not None and (entry := self._take_up(record)) is not None:
                     submitted.append(entry)
         except JournalError as error:
             self._stop_taking(error)
@@ -328,11 +347,18 @@ class ResumedFeed(JournaledFeed):
         if not page:
             self._phases.popleft()
 
-    async def _take_up(self, record: JobRecord) -> Entry | None:
-        """An entry to submit, or None for a job that goes on otherwise, or is not to."""
-        live = self._recorder.live(record.key)
-        if live is not None and not live.gone:
+    async def _as_now(self, record: JobRecord) -> JobRecord | None:
+        """The job as it is by now; None if it is under way here, or was meanwhile."""
+        if self._recorder.live(record.key) is not None:
             return None
+        now = (await self._recorder.store.find([record.key])).get(record.key)
+        if now is None or self._recorder.live(record.key) is not None:
+            return None
+        told = (record.state, now.state) == (JobState.UNKNOWN, JobState.ACCEPTED)
+        return now if told or now.state is record.state else None
+
+    def _take_up(self, record: JobRecord) -> Entry | None:
+        """An entry to submit, or None for a job that goes on otherwise."""
         entry = self._enter(record.request)
         entry.row = Row(record.key, None, None, record.place, record.batch, record.state)
         entry.job = entry.job._replace(key=record.key)

@@ -15,12 +15,13 @@ import anyio
 import anyio.to_thread
 
 from ._dispatcher import Dispatcher
-from ._download import Download, keep_text
+from ._download import keep_text
 from ._exceptions import DownloadError
 from ._journal import KeptFile
 from ._models import Output
 from ._names import ending, file_stem, prompt_of
 from ._outcomes import Succeeded
+from ._saved import Download
 from ._scheduler import Row
 
 __all__ = ["Fetcher", "Keeper", "kept"]

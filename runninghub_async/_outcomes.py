@@ -8,6 +8,7 @@ import attrs
 
 from ._exceptions import RunningHubError, SubmitUnknown, TaskCancelled
 from ._models import Task
+from ._saved import Download
 
 __all__ = ["Cancelled", "Failed", "Outcome", "Succeeded", "Unfinished", "Unknown"]
 
@@ -34,12 +35,12 @@ class Succeeded(_Base):
     often the service was asked; `seconds`, from the accepted submit to the answer that ended it;
     `key`, the job's in the journal, empty without one.
 
-    `files`: the results as `Download` values, in the order of `task.outputs`, where the stream
+    `files`: the results on disk, in the order of `task.outputs`, where the stream
     keeps them in a folder.
     """
 
     task: Task
-    files: tuple[Any, ...] = ()
+    files: tuple[Download, ...] = ()
     ok: ClassVar[bool] = True
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import secrets
+import sys
 from pathlib import Path
 from typing import Self
 
@@ -21,10 +22,13 @@ def _read(path: str) -> str:
 
 
 def _started(pid: int) -> str:
-    """When the process began, in the system's own count; empty where nobody tells. A number may
-    be given to another process once its first holder is dead."""
-    told = _read(f"/proc/{pid}/stat")
-    return told.rpartition(")")[2].split()[19] if told else ""
+    """When the process began, in the system's own count; empty where nobody tells, `dead` for one
+    that has ended and is only remembered. A number may be given to another process once its
+    first holder is dead."""
+    told = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
+    if not told:
+        return ""
+    return "dead" if told[0] in "ZX" else told[19]
 
 
 def _host() -> str:
@@ -56,7 +60,8 @@ class Owner:
         On this machine that is certain; of another one all that is known is that it has not been
         heard of for `lease` seconds.
         """
-        if self.host != _host():
+        if self.host != _host() or sys.platform == "win32":
+            # On Windows, to ask after a process by a signal is to end it.
             return renewed + lease > now
         try:
             os.kill(self.pid, 0)

@@ -75,7 +75,7 @@ class Recorder:
         """Take the job for `entry`. Raises `PayloadError` if another one has it."""
         assert entry.row is not None
         other = self._live.get(entry.row.key)
-        if other is not None and not other.gone:
+        if other is not None and other.under_way:
             raise PayloadError([f"key: {entry.row.key!r} is of a job that is under way @ $"])
         self._live[entry.row.key] = entry
 
@@ -85,7 +85,8 @@ class Recorder:
 
     def live(self, key: str) -> Entry | None:
         """The job of this key, if it is under way here."""
-        return self._live.get(key)
+        entry = self._live.get(key)
+        return entry if entry is not None and entry.under_way else None
 
     async def find(self, rows: Sequence[Row]) -> Mapping[str, JobRecord]:
         """Those of these jobs that the journal knows. Raises `JournalError`."""
@@ -203,12 +204,13 @@ class Recorder:
         row.recorded = state
         self.store.note(Moved(row.key, old, state, time.time(), **facts))
 
-    async def event(self, key: str, task_id: str) -> None:
-        """A webhook told of a job that is not under way here."""
+    async def event(self, key: str, task_id: str) -> bool:
+        """A webhook told of a job that is not under way here; whether that made its task known."""
         try:
             record = await self.store.event(key, task_id)
         except JournalError as error:
             logger.warning("task %s of job %s was not written down: %s", task_id, key, error)
-            return
+            return False
         if record is not None:
             logger.info("task %s of job %s was made known by its webhook", task_id, key)
+        return record is not None

@@ -121,7 +121,7 @@ class Entry:
     those that wait to be submitted again, so that the first taken is the first sent. `due` is
     when it is looked at next, infinite while it is not to be; `hinted` when its end was
     announced meanwhile, of the task `told`; `announced` is what its webhook will
-    call it.
+    call it. `fetching`: its task has ended, and what it made is being brought home.
     `lost` is what happened to the answer of a submit of unknown fate. `other` waits for the same
     task. `row` is its place in the journal, if there is one."""
 
@@ -136,6 +136,12 @@ class Entry:
     lost: RunningHubError | None = None
     other: Entry | None = None
     row: Row | None = None
+    fetching: bool = False
+
+    @property
+    def under_way(self) -> bool:
+        """Whether anything is still to become of it here."""
+        return self.fetching or not self.gone
 
 
 class Scheduler:

@@ -21,8 +21,8 @@ from ._budget import Budget, listed_price
 from ._call import Call, waiting_job
 from ._caller import Caller
 from ._catalogue import Catalogue
-from ._dispatcher import Dispatcher, wait_out
-from ._download import PASSING, Download, Fetch
+from ._dispatcher import Dispatcher
+from ._download import PASSING, Fetch
 from ._exceptions import (
     JournalError,
     PayloadError,
@@ -55,6 +55,7 @@ from ._media import FilePath
 from ._models import Output, Task
 from ._money import Money
 from ._outcomes import Outcome, Succeeded
+from ._pacing import wait_out
 from ._polling import ExponentialPolling, Polling
 from ._prepare import Preparer
 from ._protocol import (
@@ -69,6 +70,7 @@ from ._recorder import Recorder
 from ._records import Lora, PricePreview, Upload
 from ._recovery import Step, plan
 from ._retry import RetryPolicy
+from ._saved import Download
 from ._scheduler import Entry
 from ._seedream import GenerationRequest
 from ._sqlite import SqliteJobStore
@@ -262,7 +264,8 @@ class Session:
         after = 0
         while page := await self._store.find_open((JobState.UNKNOWN,), after, 500):
             prices = [listed_price(record.request) for record in page]
-            budget.spent += sum(p.amount for p in prices if p and p.currency == limit.currency)
+            # In whatever currency the catalogue has: too much rather than nothing.
+            budget.spent += sum(price.amount for price in prices if price)
             after = page[-1].seq
         return budget
 
@@ -287,6 +290,8 @@ class Session:
         for feed in self._feeds:
             if feed.on_cancel == "wait" and not feed.closed:
                 await feed.drain()
+        for call in [call for call in self._calls if call.on_cancel == "wait"]:
+            await call.ended()
         self._closed = True
         dispatcher, self._dispatcher = self._dispatcher, None
         if self._webhooks is not None:
@@ -302,12 +307,13 @@ class Session:
                 feed.conclude()
             for call in calls:
                 call.conclude()
-            await wait_out([asyncio.ensure_future(self._let_go(left))])
+            ids = [job.task_id for feed in left for job in feed.unfinished if job.task_id]
+            ids += [call.task_id for call in calls if call.on_cancel == "cancel" and call.task_id]
+            await wait_out([asyncio.ensure_future(self._let_go(ids))])
 
-    async def _let_go(self, feeds: Iterable[Feed]) -> None:
-        """What is left to do once nothing is under way any more."""
+    async def _let_go(self, ids: list[str]) -> None:
+        """What is left to do once nothing is under way any more: cancel these tasks, and close."""
         try:
-            ids = [left.task_id for feed in feeds for left in feed.unfinished if left.task_id]
             if ids:
                 await self._cancel_all(ids)
             if self._journal is not None:
@@ -328,6 +334,9 @@ class Session:
         if result is None:
             result = await self._finish(call)
         if isinstance(result, Accepted):
+            if self._store is not None:
+                # From now on its caller may rely on it, whatever becomes of this process.
+                await self._store.flush()
             return result.task
         raise _error_of(result)
 
@@ -385,7 +394,7 @@ class Session:
         asks the service to cancel it; `wait` waits for it before the cancellation takes effect.
         """
         policy = self.on_cancel if on_cancel is None else _checked_policy("on_cancel", on_cancel)
-        call, result = await self._asked(Job(0, request), key)
+        call, result = await self._asked(Job(0, request), key, policy)
         try:
             if result is not None:
                 pass
@@ -577,6 +586,8 @@ class Session:
             raise
         finally:
             await feed.leave()
+        if self._store is not None:
+            await self._store.flush()
         if errors:
             raise SubmitManyError(tasks, errors)
         return [task for task in tasks if task is not None]
@@ -786,9 +797,11 @@ class Session:
             else _checked_policy("on_cancel", on_cancel),
         }
 
-    async def _asked(self, job: Job, key: str | None) -> tuple[Call, Outcome | Accepted | None]:
+    async def _asked(
+        self, job: Job, key: str | None, on_cancel: OnCancel = "detach"
+    ) -> tuple[Call, Outcome | Accepted | None]:
         """The call for a request, and what is known of its job if there is nothing left to do."""
-        call = Call(self._open(), job)
+        call = Call(self._open(), job, on_cancel)
         if self._journal is None:
             if key is not None:
                 raise ValueError("key needs a session with a journal")

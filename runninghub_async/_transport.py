@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import io
+import ipaddress
 import os
 import socket
 import urllib.request
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Final, Protocol, Self, runtime_checkable
 
@@ -152,7 +153,9 @@ class AiohttpTransport:
     results from others. `keepalive`: how long an idle
     connection is kept, in seconds; it is shorter than servers keep theirs, since a submit sent on
     a connection that the server is just closing has an unknown fate. `trust_env`: take proxies
-    from the environment. `session`: bring your own `aiohttp.ClientSession` instead; it stays
+    from the environment. `result_networks`: networks, such as `198.18.0.0/15`, into which the
+    names of results may resolve as well, for machines whose VPN answers every name with an
+    address of its own. `session`: bring your own `aiohttp.ClientSession` instead; it stays
     yours to close.
 
     The names of `Request.public_only` are connected to only where they resolve to public
@@ -167,8 +170,10 @@ class AiohttpTransport:
         connections: int = 128,
         keepalive: float = 10.0,
         trust_env: bool = False,
+        result_networks: Sequence[str] = (),
         session: aiohttp.ClientSession | None = None,
     ) -> None:
+        self._result_networks = tuple(map(ipaddress.ip_network, result_networks))
         self._connect_timeout = connect_timeout
         self._connections = connections
         self._keepalive = keepalive
@@ -292,7 +297,9 @@ class AiohttpTransport:
             connector=aiohttp.TCPConnector(
                 limit=self._connections,
                 keepalive_timeout=self._keepalive,
-                resolver=_PublicResolver(proxies=self._trust_env) if public_only else None,
+                resolver=_PublicResolver(self._result_networks, proxies=self._trust_env)
+                if public_only
+                else None,
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=self._trust_env,
@@ -331,15 +338,20 @@ class AiohttpTransport:
         return known
 
 
+_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
 class _PrivateError(OSError):
     """What a resolver may raise: a name that leads to no public address."""
 
 
 class _PublicResolver(aiohttp.abc.AbstractResolver):
-    """The system's resolver, but for addresses that are not public. `proxies`: those that the
-    environment names are exempt, since they stand between this machine and the internet."""
+    """The system's resolver, but for addresses that are neither public nor in `networks`.
+    `proxies`: those that the environment names are exempt, since they stand between this machine
+    and the internet."""
 
-    def __init__(self, *, proxies: bool) -> None:
+    def __init__(self, networks: tuple[_Network, ...], *, proxies: bool) -> None:
+        self._networks = networks
         self._resolver = aiohttp.ThreadedResolver()
         addresses = urllib.request.getproxies().values() if proxies else ()
         self._exempt = frozenset(map(host_of, addresses))
@@ -350,10 +362,15 @@ class _PublicResolver(aiohttp.abc.AbstractResolver):
         found = await self._resolver.resolve(host, port, family)
         if host in self._exempt:
             return found
-        public = [each for each in found if is_public(each["host"])]
+        public = [each for each in found if self._admits(each["host"])]
         if not public:
             raise _PrivateError(f"the host {host[:100]!r} leads to no public address")
         return public
+
+    def _admits(self, address: str) -> bool:
+        if is_public(address):
+            return True
+        return any(ipaddress.ip_address(address) in network for network in self._networks)
 
     async def close(self) -> None:
         await self._resolver.close()

@@ -112,7 +112,8 @@ class Webhooks:
 
     `asgi` and `aiohttp` answer 204 for an event, at once and before anything is asked; 403 for
     one without its digest, 400 for what is no event, 405 for another method than POST, 413
-    beyond 4 MB, and 503 while too many wait, so that the service comes again.
+    beyond 4 MB, and 503 while too many wait, or
+    the session of its job is not open, so that the service comes again.
     """
 
     def __init__(
@@ -203,10 +204,11 @@ class Webhooks:
             return self._take_own(key, event.task)
         name, _, job = key[1:].partition(".")
         attached = self._sessions.get(name)
-        if attached is not None:
-            attached.hint(job, event.task.id)
-        else:
+        if attached is None:
+            # It may be about to be resumed; the service comes again.
             logger.warning("task %s ended, whose session is not here", event.task.id)
+            return 503
+        attached.hint(job, event.task.id)
         return 204
 
     def _take_own(self, key: str, task: Task) -> int:

@@ -195,17 +195,26 @@ def test_a_name_that_leads_home_is_refused_when_it_is_resolved(
 
 
 def test_private_addresses_of_a_name_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The public ones among them remain."""
-    from runninghub_async._transport import _PublicResolver
+    """What is in a network that the user named remains; the others are not even tried."""
+    resolve_to(monkeypatch, "127.0.0.2", "127.0.0.1")
+    tried: list[int] = []
 
-    resolve_to(monkeypatch, "10.0.0.1", "8.8.8.8", "127.0.0.1")
+    async def main(*networks: str) -> bytes:
+        async with server(web.Response(body=b"picture")) as (port, _):
+            other = await asyncio.start_server(lambda *_: tried.append(port), "127.0.0.2", port)
+            transport = rh.AiohttpTransport(result_networks=networks)
+            url = f"http://results.example:{port}/x.png"
+            try:
+                answer = await transport.send(rh.Request("GET", url, public_only=True))
+            finally:
+                await transport.aclose()
+                other.close()
+            return answer.body
 
-    async def main() -> None:
-        resolver = _PublicResolver(proxies=False)
-        assert [found["host"] for found in await resolver.resolve("x.example")] == ["8.8.8.8"]
-        await resolver.close()
-
-    asyncio.run(main())
+    assert asyncio.run(main("127.0.0.1/32")) == b"picture"
+    with pytest.raises(rh.ConnectError, match="no public address"):
+        asyncio.run(main("198.18.0.0/15"))
+    assert not tried
 
 
 def test_a_proxy_of_the_environment_may_be_private(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import io
+import itertools
 import os
 import re
 import shlex
@@ -284,17 +285,44 @@ def test_the_schemas_name_what_there_is() -> None:
 
 @pytest.mark.parametrize("name", TABLES.TABLES)
 def test_the_tables_are_those_of_the_package(name: str) -> None:
-    """Codes and commands; `python docs/tables.py` writes them anew."""
+    """Codes, commands and states; `python docs/tables.py` writes them anew."""
     assert TABLES.with_tables(name, page(name)) == page(name), "run: python docs/tables.py"
+
+
+def test_the_drawing_of_the_states_is_that_of_the_package() -> None:
+    """Every state has a box, every move its line, and the page shows the drawing."""
+    assert {*TABLES.BOXES} == {*rh.MOVES}
+    assert {*TABLES.LINES} == {(old, new) for old, moves in rh.MOVES.items() for new in moves}
+    assert TABLES.DRAWING.read_text("utf-8") == TABLES.drawing(), "run: python docs/tables.py"
+    assert f"(_static/{TABLES.DRAWING.name})" in page("journal.md")
+
+
+def test_the_lines_of_the_drawing_lead_from_box_to_box() -> None:
+    """Each begins and ends on the edge of its own, and no other box hides a part of it."""
+
+    def touches(box: tuple[int, ...], x: int, y: int) -> bool:
+        left, top, width, height = box
+        return left <= x <= left + width and top <= y <= top + height
+
+    for states, corners in TABLES.LINES.items():
+        for state, corner in zip(states, (corners[0], corners[-1]), strict=True):
+            assert touches(TABLES.BOXES[state], *corner), states
+        for (x, y), (u, v) in itertools.pairwise(corners):
+            assert x == u or y == v
+            along = [(x + (u - x) * n // 100, y + (v - y) * n // 100) for n in range(101)]
+            others = [box for name, box in TABLES.BOXES.items() if name not in states]
+            assert not any(touches(box, *point) for box in others for point in along), states
 
 
 def test_every_code_and_every_error_is_on_the_page_of_errors() -> None:
     """In a row of its own."""
     first = [row[0] for row in rows(page("errors.md"))]
     assert {*CODES} <= {*first}
-    errors = {n for n in rh.__all__ if n.endswith(("Error", "Timeout", "Failed", "Cancelled"))}
-    errors |= {"SubmitUnknown"}
-    errors -= {"Failed", "Cancelled", "NodeError", "RunningHubError"}
+    errors = {
+        name
+        for name in rh.__all__
+        if isinstance(value := getattr(rh, name), type) and issubclass(value, rh.RunningHubError)
+    } - {"RunningHubError"}
     assert errors <= {name for cell in first for name in quoted(cell)}
 
 
@@ -407,7 +435,7 @@ def test_the_examples_run_without_a_key(path: Path, tmp_path: Path) -> None:
         words.append("--self-test")
     if path.name == "endless_prompts.py":
         words.append("8")
-    if path.name == "posters_from_csv.py":
+    if path.name in ("posters_from_csv.py", "resume_posters.py"):
         short = tmp_path / "short.csv"
         lines = (ROOT / "examples/posters.csv").read_text("utf-8").splitlines(keepends=True)
         short.write_text("".join(lines[:7]), encoding="utf-8")

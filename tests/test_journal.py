@@ -250,18 +250,22 @@ def test_what_is_unknown_is_held_resubmitted_or_asked_about(tmp_path: Path) -> N
     assert states(journal) == {"succeeded": 10}
 
 
-def test_a_decision_that_is_none_is_refused(tmp_path: Path) -> None:
-    """Neither word; the session is not left hanging."""
-    service = Service(5.0, after_submit=lambda _: LOST)
+@pytest.mark.parametrize("policy", [lambda _: "perhaps", lambda _: 1 / 0])
+def test_a_policy_that_fails_holds_and_says_so(policy: Any) -> None:
+    """Neither of the two words, or an exception: one job's trouble is not the others'."""
+    service = Service(5.0, after_submit=lambda prompt: LOST if prompt[-1] == "1" else None)
     with pytest.raises(ValueError, match="unknown: expected one of hold, resubmit"):
         service.session(unknown="perhaps")
 
-    async def main() -> None:
-        async with service.session(unknown=lambda _: "perhaps") as session:
-            with pytest.raises(TypeError, match="perhaps"):
-                await collect(session.stream(posters(1)))
+    async def main() -> list[Any]:
+        async with service.session(unknown=policy) as session:
+            return await collect(session.stream(posters(3), ordered=True))
 
-    run(main)
+    first, unknown, third = run(main)
+    assert first.ok
+    assert third.ok
+    assert isinstance(unknown, rh.Unknown)
+    assert "the policy `unknown` failed on it" in str(unknown.error)
 
 
 def test_many_submitted_and_awaited_by_id_are_known_to_have_ended(tmp_path: Path) -> None:
@@ -703,6 +707,27 @@ def test_a_session_that_closes_does_as_it_was_told(
     else:
         assert told.keys() <= {"accepted", "running"}
         assert sum(told.values()) == 3
+
+
+@pytest.mark.parametrize("policy", ["detach", "cancel", "wait"])
+def test_a_call_is_treated_alike_when_its_session_closes(policy: rh.OnCancel) -> None:
+    """`run`, in a task of its own."""
+    service = Service(1e5)
+
+    async def main() -> None:
+        async with service.session(on_cancel=policy) as session:
+            running = asyncio.ensure_future(session.run(next(posters())))
+            while not service.created:
+                await asyncio.sleep(0.1)
+            await asyncio.sleep(1)
+        if policy == "wait":
+            assert (await running).id in service.created
+        else:
+            with pytest.raises(rh.SessionError):
+                await running
+
+    run(main)
+    assert service.cancelled == (list(service.created) if policy == "cancel" else [])
 
 
 def test_cancelling_is_tried_once(caplog: pytest.LogCaptureFixture) -> None:
