@@ -21,10 +21,11 @@ from ._exceptions import CapacityError, RunningHubError, unforeseen
 from ._job import Rules
 from ._limits import Limits
 from ._models import Request, Task
-from ._pacing import RateLimiter, local_limiter, wait_out
+from ._pacing import RateLimiter, local_limiter
 from ._protocol import FileInBody, parse_query, parse_submit
 from ._recorder import Recorder
 from ._scheduler import Entry, Scheduler, Step
+from ._shielded import wait_out
 from ._states import JobState
 from ._transport import Transport
 

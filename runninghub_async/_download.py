@@ -33,11 +33,11 @@ from ._exceptions import (
 )
 from ._media import kind_of
 from ._models import Output, Request
-from ._pacing import wait_out
 from ._partial import Partial
 from ._pieces import Broken, Reader, TooLarge
 from ._ranges import length_of, range_headers, total_of, validator_of
 from ._saved import Download
+from ._shielded import wait_out
 from ._transport import NotPublic, StreamedResponse, StreamingTransport, Transport
 from ._whole import check_whole
 

@@ -426,9 +426,13 @@ class Feed:
     # -- inside -------------------------------------------------------------------------------
 
     def _has_room(self) -> bool:
+        return self._room() > 0
+
+    def _room(self) -> int:
+        """How many more requests may be taken now."""
         if self._backlog is not None:
-            return self._pulled - self._handed - len(self.unfinished) < self._backlog
-        return len(self.ready_results) + len(self.held_back) < _UNLIMITED_BACKLOG
+            return self._backlog - (self._pulled - self._handed - len(self.unfinished))
+        return _UNLIMITED_BACKLOG - len(self.ready_results) - len(self.held_back)
 
     def _ask_for_more(self) -> None:
         if self._wanted is not None and not self._fetched and self._has_room():

@@ -314,10 +314,8 @@ class ResumedFeed(JournaledFeed):
                 await self._turn_page()
             if not self._page:
                 self._end_input(None)
-            while self._page and self._has_room():
-                record = await self._as_now(self._page.popleft())
-                if record is not None and (entry := self._take_up(record)) is not None:
-                    submitted.append(entry)
+            elif self._has_room():
+                submitted = await self._take_page()
         except JournalError as error:
             self._stop_taking(error)
         self._ask_for_more()
@@ -347,15 +345,22 @@ class ResumedFeed(JournaledFeed):
         if not page:
             self._phases.popleft()
 
-    async def _as_now(self, record: JobRecord) -> JobRecord | None:
-        """The job as it is by now; None if it is under way here, or was meanwhile."""
-        if self._recorder.live(record.key) is not None:
-            return None
-        now = (await self._recorder.store.find([record.key])).get(record.key)
-        if now is None or self._recorder.live(record.key) is not None:
-            return None
-        told = (record.state, now.state) == (JobState.UNKNOWN, JobState.ACCEPTED)
-        return now if told or now.state is record.state else None
+    async def _take_page(self) -> list[Entry]:
+        """Take up as much of the page as there is room for, as it is by now; what is under way
+        here, or was meanwhile, is passed over."""
+        records = [self._page.popleft() for _ in range(min(len(self._page), self._room()))]
+        live = self._recorder.live
+        keys = [record.key for record in records if live(record.key) is None]
+        known = await self._recorder.store.find(keys)
+        submitted: list[Entry] = []
+        for record in records:
+            now = known.get(record.key)
+            if now is None or live(record.key) is not None:
+                continue
+            found = (record.state, now.state) == (JobState.UNKNOWN, JobState.ACCEPTED)
+            if (found or now.state is record.state) and (entry := self._take_up(now)) is not None:
+                submitted.append(entry)
+        return submitted
 
     def _take_up(self, record: JobRecord) -> Entry | None:
         """An entry to submit, or None for a job that goes on otherwise."""

@@ -1,18 +1,15 @@
-"""Waiting: for a token before each request, and for what must not be left. The only file that knows aiolimiter.
+"""Pacing: a token before each request. The only file that knows aiolimiter.
 
 Whatever has an `acquire` can take its place, so that several processes may share one quota.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Protocol
 
-import anyio
 from aiolimiter import AsyncLimiter
 
-__all__ = ["RateLimiter", "local_limiter", "wait_out"]
+__all__ = ["RateLimiter", "local_limiter"]
 
 
 class RateLimiter(Protocol):
@@ -34,16 +31,3 @@ def local_limiter(rate: float | None) -> RateLimiter | None:
         return None
     size = max(1.0, rate / 100)
     return AsyncLimiter(size, size / rate)
-
-
-async def wait_out(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    """Wait until all have ended, whoever wants it otherwise; a cancellation takes effect then."""
-    cancelled: asyncio.CancelledError | None = None
-    with anyio.CancelScope(shield=True):
-        while pending := [task for task in tasks if not task.done()]:
-            try:
-                await asyncio.wait(pending)
-            except asyncio.CancelledError as error:
-                cancelled = error
-    if cancelled is not None:
-        raise cancelled

@@ -55,7 +55,6 @@ from ._media import FilePath
 from ._models import Output, Task
 from ._money import Money
 from ._outcomes import Outcome, Succeeded
-from ._pacing import wait_out
 from ._polling import ExponentialPolling, Polling
 from ._prepare import Preparer
 from ._protocol import (
@@ -73,6 +72,7 @@ from ._retry import RetryPolicy
 from ._saved import Download
 from ._scheduler import Entry
 from ._seedream import GenerationRequest
+from ._shielded import wait_out
 from ._sqlite import SqliteJobStore
 from ._states import JobState
 from ._store import JobStore
