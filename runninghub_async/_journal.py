@@ -16,7 +16,7 @@ import attrs
 
 from ._catalogue import Catalogue
 from ._codes import look_up
-from ._exceptions import RunningHubError, SubmitUnknown, TaskCancelled
+from ._exceptions import PayloadError, RunningHubError, SubmitUnknown, TaskCancelled
 from ._job import task_failed
 from ._media import is_file
 from ._models import ErrorInfo, Output, Task, TaskStatus, Usage
@@ -24,12 +24,14 @@ from ._money import Money
 from ._states import JobState
 
 __all__ = [
+    "FAULTY",
     "Begun",
     "Content",
     "JobRecord",
     "KeptFile",
     "Moved",
     "StoredRequest",
+    "amount_of",
     "content_of",
     "error_in",
     "error_text",
@@ -42,6 +44,9 @@ __all__ = [
     "task_in",
     "task_text",
 ]
+
+#: The code of a request that was put down at fault: it is not to be submitted as it stands.
+FAULTY: Final = "faulty"
 
 #: Amounts are kept as whole billionths, so that a data base can add them up without rounding.
 NANO: Final = Decimal(10) ** 9
@@ -265,6 +270,11 @@ def files_in(text: str | None) -> tuple[KeptFile, ...]:
     return tuple(KeptFile(*file) for file in json.loads(text)) if text else ()
 
 
+def amount_of(nano: int) -> Decimal:
+    """What `nano_of` made billionths of."""
+    return Decimal(nano) / NANO if nano else Decimal(0)
+
+
 def nano_of(amount: Decimal | None) -> int | None:
     """An amount in billionths."""
     return None if amount is None else int((amount * NANO).to_integral_value())
@@ -288,6 +298,8 @@ def error_in(record: JobRecord) -> RunningHubError:
         return TaskCancelled.from_task(task)
     if task is not None and task.status is TaskStatus.FAILED:
         return task_failed(task)
+    if record.code == FAULTY:
+        return PayloadError(record.error.partition(": ")[2].split("; "))
     if record.code:
         message = record.error.partition(": ")[2]
         return look_up(record.code).error(message, code=record.code)

@@ -163,7 +163,7 @@ class JournaledFeed(Feed):
             known = await self._recorder.find(rows)
         reused: Mapping[str, JobRecord] = {}
         if rows and self._reuse:
-            wanted = [r.content.digest for r in rows if r.content and r.key not in known]
+            wanted = [r.content.digest for r in rows if r.content and _is_new(known.get(r.key))]
             reused = await self._recorder.store.find_content(wanted)
         return [e for e in entries if not e.gone and self._goes(e, known, reused)]
 
@@ -185,11 +185,12 @@ class JournaledFeed(Feed):
             entry.row, entry.job = None, entry.job._replace(key="")
             self._fail(entry, error)
             return False
-        if record is not None:
-            return self.restore(entry, record)
         same = reused.get(row.content.digest) if row.content is not None else None
+        if record is not None and (same is None or not _is_new(record)):
+            return self.restore(entry, record)
         if same is None:
             return True
+        row.recorded = None if record is None else record.state
         self.fetch(entry, self._serve(entry, same))
         return False
 
@@ -282,6 +283,11 @@ class JournaledFeed(Feed):
             else:
                 entry.gone = True
                 self.let_go(entry)
+
+
+def _is_new(record: JobRecord | None) -> bool:
+    """Whether nothing has become of a job yet."""
+    return record is None or record.state is JobState.NEW
 
 
 class ResumedFeed(JournaledFeed):

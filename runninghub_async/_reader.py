@@ -17,7 +17,7 @@ from ._exceptions import JournalError
 from ._journal import JobRecord
 from ._money import Money
 from ._owner import Owner
-from ._schema import APPLICATION, COLUMNS, OPEN, VERSION, connect, record_of, totals_in
+from ._schema import APPLICATION, COLUMNS, VERSION, connect, of_state, record_of, totals_in
 from ._states import JobState
 
 __all__ = ["JournalReader", "JournalSummary"]
@@ -55,6 +55,8 @@ class JournalReader:
             raise JournalError(f"cannot be read: {error}", self.path) from error
         if (application, version) != (APPLICATION, VERSION):
             self._db.close()
+            if not (application or version):
+                raise JournalError("holds nothing, or not yet", self.path)
             newer = application == APPLICATION and version > VERSION
             told = f"has the newer schema {version}" if newer else "is no journal of this package"
             raise JournalError(told, self.path)
@@ -112,15 +114,12 @@ class JournalReader:
     def jobs(self, state: JobState | None = None) -> Iterator[JobRecord]:
         """All jobs, or those in one state, in the order in which they were put down; read bit by
         bit, so a job may have moved on meanwhile."""
-        where = "seq > ?"
-        values: tuple[str | int | None, ...] = ()
-        if state is not None:
-            where, values = "seq > ? AND open IS ? AND state = ?", (OPEN[state], state.value)
+        where, values = ("TRUE", []) if state is None else of_state(state)
         after = 0
         while True:
             rows = self._db.execute(
-                f"SELECT {COLUMNS} FROM jobs WHERE {where} ORDER BY seq LIMIT ?",
-                (after, *values, _PAGE),
+                f"SELECT {COLUMNS} FROM jobs WHERE {where} AND seq > ? ORDER BY seq LIMIT ?",
+                (*values, after, _PAGE),
             ).fetchall()
             yield from map(record_of, rows)
             if len(rows) < _PAGE:

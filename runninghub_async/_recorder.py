@@ -14,6 +14,7 @@ from ._budget import billed
 from ._exceptions import JournalError, PayloadError, RunningHubError
 from ._job import Accepted, Action, Deliver, Event, Missed, Refused
 from ._journal import (
+    FAULTY,
     Begun,
     Content,
     JobRecord,
@@ -34,6 +35,7 @@ from ._store import JobStore
 __all__ = ["Recorder"]
 
 logger = logging.getLogger("runninghub_async")
+
 
 _NOTHING: Final = Content("", "", "")
 
@@ -143,6 +145,8 @@ class Recorder:
             facts = {"task_id": entry.job.task_id, "code": "", "error": ""}
         if isinstance(event, Refused | Missed):
             facts["code"], facts["error"] = error_text(event.error)
+            if not entry.job.attempts and _at_fault(entry.job.request):
+                facts["code"] = FAULTY
         if isinstance(action, Deliver):
             facts |= self._end(action)
         self._note(row, state, **facts)
@@ -181,7 +185,8 @@ class Recorder:
     def reused(self, entry: Entry, outcome: Succeeded, files: Sequence[KeptFile]) -> None:
         """A job is served with what another one with the same content had made, at no cost."""
         assert entry.row is not None
-        self._put_down(entry)
+        if entry.row.recorded is None:
+            self._put_down(entry)
         kept, task = files_text(files), task_text(outcome.task)
         self._note(
             entry.row, JobState.STORED, files=kept, task=task, task_id=outcome.task.id, cost=0
@@ -214,3 +219,11 @@ class Recorder:
         if record is not None:
             logger.info("task %s of job %s was made known by its webhook", task_id, key)
         return record is not None
+
+
+def _at_fault(request: Any) -> bool:
+    """Whether a request is not to be submitted as it stands; what its files lack may be mended."""
+    try:
+        return bool(request.check())
+    except Exception:
+        return True

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
-from ._journal import NANO, JobRecord, StoredRequest, files_in, params_in, task_in
+from ._journal import JobRecord, StoredRequest, amount_of, files_in, params_in, task_in
 from ._states import JobState
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "SCHEMA",
     "VERSION",
     "connect",
+    "of_state",
     "record_of",
     "totals_in",
 ]
@@ -83,17 +84,25 @@ def record_of(row: Sequence[Any]) -> JobRecord:
         sent_at=told["sent_at"],
         accepted_at=told["accepted_at"],
         ended_at=told["ended_at"],
-        cost=None if cost is None else Decimal(cost) / NANO,
+        cost=None if cost is None else amount_of(cost),
         code=told["code"] or "",
         error=told["error"] or "",
         files=files_in(told["files"]),
     )
 
 
+def of_state(state: JobState) -> tuple[str, list[Any]]:
+    """The condition for jobs in `state`, and its values, in words that the index answers to."""
+    code = OPEN[state]
+    if code is None:
+        return "open IS NULL AND state = ?", [state.value]
+    return "open = ? AND state = ?", [code, state.value]
+
+
 def totals_in(rows: Iterable[tuple[str, int]]) -> tuple[dict[JobState, int], Decimal]:
     """How many jobs are in each state, and what all have cost."""
     amounts = dict(rows)
-    spent = Decimal(amounts.pop("spent", 0)) / NANO
+    spent = amount_of(amounts.pop("spent", 0))
     return {state: amounts.get(state, 0) for state in JobState}, spent
 
 

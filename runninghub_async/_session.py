@@ -47,7 +47,7 @@ from ._families import (
 )
 from ._feed import Feed, OnCancel
 from ._job import Accepted, Job, Rules, UnknownPolicy
-from ._journal import Begun, Moved, error_text
+from ._journal import FAULTY, Begun, Moved, error_text
 from ._journaled import JournaledFeed, ResumedFeed, await_evidence
 from ._keeping import Keeper
 from ._limits import Limits
@@ -727,8 +727,8 @@ class Session:
         problems = request.check()
         if not problems:
             return begun
-        code, text = error_text(PayloadError(problems))
-        return begun, Moved(row.key, JobState.NEW, JobState.FAILED, now, code=code, error=text)
+        _, text = error_text(PayloadError(problems))
+        return begun, Moved(row.key, JobState.NEW, JobState.FAILED, now, code=FAULTY, error=text)
 
     # -- inside -------------------------------------------------------------------------------
 

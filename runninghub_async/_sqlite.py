@@ -22,7 +22,7 @@ from decimal import Decimal
 from typing import Any, Final, TypeVar
 
 from ._exceptions import JournalBusy, JournalError
-from ._journal import Begun, JobRecord, Moved
+from ._journal import FAULTY, Begun, JobRecord, Moved
 from ._owner import Owner
 from ._schema import (
     APPLICATION,
@@ -31,6 +31,7 @@ from ._schema import (
     SCHEMA,
     VERSION,
     connect,
+    of_state,
     record_of,
     totals_in,
 )
@@ -481,10 +482,11 @@ class SqliteJobStore:
         """See `JobStore.find_open`."""
         found: list[JobRecord] = []
         for state in states:
+            where, values = of_state(state)
             rows = await self._read(
-                f"SELECT {COLUMNS} FROM jobs WHERE open IS ? AND state = ? AND held = 0"
+                f"SELECT {COLUMNS} FROM jobs WHERE {where} AND held = 0"
                 " AND seq > ? ORDER BY seq LIMIT ?",
-                (OPEN[state], state.value, after, limit),
+                (*values, after, limit),
             )
             found += map(record_of, rows)
         return sorted(found, key=lambda record: record.seq)[:limit]
@@ -566,9 +568,9 @@ class SqliteJobStore:
             query = (
                 "UPDATE jobs SET open = 0, state = 'new', task_id = NULL, task = NULL,"
                 " code = NULL, error = NULL, ended_at = NULL, attempts = 0"
-                " WHERE open = 2 AND state = ?"
+                " WHERE open = 2 AND state = ? AND coalesce(code, '') <> ?"
             )
-            values: list[Any] = [state.value]
+            values: list[Any] = [state.value, FAULTY]
             if code is not None:
                 query, values = f"{query} AND code = ?", [*values, code]
             count = db.execute(query, values).rowcount
@@ -593,8 +595,9 @@ _INSERT: Final = (
     f"INSERT INTO jobs (key, place, batch, path, params, content, {_ROW})"
     f" VALUES ({','.join('?' * 18)})"
 )
+#: What moves is wanted, although somebody had set it aside and did not come to the end of that.
 _UPDATE: Final = (
-    "UPDATE jobs SET open = ?, state = ?,"
+    "UPDATE jobs SET held = 0, open = ?, state = ?,"
     + ",".join(f" {name} = coalesce(?, {name})" for name in _ROW.split(", ")[2:])
     + " WHERE key = ?"
 )

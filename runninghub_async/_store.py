@@ -81,7 +81,8 @@ class JobStore(Protocol):
         ...
 
     async def put_back(self, state: JobState, code: str | None) -> int:
-        """Have all jobs of this state submitted anew, or those with this code; how many."""
+        """Have all jobs of this state submitted anew, or those with this code, but none that was
+        put down at fault; how many."""
         ...
 
     async def spent(self) -> Decimal:

@@ -149,10 +149,10 @@ def task_of(ran: Ran) -> str:
 @pytest.mark.parametrize(
     "words",
     [
-        "generate", "emulator", "models", "price", "run", "task", "progress", "upload", "account",
-        "resources", "assets", "comfyui", "workflow", "workflow show", "workflow run", "app",
-        "app list", "app show", "app run", "quick", "quick styles", "quick run", "webhook",
-        "webhook show", "webhook resend",
+        "generate", "resume", "retry", "runs", "export", "emulator", "models", "price", "run",
+        "task", "progress", "upload", "account", "resources", "assets", "comfyui", "workflow",
+        "workflow show", "workflow run", "app", "app list", "app show", "app run", "quick",
+        "quick styles", "quick run", "webhook", "webhook show", "webhook resend",
     ],
 )  # fmt: skip
 def test_every_command_has_help(run: Run, words: str) -> None:

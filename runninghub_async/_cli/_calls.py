@@ -7,16 +7,21 @@ import contextlib
 import logging
 import sys
 from collections.abc import AsyncIterator
+from decimal import Decimal
+from typing import Any
 
 from .._exceptions import (
     AuthenticationError,
+    BudgetError,
     InsufficientBalanceError,
+    JournalError,
     PayloadError,
     PlanError,
     RunningHubError,
     SessionError,
 )
 from .._limits import Limits
+from .._money import Money
 from .._session import Session
 from ._prompts import UsageError
 from ._tables import one_line
@@ -24,6 +29,7 @@ from ._tables import one_line
 __all__ = [
     "FAILED",
     "INTERRUPTED",
+    "budget_of",
     "currency_of",
     "open_session",
     "opened",
@@ -46,11 +52,14 @@ async def open_session(
     *,
     limits: Limits = Limits(),  # noqa: B008 - a frozen value
     without: str = "try `runninghub-async emulator`, which takes any, with --base-url",
+    **options: Any,
 ) -> Session:
-    """A session with the key of the environment, open for as long as `stack`. Raises
-    `UsageError` for an address that is none, or without a key; then `without` is the advice."""
+    """A session with the key of the environment, open for as long as `stack`; `options` are more
+    of its arguments. Raises `UsageError` for an address that is none, or without a key; then
+    `without` is the advice; and `JournalError`."""
     try:
-        return await stack.enter_async_context(Session(base_url=base_url, limits=limits))
+        session = Session(base_url=base_url, limits=limits, **options)
+        return await stack.enter_async_context(session)
     except SessionError:
         raise UsageError(_NO_KEY.format(without=without)) from None
     except ValueError as error:
@@ -82,11 +91,25 @@ def currency_of(session: Session) -> str:
     return "USD" if session.base_url.endswith(".ai") else "CNY"
 
 
+def budget_of(
+    given: tuple[Decimal, str] | None, base_url: str | None, told: str = ""
+) -> Money | None:
+    """What `--budget` means, as an amount and a currency, which may be empty; then it is `told`,
+    the journal's, or the site's. Raises `UsageError` for an address that is none."""
+    if given is None:
+        return None
+    number, currency = given
+    try:
+        return Money(number, currency or told or currency_of(Session(base_url=base_url)))
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
 def status_of(error: RunningHubError) -> int:
     """The exit status that `error` means."""
-    if isinstance(error, PayloadError):
+    if isinstance(error, PayloadError | JournalError):
         return USAGE
-    if isinstance(error, AuthenticationError | PlanError | InsufficientBalanceError):
+    if isinstance(error, AuthenticationError | PlanError | InsufficientBalanceError | BudgetError):
         return REFUSED
     return FAILED
 

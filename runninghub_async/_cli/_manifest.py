@@ -5,63 +5,53 @@ from __future__ import annotations
 import datetime
 import json
 import os
-import re
-import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from .._download import Download
 from .._exceptions import APIError, RunningHubError, TaskFailed
 from .._models import Task
 from .._outcomes import Cancelled, Failed, Outcome, Succeeded, Unfinished, Unknown
+from .._saved import Download
 
-__all__ = ["Manifest", "file_stem", "job_line", "unfinished_line"]
+__all__ = [
+    "Line",
+    "Manifest",
+    "cost_of",
+    "job_line",
+    "line_text",
+    "outputs_of",
+    "stamp",
+    "unfinished_line",
+]
 
 Line = dict[str, Any]
 
 
-def file_stem(index: int, prompt: str) -> str:
-    """`00042-slug`: the place in the input, and what any file system takes of the prompt.
-
-    Letters of every script stay; nothing that a shell, a path or a URL reads in its own way.
-    """
-    text = unicodedata.normalize("NFKC", prompt).casefold()
-    kept = (c if unicodedata.category(c)[0] in "LMN" else "-" for c in text)
-    slug = re.sub("-+", "-", "".join(kept)).strip("-")
-    while len(slug.encode()) > 60:
-        slug = slug[:-1]
-    return f"{index:05d}-{slug.strip('-')}" if slug else f"{index:05d}"
-
-
-def job_line(
-    outcome: Outcome,
-    files: list[Download],
-    *,
-    ended: datetime.datetime,
-    currency: str,
-    error: Exception | None = None,
-) -> Line:
-    """The line of a job that ended at `ended`. `error`: why its files could not be fetched."""
+def job_line(outcome: Outcome, *, ended: datetime.datetime, currency: str) -> Line:
+    """The line of a job that ended at `ended`."""
     status = {Succeeded: "succeeded", Failed: "failed", Cancelled: "cancelled", Unknown: "unknown"}
     task, seconds = outcome.task, outcome.seconds
     begun = ended - datetime.timedelta(seconds=seconds) if seconds is not None else None
-    trouble = error or getattr(outcome, "error", None)
+    files: tuple[Download, ...] = getattr(outcome, "files", ())
+    error = getattr(outcome, "error", None)
+    if isinstance(outcome, Succeeded) and task is not None and len(files) < len(task.outputs):
+        error = RunningHubError("interrupted before it was fetched")
     return {
         **_common(outcome.index, outcome.request, task.id if task else None),
-        "status": "failed" if error else status[type(outcome)],
+        "status": "failed" if error and outcome.ok else status[type(outcome)],
         "files": [
             {"path": file.path.name, "sha256": file.sha256, "bytes": file.size} for file in files
         ],
-        "outputs": _outputs(task),
-        "submitted_at": _stamp(begun),
-        "finished_at": _stamp(ended),
+        "outputs": outputs_of(task),
+        "submitted_at": stamp(begun),
+        "finished_at": stamp(ended),
         "seconds": None if seconds is None else round(seconds, 3),
         "attempts": outcome.attempts,
         "queries": outcome.queries,
-        "cost": _cost(task, currency),
-        "error": None if trouble is None else _error(trouble),
+        "cost": cost_of(task, currency),
+        "error": None if error is None else _error(error),
     }
 
 
@@ -92,12 +82,14 @@ def _common(index: int, request: Any, task_id: str | None) -> Line:
     }
 
 
-def _outputs(task: Task | None) -> list[dict[str, Any]]:
+def outputs_of(task: Task | None) -> list[dict[str, Any]]:
+    """What a task made, as the service told it."""
     outputs = task.outputs if task else ()
     return [{"url": o.url, "type": o.type, "text": o.text} for o in outputs]
 
 
-def _cost(task: Task | None, currency: str) -> dict[str, str] | None:
+def cost_of(task: Task | None, currency: str) -> dict[str, str] | None:
+    """What a task was billed, in the site's currency or in coins."""
     if task is None or task.usage is None:
         return None
     if task.usage.total_money is not None:
@@ -109,24 +101,34 @@ def _cost(task: Task | None, currency: str) -> dict[str, str] | None:
 
 def _error(error: Exception) -> dict[str, Any]:
     code = error.code if isinstance(error, APIError | TaskFailed) else ""
-    kind = type(error) if isinstance(error, OSError) else _public(type(error))
-    return {"type": kind.__name__, "code": code or None, "message": str(error)}
+    return {"type": _public(type(error)), "code": code or None, "message": str(error)}
 
 
-def _public(kind: type[Exception]) -> type[Any]:
+def _public(kind: type[Exception]) -> str:
     """The nearest class that users can import: private ones are details of the package."""
     import runninghub_async
 
-    return next(
-        (c for c in kind.__mro__ if getattr(runninghub_async, c.__name__, None) is c),
-        RunningHubError,
-    )
+    kinds = (c for c in kind.__mro__ if getattr(runninghub_async, c.__name__, None) is c)
+    return next(kinds, RunningHubError).__name__
 
 
-def _stamp(moment: datetime.datetime | None) -> str | None:
+def stamp(moment: datetime.datetime | None) -> str | None:
+    """ISO 8601 in UTC, with milliseconds."""
     if moment is None:
         return None
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def line_text(line: Line) -> str:
+    """`line` as JSON. A local file in its request becomes its path."""
+    text = json.dumps(line, ensure_ascii=False, default=os.fspath)
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            # Half of a surrogate pair: JSON can say it, UTF-8 cannot.
+            text = json.dumps(line, default=os.fspath)
+    return text
 
 
 class Manifest:
@@ -149,15 +151,8 @@ class Manifest:
         self._file.close()
 
     def write(self, line: Line) -> None:
-        """Add one job. A local file in its request becomes its path."""
-        text = json.dumps(line, ensure_ascii=False, default=os.fspath)
-        if not text.isascii():
-            try:
-                text.encode()
-            except UnicodeEncodeError:
-                # Half of a surrogate pair: JSON can say it, UTF-8 cannot.
-                text = json.dumps(line, default=os.fspath)
-        self._file.write(text + "\n")
+        """Add one job."""
+        self._file.write(line_text(line) + "\n")
         self._file.flush()
 
     def read(self) -> Iterator[Line]:

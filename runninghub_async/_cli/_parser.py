@@ -10,13 +10,17 @@ import importlib
 import inspect
 import math
 from collections.abc import Callable
+from decimal import Decimal, InvalidOperation
 from typing import Any
+
+from .._states import JobState
 
 __all__ = ["build_parser"]
 
 _STATUS = """\
 exit status: 0 done, 1 failed (the task, the service, or nothing found), 2 usage (what is wrong is
-named), 3 stopped by key, plan or balance, 130 interrupted. COMMAND --help tells what each takes.
+named) or journal, 3 stopped by key, plan, balance or budget, 130 interrupted, 143 terminated.
+COMMAND --help tells what each takes.
 The key is taken from RUNNINGHUB_API_KEY.
 """
 
@@ -24,11 +28,35 @@ _GENERATE = """\
 PROMPTS is a .txt file (a prompt a line), a .csv or .jsonl file (columns or keys are the request's
 fields, such as prompt, width, height), or - for a prompt a line on standard input. Lists in a .csv
 cell are separated by |; @PATH in a field for pictures, films or sounds uploads a file. DIR gets a
-file per result, manifest.jsonl and index.html.
+file per result, manifest.jsonl and index.html. With a journal, the same command goes on.
 
-exit status: 0 all done, 1 some failed, 2 usage, 3 stopped by key, plan or balance,
-130 interrupted
+exit status: 0 all done, 1 some not, 2 usage or journal, 3 stopped by key, plan, balance or budget,
+130 interrupted, 143 terminated
 """
+
+_RESUME = """\
+Tasks that run are followed, results that are not stored yet are fetched, and what was never
+submitted is. Folder and origin are those of the run. Exit status as of generate.
+"""
+
+_RETRY = """\
+Name at least one of --failed, --unknown and --cancelled. If there is nothing to try again, nothing
+is done, and the exit status is 1; else it is as of generate. Lines of the input at fault stay
+failed: mend the input, and generate with the same journal.
+"""
+
+_RUNS = f"""\
+STATE is {", ".join(JobState)}. Elsewhere than on a terminal, --watch prints a line every
+five seconds.
+"""
+
+_EXPORT = """\
+Times are ISO 8601 in UTC; names of files, and URLs, are separated by |. In CSV, a text that begins
+with = + - or @ gets an apostrophe before it, so that no spreadsheet takes it for a formula; JSON
+lines are exact, and have the whole request.
+"""
+
+_STATES = tuple(state.value for state in JobState)
 
 _SET = """\
 NODE.FIELD=VALUE is read as a number, true or false where it is one and the input is not known to
@@ -57,6 +85,10 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in (
         _add_generate,
+        _add_resume,
+        _add_retry,
+        _add_runs,
+        _add_export,
         _add_run,
         _add_price,
         _add_models,
@@ -99,6 +131,91 @@ def _add_generate(commands: Any) -> None:
         metavar="KEY=VALUE",
         help="a field for every request; the input's own fields come first",
     )
+    command.add_argument("--limit", type=_count, metavar="N", help="take only the first N requests")
+    command.add_argument(
+        "--journal", metavar="FILE", help="remember every job there, and go on with what it holds"
+    )
+    command.add_argument(
+        "--reuse", action="store_true", help="take what an equal request in the journal made"
+    )
+    _add_pace(command)
+    where = command.add_mutually_exclusive_group()
+    where.add_argument(
+        "--emulator", action="store_true", help="run against a built-in stand-in, without a key"
+    )
+    where.add_argument("--base-url", metavar="URL", help="the service's origin")
+    command.set_defaults(run=_late("_generate", "generate"))
+
+
+def _add_resume(commands: Any) -> None:
+    command = _command(commands, "resume", "go on with a journal, without its input", _RESUME)
+    _add_journal(command)
+    _add_resumed(command)
+    command.set_defaults(run=_late("_journaled", "resume"))
+
+
+def _add_retry(commands: Any) -> None:
+    command = _command(
+        commands, "retry", "try again what failed, and go on as `resume` does", _RETRY
+    )
+    _add_journal(command)
+    command.add_argument("--failed", action="store_true", help="what failed")
+    command.add_argument("--code", metavar="N", help="of that, only what has the service's code N")
+    command.add_argument(
+        "--unknown",
+        action="store_true",
+        dest="unknown_ones",
+        help="submits whose answers were lost; what they made is billed again",
+    )
+    command.add_argument(
+        "--cancelled", action="store_true", help="what was cancelled; what it ran is billed again"
+    )
+    _add_resumed(command, unknown=False)
+    command.set_defaults(run=_late("_journaled", "retry"), unknown="hold")
+
+
+def _add_runs(commands: Any) -> None:
+    command = _command(
+        commands, "runs", "how the run of a journal stands, also while it goes on", _RUNS
+    )
+    _add_journal(command)
+    _add_state(command, "list the jobs in this state")
+    _add_limit(command)
+    how = command.add_mutually_exclusive_group()
+    _add_json(how)
+    how.add_argument("--watch", action="store_true", help="again and again until the run ends")
+    command.set_defaults(run=_late("_overview", "show_runs"))
+
+
+def _add_export(commands: Any) -> None:
+    command = _command(commands, "export", "the jobs of a journal as a table", _EXPORT)
+    _add_journal(command)
+    command.add_argument(
+        "--format", choices=("csv", "jsonl"), required=True, help="a table, or JSON lines"
+    )
+    _add_state(command, "only the jobs in this state")
+    command.add_argument("-o", "--output", metavar="FILE", help="default: standard output")
+    command.set_defaults(run=_late("_export", "export"))
+
+
+def _add_journal(command: argparse.ArgumentParser) -> None:
+    command.add_argument("journal", metavar="JOURNAL", help="the file that --journal named")
+
+
+def _add_state(command: argparse.ArgumentParser, tells: str) -> None:
+    command.add_argument("--state", type=str.lower, choices=_STATES, metavar="STATE", help=tells)
+
+
+def _add_resumed(command: argparse.ArgumentParser, *, unknown: bool = True) -> None:
+    command.add_argument("--out", metavar="DIR", help="the folder, if it is another one now")
+    command.add_argument(
+        "--no-check", action="store_true", help="do not look at the files that are stored"
+    )
+    _add_pace(command, unknown=unknown)
+    command.add_argument("--base-url", metavar="URL", help="the origin, if it is another one now")
+
+
+def _add_pace(command: argparse.ArgumentParser, *, unknown: bool = True) -> None:
     command.add_argument(
         "--rate", type=_positive, default=10.0, metavar="R", help="submits per second (default 10)"
     )
@@ -109,13 +226,25 @@ def _add_generate(commands: Any) -> None:
         metavar="N",
         help="tasks alive at the service at once (default 50)",
     )
-    command.add_argument("--limit", type=_count, metavar="N", help="take only the first N requests")
-    where = command.add_mutually_exclusive_group()
-    where.add_argument(
-        "--emulator", action="store_true", help="run against a built-in stand-in, without a key"
+    command.add_argument(
+        "--budget",
+        type=_budget,
+        metavar="AMOUNT",
+        help="spend no more than so much, such as 50, '50 CNY' or '1000 coins'",
     )
-    where.add_argument("--base-url", metavar="URL", help="the service's origin")
-    command.set_defaults(run=_late("_generate", "generate"))
+    if unknown:
+        command.add_argument(
+            "--unknown",
+            choices=("hold", "resubmit"),
+            default="hold",
+            help="a submit whose answer was lost: hold it (default), or risk a second bill",
+        )
+    command.add_argument(
+        "--on-cancel",
+        choices=("detach", "cancel", "wait"),
+        default="detach",
+        help="on Ctrl+C, tasks that run: let them (default), cancel them, or wait for them",
+    )
 
 
 def _add_emulator(commands: Any) -> None:
@@ -134,7 +263,11 @@ def _add_emulator(commands: Any) -> None:
         "--max-concurrency", type=_count, default=50, metavar="N", help="default 50; then 421"
     )
     command.add_argument("--rate", type=_positive, metavar="N", help="requests/s; then 1003")
-    command.add_argument("--faults", metavar="FILE", help="a JSON list of fault rules")
+    command.add_argument(
+        "--faults",
+        metavar="NAME_OR_FILE",
+        help="what goes wrong: a script's name, such as bad-weather, or a JSON list of rules",
+    )
     command.add_argument("--seed", type=int, default=0, metavar="N", help="of all chance")
     command.add_argument("--api-key", metavar="KEY", help="the only key to take; default: any")
     command.add_argument(
@@ -419,7 +552,7 @@ def _family(commands: Any, name: str, tells: str) -> Any:
     return family.add_subparsers(dest="action", required=True, metavar="ACTION")
 
 
-def _add_json(command: argparse.ArgumentParser, tells: str = "JSON instead of a table") -> None:
+def _add_json(command: argparse._ActionsContainer, tells: str = "JSON instead of a table") -> None:
     command.add_argument("--json", action="store_true", help=tells)
 
 
@@ -474,6 +607,19 @@ def _seconds(text: str) -> float:
     if not (math.isfinite(value) and value >= 0):
         raise argparse.ArgumentTypeError(f"expected seconds, got {text}")
     return value
+
+
+def _budget(text: str) -> tuple[Decimal, str]:
+    """An amount and a currency, which may be left out."""
+    number, _, currency = text.strip().partition(" ")
+    currency = currency.strip()
+    try:
+        value = Decimal(number)
+    except InvalidOperation:
+        value = Decimal(0)
+    if not (value.is_finite() and value > 0) or not (not currency or currency.isalpha()):
+        raise argparse.ArgumentTypeError(f"expected an amount such as 50 or '50 CNY', got {text}")
+    return value, "coins" if currency.lower() in {"coin", "coins"} else currency.upper()
 
 
 def _count(text: str) -> int:

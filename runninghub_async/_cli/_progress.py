@@ -12,8 +12,10 @@ from typing import IO
 import attrs
 
 from .._feed import Statistics
+from .._outcomes import Outcome, Succeeded, Unknown
+from ._tables import amount
 
-__all__ = ["Progress", "describe"]
+__all__ = ["Progress", "Tally", "describe", "duration"]
 
 
 @attrs.define
@@ -22,22 +24,35 @@ class Tally:
 
     stored: int = 0
     failed: int = 0
+    unknown: int = 0
     money: Decimal = Decimal(0)
+
+    def count(self, outcome: Outcome) -> None:
+        """Count how a job ended; done is what has all its files."""
+        if isinstance(outcome, Unknown):
+            self.unknown += 1
+        elif isinstance(outcome, Succeeded) and len(outcome.files) >= len(outcome.task.outputs):
+            self.stored += 1
+        else:
+            self.failed += 1
 
 
 def describe(
     tally: Tally, statistics: Statistics, elapsed: float, total: int | None, currency: str
 ) -> str:
     """Done, failed, waiting, rate, time left and money so far, in one line."""
-    ended = tally.stored + tally.failed
+    ended = tally.stored + tally.failed + tally.unknown
     parts = [f"{ended}/{total} ended" if total is not None else f"{ended} ended"]
-    parts += [f"{tally.stored} done", f"{tally.failed} failed", f"{statistics.waiting} waiting"]
+    parts += [f"{tally.stored} done", f"{tally.failed} failed"]
+    if tally.unknown:
+        parts.append(f"{tally.unknown} unknown")
+    parts.append(f"{statistics.waiting} waiting")
     rate = ended / elapsed if elapsed > 0 else 0.0
     parts.append(f"{rate:.1f}/s")
     if total is not None and 0 < ended < total and rate:
         parts.append(f"{duration((total - ended) / rate)} left")
     if tally.money:
-        parts.append(f"{tally.money:f} {currency}")
+        parts.append(f"{amount(tally.money)} {currency}")
     return "  ".join(parts)
 
 

@@ -4,30 +4,39 @@ from __future__ import annotations
 
 import codecs
 import csv
+import itertools
 import json
 import math
 import os
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Final
 
 import anyio.to_thread
 import attrs
 
 from .._catalogue import COMMON_FIELDS, Catalogue, ModelSpec, ParamSpec
 from .._exceptions import PayloadError
+from .._money import Money
 from .._seedream import ModelRequest
 
 __all__ = [
     "Item",
     "UsageError",
     "find_model",
+    "first",
     "look_over",
     "overrides",
     "plain",
     "read_items",
 ]
+
+
+_Row = tuple[str, dict[str, Any], str]
+
+#: Lines of a file that are read at once; a hop to a thread costs more than one of them.
+_PAGE: Final = 200
 
 
 class UsageError(Exception):
@@ -48,6 +57,9 @@ class Item:
 
     def to_params(self) -> dict[str, Any]:
         return self.request.to_params()
+
+    def price(self) -> Money | None:
+        return None if self.problems else self.request.price()
 
     def check(self) -> tuple[str, ...]:
         return tuple(
@@ -85,20 +97,42 @@ async def read_items(
     names no field of the model.
     """
     rows = _rows(source)
+    count = 1 if source == "-" else _PAGE
     while True:
         # The file may be a pipe that takes its time; the loop must not wait for it.
-        try:
-            row = await anyio.to_thread.run_sync(next, rows, None, abandon_on_cancel=True)
-        except (OSError, UnicodeError, csv.Error) as error:
+        page, error = await anyio.to_thread.run_sync(_take, rows, count, abandon_on_cancel=True)
+        for where, fields, problem in page:
+            if problem:
+                yield Item(where, ModelRequest(spec.path), (problem,))
+                continue
+            named, problems = _fields(spec, fields)
+            yield Item(where, ModelRequest(spec.path, {**common, **named}), tuple(problems))
+        if error is not None:
             raise UsageError(f"{source}: {error}") from error
-        if row is None:
+        if len(page) < count:
             return
-        where, fields, problem = row
-        if problem:
-            yield Item(where, ModelRequest(spec.path), (problem,))
-            continue
-        named, problems = _fields(spec, fields)
-        yield Item(where, ModelRequest(spec.path, {**common, **named}), tuple(problems))
+
+
+async def first(items: AsyncIterator[Item], limit: int | None) -> AsyncIterator[Item]:
+    """The first `limit` items; what comes after them is not even read from a pipe."""
+    count = 0
+    while limit is None or count < limit:
+        try:
+            item = await anext(items)
+        except StopAsyncIteration:
+            return
+        count += 1
+        yield item
+
+
+def _take(rows: Iterator[_Row], count: int) -> tuple[list[_Row], Exception | None]:
+    """The next `count` rows, fewer at the end, and what went wrong after them."""
+    page: list[_Row] = []
+    try:
+        page.extend(itertools.islice(rows, count))
+    except (OSError, UnicodeError, csv.Error) as error:
+        return page, error
+    return page, None
 
 
 def look_over(source: str, spec: ModelSpec) -> int | None:
@@ -121,9 +155,6 @@ def look_over(source: str, spec: ModelSpec) -> int | None:
         return sum(1 for _ in _rows(source))
     except (OSError, UnicodeError, csv.Error) as error:
         raise UsageError(f"{source}: {error}") from error
-
-
-_Row = tuple[str, dict[str, Any], str]
 
 
 def _rows(source: str) -> Iterator[_Row]:

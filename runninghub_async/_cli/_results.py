@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 from pathlib import Path
 
 import anyio.to_thread
 
-from .._download import Download
+from .._download import keep_text
 from .._exceptions import RunningHubError
 from .._models import Output, Task
+from .._names import ending
+from .._saved import Download
 from .._session import Session
 from ._prompts import UsageError
 
-__all__ = ["ending", "fetch", "fetch_all", "make_folder"]
+__all__ = ["fetch_all", "make_folder"]
 
 
-def ending(output: Output) -> str:
-    """The extension for its file: the service's word, which may name a type and nothing else."""
-    return output.type if re.fullmatch(r"[a-z0-9]{1,5}", output.type) else "bin"
-
-
-async def fetch(session: Session, output: Output, path: Path) -> Download:
+async def _fetch(session: Session, output: Output, path: Path) -> Download:
     """Put a result into the file `path`, a text as well."""
     if output.url is not None:
         return await session.download(output, path)
-    return await anyio.to_thread.run_sync(_store_text, output.text or "", path)
+    return await keep_text(output.text or "", path)
 
 
 async def fetch_all(
@@ -39,7 +34,7 @@ async def fetch_all(
     for place, output in enumerate(task.outputs):
         path = folder / f"{task.id}-{place + 1}.{ending(output)}"
         try:
-            files[place] = await fetch(session, output, path)
+            files[place] = await _fetch(session, output, path)
         except (RunningHubError, OSError) as error:
             faults.append(f"{path.name} of task {task.id}: {error}")
     return files, faults
@@ -53,9 +48,3 @@ async def make_folder(option: str, folder: str) -> Path:
     except OSError as error:
         raise UsageError(f"{option} {path}: {error.strerror or error}") from None
     return path
-
-
-def _store_text(text: str, path: Path) -> Download:
-    data = text.encode()
-    path.write_bytes(data)
-    return Download(path, len(data), hashlib.sha256(data).hexdigest())

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .._download import Download
 from .._exceptions import RunningHubError
 from .._models import Task, TaskStatus, Usage
 from .._plain import unstructure
 from .._progress import RunEnded
+from .._saved import Download
 from .._seedream import GenerationRequest
 from .._session import Session
 from ._calls import FAILED, currency_of, say

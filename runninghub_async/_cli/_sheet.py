@@ -5,11 +5,13 @@ from __future__ import annotations
 import html
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import resources
 from typing import Any
 
-__all__ = ["TEXTS", "render_sheet"]
+from .._names import TEXTS
+
+__all__ = ["sheet_pieces"]
 
 _KEPT = (
     "index",
@@ -25,8 +27,6 @@ _KEPT = (
     "cost",
     "error",
 )
-#: What models call their text; any other string may be a mere setting.
-TEXTS = ("prompt", "text", "lyrics", "description", "title")
 _SHAPE = ("width", "height", "aspectRatio", "aspect_ratio")
 
 # The text of a script element is not entity-decoded, so only JSON's own escapes can keep
@@ -34,27 +34,31 @@ _SHAPE = ("width", "height", "aspectRatio", "aspect_ratio")
 _ESCAPES = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})
 
 
-def render_sheet(jobs: Iterable[Mapping[str, Any]], *, title: str, facts: Mapping[str, str]) -> str:
-    """Return the page for the manifest lines ``jobs``, with ``facts`` (label to text) on top.
+def sheet_pieces(
+    jobs: Iterable[Mapping[str, Any]], *, title: str, facts: Mapping[str, str]
+) -> Iterator[str]:
+    """The page for the manifest lines `jobs`, with `facts` (label to text) on top, bit by bit.
 
     Write it as UTF-8 beside the files it shows: their paths are taken as relative to the page.
     """
-    data = json.dumps([_row(job) for job in jobs], separators=(",", ":")).translate(_ESCAPES)
-    values = {
-        "title": html.escape(title),
-        "facts": "".join(
-            f'<div><dt>{html.escape(label)}</dt><dd dir="auto">{html.escape(text)}</dd></div>'
-            for label, text in facts.items()
-        ),
-        "data": data,
-    }
     template = resources.files("runninghub_async._cli").joinpath("sheet.html")
-    # One pass, so that a title or prompt that looks like a placeholder stays as it is.
-    return re.sub(
-        r"\{\{(title|facts|data)\}\}",
-        lambda match: values[match[1]],
-        template.read_text(encoding="utf-8"),
-    )
+    # Taken apart once, so that a title or prompt that looks like a placeholder stays as it is.
+    parts = re.split(r"\{\{(title|facts|data)\}\}", template.read_text(encoding="utf-8"))
+    for place, part in enumerate(parts):
+        if not place % 2:
+            yield part
+        elif part == "title":
+            yield html.escape(title)
+        elif part == "facts":
+            for label, text in facts.items():
+                told = html.escape(text)
+                yield f'<div><dt>{html.escape(label)}</dt><dd dir="auto">{told}</dd></div>'
+        else:
+            yield "["
+            for count, job in enumerate(jobs):
+                text = json.dumps(_row(job), separators=(",", ":")).translate(_ESCAPES)
+                yield f",{text}" if count else text
+            yield "]"
 
 
 def _row(job: Mapping[str, Any]) -> dict[str, Any]:

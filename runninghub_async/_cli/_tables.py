@@ -6,9 +6,10 @@ import json
 import sys
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
-__all__ = ["cut", "facts", "harmless", "one_line", "print_json", "table"]
+__all__ = ["amount", "cut", "facts", "harmless", "one_line", "print_json", "table"]
 
 #: What `cut` leaves, in columns of a terminal.
 _WIDEST = 60
@@ -31,6 +32,12 @@ def facts(pairs: Mapping[str, Any]) -> str:
     told = [(one_line(name), text) for name, value in pairs.items() if (text := one_line(value))]
     width = max((_width(name) for name, _ in told), default=0)
     return "\n".join(f"{_filled(name, width)}  {text}" for name, text in told)
+
+
+def amount(value: Decimal) -> str:
+    """`value` in digits, without zeros that say nothing: 3, 0.50 or 0.125."""
+    value = value.normalize()
+    return f"{value:.2f}" if value.as_tuple().exponent == -1 else f"{value:f}"
 
 
 def one_line(value: Any) -> str:

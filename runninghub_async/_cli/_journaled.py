@@ -1,0 +1,149 @@
+"""`generate --journal`, `resume` and `retry`: runs that can be gone on with."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import anyio.to_thread
+
+from .._catalogue import ModelSpec
+from .._journal import FAULTY
+from .._reader import JournalReader
+from .._states import JobState
+from ._calls import FAILED, say
+from ._facts import STANDARD_INPUT, facts_in, mark_of, new_facts, take_folder
+from ._prompts import Item, UsageError, first, look_over, read_items
+from ._resumable import Run, opened, summary_of
+from ._signals import Stop, until_stopped
+
+__all__ = ["generate_journaled", "resume", "retry"]
+
+
+async def generate_journaled(
+    args: argparse.Namespace, spec: ModelSpec, common: Mapping[str, Any]
+) -> int:
+    """`generate` with a journal. What it holds is gone on with; of a file, all requests are put
+    down before the first is submitted. Exit status: as of `generate`, 1 for a journal in which
+    not all jobs are stored."""
+    if args.emulator:
+        raise UsageError(
+            "--journal: the tasks of --emulator end with the process, and could not be gone on"
+            " with; start `runninghub-async emulator` in another terminal and name it with"
+            " --base-url"
+        )
+
+    async def work(stop: Stop) -> int:
+        told = await anyio.to_thread.run_sync(facts_in, args.journal)
+        mark = await anyio.to_thread.run_sync(mark_of, args, spec)
+        streamed = args.reuse or args.prompts == "-"
+        enlisted = not streamed and told.get("enlisted") == mark
+        if not enlisted:
+            await anyio.to_thread.run_sync(look_over, args.prompts, spec)
+        folder = await anyio.to_thread.run_sync(take_folder, "--out", args.out, args.journal, told)
+        items = _Counted(first(read_items(args.prompts, spec, common), args.limit))
+        facts = await anyio.to_thread.run_sync(new_facts, args, spec, told)
+        if not enlisted:
+            facts["enlisted"] = ""
+        async with opened(args, told, args.base_url, folder, facts) as run:
+            if streamed:
+                stream = run.session.stream(items, folder=folder, reuse=args.reuse)
+                return await run.go_on(stream, stop, lambda: items.facts(mark))
+            if not enlisted:
+                await _enlist(run, items, mark)
+            return await run.go_on(run.session.resume(folder=folder), stop)
+
+    return await until_stopped(work)
+
+
+async def _enlist(run: Run, items: _Counted, mark: str) -> None:
+    try:
+        await run.session.enlist(items)
+    except asyncio.CancelledError:
+        say("interrupted while the input was put down; to go on, run the same command again")
+        raise
+    await run.store.put(items.facts(mark))
+
+
+async def resume(args: argparse.Namespace) -> int:
+    """Go on with a journal without its input. Exit status: as of `generate`."""
+    return await until_stopped(lambda stop: _resume(args, stop))
+
+
+async def retry(args: argparse.Namespace) -> int:
+    """Put jobs that ended badly back, and go on. Exit status: as of `generate`; 1 if there was
+    nothing to put back, and then nothing is done."""
+    if not (args.failed or args.unknown_ones or args.cancelled):
+        raise UsageError("name what to try again: --failed, --unknown or --cancelled")
+    if args.code and not args.failed:
+        raise UsageError("--code: is of failed jobs; add --failed")
+    return await until_stopped(lambda stop: _resume(args, stop, retrying=True))
+
+
+async def _resume(args: argparse.Namespace, stop: Stop, *, retrying: bool = False) -> int:
+    told = (await anyio.to_thread.run_sync(summary_of, args.journal)).facts
+    name = args.out or told.get("folder")
+    if not name:
+        raise UsageError(f"{args.journal} does not say where the results go: add --out")
+    folder = await anyio.to_thread.run_sync(take_folder, "--out", name, args.journal, told)
+    base_url = args.base_url or told.get("base_url")
+    async with opened(args, told, base_url, folder, {}) as run:
+        if retrying and not await _put_back(run, args):
+            return FAILED
+        if told.get("input") and not told.get("enlisted"):
+            source = told["input"]
+            again = "" if source == STANDARD_INPUT else " with the same input"
+            say(
+                f"{source} was not read to its end when this run was interrupted; going on with"
+                f" the requests that are in the journal. For the others, run generate{again} again"
+            )
+        stream = run.session.resume(folder=folder, check=not args.no_check)
+        return await run.go_on(stream, stop)
+
+
+async def _put_back(run: Run, args: argparse.Namespace) -> bool:
+    """Have jobs submitted anew; whether there are any."""
+    store, count = run.store, 0
+    if args.failed:
+        back = await store.put_back(JobState.FAILED, args.code)
+        count += back
+        print(f"put back: {back} failed", flush=True)
+        faulty = await anyio.to_thread.run_sync(_count_faulty, run.journal)
+        if faulty and not args.code:
+            print(f"not put back: {faulty} whose lines of the input are at fault", flush=True)
+    if args.unknown_ones:
+        back = await store.put_back(JobState.UNKNOWN, None)
+        count += back
+        print(f"put back: {back} unknown; what they had made is billed again", flush=True)
+    if args.cancelled:
+        back = await store.put_back(JobState.CANCELLED, None)
+        count += back
+        print(f"put back: {back} cancelled; what they had run is billed again", flush=True)
+    return count > 0
+
+
+def _count_faulty(journal: str) -> int:
+    with JournalReader(journal) as reader:
+        return sum(record.code == FAULTY for record in reader.jobs(JobState.FAILED))
+
+
+class _Counted:
+    """Items that are counted as they are taken."""
+
+    def __init__(self, items: AsyncIterator[Item]) -> None:
+        self._items = items
+        self._count = 0
+
+    def __aiter__(self) -> AsyncIterator[Item]:
+        return self
+
+    async def __anext__(self) -> Item:
+        item = await anext(self._items)
+        self._count += 1
+        return item
+
+    def facts(self, mark: str) -> dict[str, str]:
+        """What is known once the last one was taken."""
+        return {"enlisted": mark, "count": str(self._count)}

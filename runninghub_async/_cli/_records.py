@@ -1,0 +1,111 @@
+"""The jobs of a journal as lines of a manifest, and the manifest and the page made of them."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any, Final
+
+from .._journal import JobRecord, error_in
+from .._reader import JournalReader
+from .._states import JobState
+from ._manifest import Line, cost_of, line_text, outputs_of, stamp
+from ._sheet import sheet_pieces
+from ._tables import amount
+
+__all__ = ["error_of", "line_of", "moment", "written", "write_pages"]
+
+_STATUS: Final = {
+    JobState.NEW: "not_submitted",
+    JobState.REFUSED: "not_submitted",
+    JobState.SUBMITTING: "unknown",
+    JobState.ACCEPTED: "running",
+    JobState.RUNNING: "running",
+    # The task did, and there are no files of it.
+    JobState.SUCCEEDED: "failed",
+    JobState.STORED: "succeeded",
+    JobState.FAILED: "failed",
+    JobState.CANCELLED: "cancelled",
+    JobState.UNKNOWN: "unknown",
+}
+
+
+def line_of(record: JobRecord, currency: str) -> Line:
+    """The manifest's line of a job. A job that no input had has the number of its row as its
+    index; how often it was asked after is not kept."""
+    begun, ended = record.accepted_at or record.sent_at, record.ended_at
+    seconds = None if begun is None or ended is None else round(ended - begun, 3)
+    return {
+        "index": record.seq if record.place is None else record.place,
+        "status": _STATUS[record.state],
+        "model": record.request.path,
+        "request": record.request.to_params(),
+        "task_id": record.task.id if record.task else None,
+        "files": [{"path": f.name, "sha256": f.sha256, "bytes": f.size} for f in record.files]
+        if record.state is JobState.STORED
+        else [],
+        "outputs": outputs_of(record.task),
+        "submitted_at": stamp(moment(begun)),
+        "finished_at": stamp(moment(ended)),
+        "seconds": seconds,
+        "attempts": record.attempts,
+        "queries": None,
+        "cost": {"amount": amount(record.cost), "currency": currency}
+        if record.cost is not None
+        else cost_of(record.task, currency),
+        "error": error_of(record),
+    }
+
+
+def error_of(record: JobRecord) -> dict[str, Any] | None:
+    """What went wrong with a job: the error's type, the service's code, and the message."""
+    if record.state is JobState.UNKNOWN:
+        return {"type": "SubmitUnknown", "code": None, "message": str(error_in(record))}
+    if record.error and record.state in (JobState.FAILED, JobState.CANCELLED, JobState.SUCCEEDED):
+        kind, told, message = record.error.partition(": ")
+        if not (told and kind.isidentifier()):
+            kind, message = "RunningHubError", record.error
+        return {"type": kind, "code": record.code or None, "message": message}
+    if record.state is JobState.SUCCEEDED:
+        return {"type": "RunningHubError", "code": None, "message": "not fetched yet"}
+    if record.state in (JobState.FAILED, JobState.CANCELLED):
+        error = error_in(record)
+        return {"type": type(error).__name__, "code": record.code or None, "message": str(error)}
+    return None
+
+
+def moment(seconds: float | None) -> datetime.datetime | None:
+    """Unix time as a moment in UTC."""
+    return None if seconds is None else datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+
+
+def write_pages(journal: str, folder: Path, facts: Mapping[str, str]) -> Path:
+    """Write `manifest.jsonl` and `index.html` of a journal into `folder`, whole or not at all and
+    however long they are; return the page. Raises `OSError` and `JournalError`."""
+    page = folder / "index.html"
+    with JournalReader(journal) as reader:
+        currency = reader.summary().spent.currency
+
+        def lines() -> Iterator[Line]:
+            return (line_of(record, currency) for record in reader.jobs())
+
+        with written(folder / "manifest.jsonl") as file:
+            file.writelines(f"{line_text(line)}\n" for line in lines())
+        with written(page) as file:
+            title = folder.resolve().name
+            file.writelines(sheet_pieces(lines(), title=title, facts=facts))
+    return page
+
+
+@contextlib.contextmanager
+def written(path: Path) -> Iterator[IO[str]]:
+    """A file that takes the place of `path` once it is whole."""
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            yield file
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

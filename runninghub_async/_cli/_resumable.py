@@ -1,0 +1,144 @@
+"""A run over a journal: opened, brought to its end, and told of."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import shlex
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
+
+import anyio.to_thread
+import attrs
+
+from .._exceptions import RunningHubError
+from .._limits import Limits
+from .._reader import JournalReader, JournalSummary
+from .._session import Session
+from .._sqlite import SqliteJobStore
+from .._states import OPEN, JobState
+from .._stream import JobStream
+from ._calls import FAILED, INTERRUPTED, budget_of, open_session, say, status_of
+from ._drive import drive
+from ._progress import Progress, duration
+from ._prompts import UsageError
+from ._records import write_pages
+from ._report import at_stake, ending_of, in_words, next_steps, outline
+from ._signals import TERMINATED, Stop
+
+__all__ = ["Run", "opened", "summary_of"]
+
+
+@contextlib.asynccontextmanager
+async def opened(
+    args: argparse.Namespace,
+    told: Mapping[str, str],
+    base_url: str | None,
+    folder: Path,
+    facts: dict[str, str],
+) -> AsyncIterator[Run]:
+    """A run over the journal that `args` name, which was told `told` before and is told `facts`,
+    until it is left. Raises `UsageError` and `JournalError`."""
+    store = SqliteJobStore(args.journal)
+    async with contextlib.AsyncExitStack() as stack:
+        session = await open_session(
+            stack,
+            base_url,
+            limits=Limits(max_concurrency=args.concurrency, submit_rate=args.rate),
+            journal=store,
+            budget=budget_of(args.budget, base_url, told.get("currency", "")),
+            unknown=args.unknown,
+            on_cancel=args.on_cancel,
+        )
+        where = {"folder": str(folder), "manifest": str(folder), "base_url": session.base_url}
+        await store.put(facts | where)
+        yield Run(session, store, args.journal, folder)
+
+
+@attrs.frozen
+class Run:
+    """A run over the journal in the file `journal`."""
+
+    session: Session
+    store: SqliteJobStore
+    journal: str
+    folder: Path
+
+    async def go_on(
+        self,
+        stream: JobStream,
+        stop: Stop,
+        at_end: Callable[[], Mapping[str, str]] | None = None,
+    ) -> int:
+        """Bring everything home, say how it went, return the exit status. `at_end` gives facts
+        for the journal, if the stream takes an input and comes to its end."""
+        stop.farewell = f"interrupted; to go on: {self._again}"
+        begun = await self._summary()
+        print(f"{Path(self.journal).name}: {outline(begun.states)}", flush=True)
+        left = sum(begun.states[state] for state in (*OPEN, JobState.UNKNOWN))
+        progress = Progress(sys.stderr, None if at_end else left, begun.spent.currency)
+        waits = self.session.on_cancel == "wait"
+        stopped = await drive(
+            stream, progress, progress.tally.count, waits=waits, spent=self.store.spent
+        )
+        if stopped is None and at_end is not None:
+            await self.store.put(at_end())
+        await self.store.flush()
+        return await self._finish(stopped, stop, progress)
+
+    async def _finish(self, stopped: BaseException | None, stop: Stop, progress: Progress) -> int:
+        end = await self._summary()
+        cost = in_words(end.spent.amount, end.spent.currency)
+        took = duration(progress.elapsed)
+        print(f"{ending_of(end.states)} in {took}" + (cost and f", {cost}"))
+        unknown = end.states[JobState.UNKNOWN]
+        if unknown:
+            print(at_stake(unknown, end.at_stake))
+        if stopped is None:
+            for step in next_steps(end.states, self.journal):
+                print(step)
+        if stop.status != TERMINATED:
+            facts = {
+                "Model": end.facts.get("model", ""),
+                "Service": self.session.base_url,
+                "Journal": self.store.path,
+                "Took": took,
+                "Cost": cost or "not told",
+            }
+            print(f"open {await self._write_pages(facts)}")
+        return self._status(stopped, stop, end)
+
+    def _status(self, stopped: BaseException | None, stop: Stop, end: JournalSummary) -> int:
+        if isinstance(stopped, asyncio.CancelledError):
+            say(stop.farewell)
+            return stop.status or INTERRUPTED
+        if isinstance(stopped, RunningHubError):
+            say(f"stopped: {stopped}")
+            say(f"to go on: {self._again}")
+            return status_of(stopped)
+        if stopped is not None:
+            raise stopped
+        done = end.states[JobState.STORED] == sum(end.states.values())
+        return 0 if done else FAILED
+
+    @property
+    def _again(self) -> str:
+        return f"runninghub-async resume {shlex.quote(self.journal)}"
+
+    async def _summary(self) -> JournalSummary:
+        await self.store.flush()
+        return await anyio.to_thread.run_sync(summary_of, self.journal)
+
+    async def _write_pages(self, facts: Mapping[str, str]) -> Path:
+        try:
+            return await anyio.to_thread.run_sync(write_pages, self.journal, self.folder, facts)
+        except OSError as error:
+            raise UsageError(f"{self.folder}: {error.strerror or error}") from None
+
+
+def summary_of(journal: str) -> JournalSummary:
+    """The journal in numbers. Raises `JournalError`."""
+    with JournalReader(journal) as reader:
+        return reader.summary()
