@@ -17,7 +17,7 @@ from weakref import WeakValueDictionary
 
 from ._bounded import Bounded
 from ._budget import Admission, listed_price
-from ._exceptions import CapacityError, RunningHubError, unforeseen
+from ._exceptions import CapacityError, JournalError, RunningHubError, unforeseen
 from ._job import Rules
 from ._limits import Limits
 from ._models import Request, Task
@@ -99,30 +99,65 @@ class Dispatcher:
     def hint(self, name: str, task_id: str) -> None:
         """The task of the entry called `name` is said to have ended, and to be `task_id`: look at
         it now, and at what waits for that task without having submitted it."""
-        now = self.loop.time()
-        entry = self.announced.get(name)
-        if entry is not None and not entry.gone:
-            self.lost.pop(name, None)
-            self.scheduler.hint(entry, task_id, now)
+        if self._live(name) is not None:
+            self._hint_entry(name, task_id)
         elif self.journal is not None:
-            self.help(self._heard(self.journal, name, task_id))
+            self.help(self._write_down(self.journal, name, task_id))
         elif name in self.lost:
             logger.warning("task %s is of a submit whose answer was lost", task_id)
+        self._hint_watched(task_id)
+
+    async def hear(self, name: str, task_id: str) -> None:
+        """The same; what it tells is in the journal, if there is one, when this returns. Raises
+        `JournalError`."""
+        journal = self.journal
+        if journal is None:
+            self.hint(name, task_id)
+            return
+        entry = self._live(name)
+        if entry is None:
+            await self._find(journal, name, task_id)
+        elif not entry.job.task_id:
+            # Should this process end before the submit's answer comes, the event comes no more.
+            await journal.store.event(name, task_id, live=True)
+        self._hint_entry(name, task_id)
+        self._hint_watched(task_id)
+        await journal.store.flush()
+
+    def _live(self, name: str) -> Entry | None:
+        entry = self.announced.get(name)
+        return None if entry is None or entry.gone else entry
+
+    def _hint_entry(self, name: str, task_id: str) -> None:
+        entry = self._live(name)
+        if entry is not None:
+            self.lost.pop(name, None)
+            self.scheduler.hint(entry, task_id, self.loop.time())
+            self.wake()
+
+    def _hint_watched(self, task_id: str) -> None:
         entry = self.scheduler.watched.get(task_id)
         while entry is not None:
-            self.scheduler.hint(entry, task_id, now)
+            self.scheduler.hint(entry, task_id, self.loop.time())
             entry = entry.other
         self.wake()
 
-    async def _heard(self, journal: Recorder, name: str, task_id: str) -> None:
-        if not await journal.event(name, task_id):
+    async def _write_down(self, journal: Recorder, name: str, task_id: str) -> None:
+        try:
+            await self._find(journal, name, task_id)
+        except JournalError as error:
+            logger.warning("task %s of job %s was not written down: %s", task_id, name, error)
+
+    async def _find(self, journal: Recorder, name: str, task_id: str) -> None:
+        """An event of a job that is not under way here: its task may have been unknown."""
+        if await journal.store.event(name, task_id) is None:
             return
-        entry = self.announced.get(name)
-        if entry is not None and not entry.gone and entry.row is not None:
+        logger.info("task %s of job %s was made known by its webhook", task_id, name)
+        entry = self._live(name)
+        if entry is not None and entry.row is not None:
             # It was taken up meanwhile, as it had been before.
             entry.row.recorded = JobState.ACCEPTED
-            self.scheduler.hint(entry, task_id, self.loop.time())
-            self.wake()
+            self._hint_entry(name, task_id)
 
     @property
     def query_limiter(self) -> RateLimiter | None:

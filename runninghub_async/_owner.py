@@ -31,13 +31,20 @@ def _started(pid: int) -> str:
     return "dead" if told[0] in "ZX" else told[19]
 
 
+def _started_anew(before: str, now: str) -> bool:
+    """Whether the machine is the same and has been switched off in between."""
+    (node, boot, _), (same, booted, _) = before.split(" ", 2), now.split(" ", 2)
+    return bool(node == same and boot and booted and boot != booted)
+
+
 def _host() -> str:
     """The machine, and the space in which its process numbers mean something."""
     try:
         space = str(Path("/proc/self/ns/pid").readlink())
     except OSError:
         space = ""
-    return f"{platform.node()} {_read('/proc/sys/kernel/random/boot_id')} {space}".strip()
+    node = platform.node().replace(" ", "-")
+    return f"{node} {_read('/proc/sys/kernel/random/boot_id')} {space}"
 
 
 @attrs.frozen
@@ -60,6 +67,8 @@ class Owner:
         On this machine that is certain; of another one all that is known is that it has not been
         heard of for `lease` seconds.
         """
+        if _started_anew(self.host, _host()):
+            return False
         if self.host != _host() or sys.platform == "win32":
             # On Windows, to ask after a process by a signal is to end it.
             return renewed + lease > now

@@ -209,17 +209,6 @@ class Recorder:
         row.recorded = state
         self.store.note(Moved(row.key, old, state, time.time(), **facts))
 
-    async def event(self, key: str, task_id: str) -> bool:
-        """A webhook told of a job that is not under way here; whether that made its task known."""
-        try:
-            record = await self.store.event(key, task_id)
-        except JournalError as error:
-            logger.warning("task %s of job %s was not written down: %s", task_id, key, error)
-            return False
-        if record is not None:
-            logger.info("task %s of job %s was made known by its webhook", task_id, key)
-        return record is not None
-
 
 def _at_fault(request: Any) -> bool:
     """Whether a request is not to be submitted as it stands; what its files lack may be mended."""

@@ -234,7 +234,9 @@ class Session:
             self._dispatcher.scheduler.budget = await self._open_budget(self.budget)
         if self._webhooks is not None:
             secret = b"" if self._store is None else self._store.secret
-            self._webhooks.attach(self._name, self._hint, self.query, self._dispatcher.help, secret)
+            self._webhooks.attach(
+                self._name, self._hint, self._hear, self.query, self._dispatcher.help, secret
+            )
         return self
 
     async def _open_journal(self, store: JobStore) -> Recorder:
@@ -902,6 +904,17 @@ class Session:
         dispatcher = self._dispatcher
         if dispatcher is not None:
             dispatcher.loop.call_soon_threadsafe(dispatcher.hint, name, task_id)
+
+    async def _hear(self, name: str, task_id: str) -> None:
+        """The same, from any loop; it is in the journal when this returns."""
+        dispatcher = self._dispatcher
+        if dispatcher is None:
+            raise SessionError("the session was closed")
+        work = dispatcher.hear(name, task_id)
+        if asyncio.get_running_loop() is dispatcher.loop:
+            await work
+        else:
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, dispatcher.loop))
 
     def _end_all(self, error: BaseException) -> None:
         for feed in self._feeds:

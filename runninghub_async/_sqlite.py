@@ -400,7 +400,7 @@ class SqliteJobStore:
             self._schedule(_SOON)
 
     def _write_batch(
-        self, db: sqlite3.Connection, batch: Iterable[Begun | Moved]
+        self, db: sqlite3.Connection, batch: Sequence[Begun | Moved]
     ) -> Mapping[str, str]:
         """Write moves in order, and return the tasks that events had told of before."""
         rows: dict[str, list[Any]] = {}
@@ -438,7 +438,16 @@ class SqliteJobStore:
         _add(db, totals)
         if ended:
             db.execute(_MINUTE, (int(time.time() // 60), ended))
-        return self._match_parked(db, new) if self._parked and new else {}
+        if not self._parked:
+            return {}
+        known = [item.key for item in batch if item.state is JobState.ACCEPTED]
+        self._forget_parked(db, known)
+        return self._match_parked(db, new)
+
+    def _forget_parked(self, db: sqlite3.Connection, keys: Iterable[str]) -> None:
+        """Events of tasks that are known otherwise by now."""
+        for key in keys:
+            self._parked -= db.execute(_UNPARK, (key,)).fetchone() is not None
 
     def _match_parked(self, db: sqlite3.Connection, keys: Iterable[str]) -> Mapping[str, str]:
         """Events came before their jobs: the tasks exist, and must not be made again."""
@@ -491,12 +500,12 @@ class SqliteJobStore:
             found += map(record_of, rows)
         return sorted(found, key=lambda record: record.seq)[:limit]
 
-    async def event(self, key: str, task_id: str) -> JobRecord | None:
+    async def event(self, key: str, task_id: str, *, live: bool = False) -> JobRecord | None:
         """See `JobStore.event`."""
 
         def change(db: sqlite3.Connection) -> bool:
             row = db.execute("SELECT state FROM jobs WHERE key = ?", (key,)).fetchone()
-            if row is None:
+            if row is None or live:
                 self._park(db, key, task_id)
                 return False
             if row[0] not in ("unknown", "submitting"):
@@ -514,8 +523,7 @@ class SqliteJobStore:
 
     def _park(self, db: sqlite3.Connection, key: str, task_id: str) -> None:
         db.execute("INSERT OR REPLACE INTO parked VALUES (?, ?, ?)", (key, task_id, time.time()))
-        self._parked += 1
-        if self._parked > _PARKED_KEPT:
+        if self._parked >= _PARKED_KEPT:
             db.execute(
                 "DELETE FROM parked WHERE key IN (SELECT key FROM parked ORDER BY at LIMIT 1000)"
             )

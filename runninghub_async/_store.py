@@ -58,9 +58,11 @@ class JobStore(Protocol):
         """Return when all that was noted is on disk."""
         ...
 
-    async def event(self, key: str, task_id: str) -> JobRecord | None:
+    async def event(self, key: str, task_id: str, *, live: bool = False) -> JobRecord | None:
         """A webhook said that the task of this job is `task_id`. The job as it is now, if that
-        made the task known; a job that there is not yet is told when it comes."""
+        made the task known; a job that there is not yet is told when it comes. `live`: its submit
+        is under way here, so that this counts only if the process ends before the answer comes.
+        """
         ...
 
     async def is_empty(self) -> bool:

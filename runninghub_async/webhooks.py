@@ -33,7 +33,7 @@ import attrs
 
 from ._answers import id_in, loads, told_task, unwrapped
 from ._bounded import Bounded
-from ._exceptions import ProtocolError
+from ._exceptions import ProtocolError, RunningHubError
 from ._models import Response, Task
 from ._polling import ExponentialPolling, Polling
 
@@ -166,19 +166,21 @@ class Webhooks:
         self,
         name: str,
         hint: Callable[[str, str], object],
+        hear: Callable[[str, str], Awaitable[None]],
         query: Callable[[str], Awaitable[Task]],
         start: Callable[[Coroutine[Any, Any, None]], asyncio.Future[Any]],
         secret: bytes = b"",
     ) -> None:
         """Tell the session called `name` of events from now on; a session does this itself.
 
-        `hint(job, task_id)` takes an event, `query` asks after a task, `start` runs a
-        coroutine that ends with the session. `secret` is its journal's, which signs in place of
-        the one of this process, so that a later process knows what an earlier one had signed.
+        `hint(job, task_id)` takes an event, `hear` does and writes it down, `query` asks after a
+        task, `start` runs a coroutine that ends with the session. `secret` is its journal's,
+        which signs in place of the one of this process, so that a later process knows what an
+        earlier one had signed.
         """
         if secret and self._secret_is_own and not self._sessions:
             self._secret = secret
-        self._sessions[name] = _Attached(hint, query, start)
+        self._sessions[name] = _Attached(hint, hear, query, start)
 
     def detach(self, name: str) -> None:
         """Tell it no more."""
@@ -189,7 +191,32 @@ class Webhooks:
     def receive(self, query: str, body: bytes, headers: Mapping[str, str] | None = None) -> int:
         """Take one event, from the address's `query` and the request's `body`, and return the
         HTTP status to answer. For servers that speak neither ASGI nor aiohttp; call it on the
-        session's event loop."""
+        session's event loop. With a journal, prefer `take`."""
+        told = self._read(query, body, headers)
+        if isinstance(told, int):
+            return told
+        attached, job, task_id = told
+        attached.hint(job, task_id)
+        return 204
+
+    async def take(self, query: str, body: bytes, headers: Mapping[str, str] | None = None) -> int:
+        """The same, on any event loop; what the event tells is in the session's journal, if it
+        has one, before this returns: once it is answered, the service does not tell it again."""
+        told = self._read(query, body, headers)
+        if isinstance(told, int):
+            return told
+        attached, job, task_id = told
+        try:
+            await attached.hear(job, task_id)
+        except RunningHubError as error:
+            logger.warning("task %s was not written down: %s", task_id, error)
+            return 503
+        return 204
+
+    def _read(
+        self, query: str, body: bytes, headers: Mapping[str, str] | None
+    ) -> tuple[_Attached, str, str] | int:
+        """The session, the job and the task that an event is of, or the status that answers it."""
         fields = parse_qs(query)
         key, sign = (fields.get(name, [""])[-1] for name in ("job", "sign"))
         if not hmac.compare_digest(sign.encode(), self._sign(key).encode()):
@@ -208,8 +235,7 @@ class Webhooks:
             # It may be about to be resumed; the service comes again.
             logger.warning("task %s ended, whose session is not here", event.task.id)
             return 503
-        attached.hint(job, event.task.id)
-        return 204
+        return attached, job, event.task.id
 
     def _take_own(self, key: str, task: Task) -> int:
         if self._on_task is None:
@@ -267,7 +293,7 @@ class Webhooks:
             headers = {k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"]}
             body = await _body(receive)
             query = scope.get("query_string", b"").decode("latin-1")
-            status = 413 if body is None else self.receive(query, body, headers)
+            status = 413 if body is None else await self.take(query, body, headers)
         await send({"type": "http.response.start", "status": status, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 
@@ -283,7 +309,7 @@ class Webhooks:
             if len(body) > MAX_EVENT_BYTES:
                 return web.Response(status=413)
         query = request.rel_url.raw_query_string
-        return web.Response(status=self.receive(query, bytes(body), request.headers))
+        return web.Response(status=await self.take(query, bytes(body), request.headers))
 
 
 @attrs.frozen(eq=False)
@@ -291,6 +317,7 @@ class _Attached:
     """What a receiver may ask of a session."""
 
     hint: Callable[[str, str], object]
+    hear: Callable[[str, str], Awaitable[None]]
     query: Callable[[str], Awaitable[Task]]
     start: Callable[[Coroutine[Any, Any, None]], asyncio.Future[Any]]
 

@@ -225,3 +225,53 @@ def test_there_are_as_many_points_as_that(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="fewer points"):
         run(until_dark, cloud, POINTS + 1, made(tmp_path))
     assert cloud.downloads.total() == cloud.created.total() == JOBS
+
+
+@pytest.mark.parametrize("answered", [False, True])
+def test_an_event_that_was_answered_is_on_the_disk(answered: bool, tmp_path: Path) -> None:
+    """The service does not send it again; it came while the answer to the submit was still under
+    way, or while what the answer told was not written down yet."""
+
+    class Eager(Cloud):
+        async def _answer(self, request: rh.Request) -> rh.Response:
+            answer = await super()._answer(request)
+            if request.method == "POST" and not request.url.endswith("/query"):
+                if answered:
+                    asyncio.get_running_loop().call_soon(telling.append, self._later(request))
+                else:
+                    await self._tell(request)
+            return answer
+
+        def _later(self, request: rh.Request) -> asyncio.Future[None]:
+            return asyncio.ensure_future(self._tell(request))
+
+        async def _tell(self, request: rh.Request) -> None:
+            query = json.loads(request.body or b"")["webhookUrl"].partition("?")[2]
+            (task_id,) = self.tasks
+            event = {"taskId": task_id, "status": "SUCCESS"}
+            assert await hooks.take(query, json.dumps(event).encode()) == 204
+            _copy_as_it_is(tmp_path / "lost" / "run.db", tmp_path / "kept")
+            gone.set()
+
+    made(tmp_path)
+    cloud, telling = Eager(), list[asyncio.Future[None]]()
+    hooks = rh.Webhooks("https://example.org/hooks", patience=1.0)
+    gone = asyncio.Event()
+
+    async def cut() -> None:
+        async with session_of(cloud, tmp_path / "lost" / "run.db", webhooks=hooks) as session:
+            running = asyncio.ensure_future(session.run(next(iter(posters(1)))))
+            await gone.wait()
+            running.cancel()
+            await asyncio.wait([running])
+
+    async def go_on() -> list[rh.Outcome]:
+        async with session_of(cloud, tmp_path / "kept" / "run.db") as session:
+            return [outcome async for outcome in session.resume()]
+
+    run(cut)
+    power_is_back(tmp_path / "kept")
+    (outcome,) = run(go_on)
+    assert isinstance(outcome, rh.Succeeded)
+    assert outcome.task.id in cloud.tasks
+    assert cloud.submitted.total() == 1
