@@ -12,10 +12,11 @@ from typing import Any, Final
 
 from ._bounded import Bounded
 from ._exceptions import BudgetError
-from ._job import Action, AwaitEvidence, Deliver, LookAt
+from ._job import Action, AwaitEvidence, Deliver, LookAt, SubmitAgain
 from ._models import Task, Usage
 from ._money import Money
 from ._outcomes import Cancelled, Failed
+from ._retry import Cause
 
 __all__ = ["Admission", "Budget", "listed_price"]
 
@@ -56,6 +57,8 @@ class Budget:
         self._under_way: dict[int, tuple[str, Decimal | None, Decimal | None]] = {}
         self._reserved = _ZERO
         self._blind = 0
+        #: By key: what jobs of earlier sessions may be billed yet, which counts as spent.
+        self._carried: dict[str, Decimal] = {}
         #: By path: what finished tasks were billed, what the catalogue listed, how many.
         self._learnt: Bounded[str, tuple[Decimal, Decimal, int]] = Bounded(_LEARNT)
 
@@ -105,8 +108,10 @@ class Budget:
         if isinstance(action, LookAt | AwaitEvidence | None) or number not in self._under_way:
             return False
         if not isinstance(action, Deliver):
-            # It is to be submitted again, or not at all: nothing was created.
-            self._settle(number, _ZERO)
+            # It is to be submitted again, or not at all; only where the user's policy says so may
+            # something have been created.
+            risk = isinstance(action, SubmitAgain) and action.cause is Cause.POLICY
+            self._settle(number, None if risk else _ZERO)
             return True
         result = action.result
         task: Task | None = result.task
@@ -117,6 +122,24 @@ class Budget:
             cost = _ZERO
         self._settle(number, cost)
         return True
+
+    def unsent(self, number: int) -> bool:
+        """Job `number` was admitted and not sent; whether anything was reserved for it."""
+        if number not in self._under_way:
+            return False
+        self._settle(number, _ZERO)
+        return True
+
+    def carry(self, key: str, listed: Money | None) -> None:
+        """A job of an earlier session may still be billed, at no more than it is listed at."""
+        if listed is not None:
+            # In whatever currency the catalogue has: too much rather than nothing.
+            self._carried[key] = listed.amount
+            self.spent += listed.amount
+
+    def taken_up(self, key: str) -> None:
+        """That job is gone on with here, where its cost is reckoned from now on."""
+        self.spent -= self._carried.pop(key, _ZERO)
 
     def let_go(self, number: int) -> bool:
         """Nobody will hear how job `number` ends: it counts as it was expected."""

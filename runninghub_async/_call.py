@@ -94,6 +94,9 @@ class Call:
             return
         scheduler = self._dispatcher.scheduler
         scheduler.discard(self)
+        if not self.entry.taken and self.entry.job.state is not JobState.SUBMITTING:
+            # Where it is not released, nothing will become of it; its key is free again.
+            self.entry.gone = not (self.entry.job.task_id or self.entry.lost)
         if self.entry.job.task_id or self.entry.lost is not None:
             scheduler.release(self.entry)
         self._dispatcher.wake()
@@ -126,7 +129,8 @@ class Call:
         else:
             self._result.set_result(result)
 
-    def stop(self, entry: Entry, error: RunningHubError) -> None:  # noqa: ARG002
+    def stop(self, entry: Entry, error: RunningHubError) -> None:
+        entry.gone = True
         if not self._result.done():
             self._result.set_exception(error)
 

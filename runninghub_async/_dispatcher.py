@@ -12,12 +12,19 @@ import logging
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
+from pathlib import Path
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
 from ._bounded import Bounded
 from ._budget import Admission, listed_price
-from ._exceptions import CapacityError, JournalError, RunningHubError, unforeseen
+from ._exceptions import (
+    CapacityError,
+    JournalError,
+    PayloadError,
+    RunningHubError,
+    unforeseen,
+)
 from ._job import Rules
 from ._limits import Limits
 from ._models import Request, Task
@@ -44,6 +51,9 @@ _LOST_KEPT: Final = 10_000
 #: How long a leaving session waits for submits that are under way, so as to learn their ids.
 GRACE: Final = 1.0
 
+
+_NOT_OURS: Final = "request: was struck out of its list, or begun by another stream @ $"
+_NOT_KEPT: Final = "request: holds what no journal can keep, such as keys of several types @ $"
 
 #: After so many queries in a row have failed, say so: the job stays, but its user may know more.
 _MISSES_TOLD: Final = frozenset({5, 20, 100, 500, 2500})
@@ -85,6 +95,8 @@ class Dispatcher:
         self.announced: WeakValueDictionary[str, Entry] = WeakValueDictionary()
         #: Of those, the last whose submits had an unknown fate to the end.
         self.lost: Bounded[str, None] = Bounded(_LOST_KEPT)
+        #: Files that are being made, and for which job.
+        self.names: dict[Path, object] = {}
         self._parked: deque[asyncio.Future[None]] = deque()
         self._workers: set[asyncio.Task[None]] = set()
         self._helpers: set[asyncio.Task[None]] = set()
@@ -324,6 +336,12 @@ class Dispatcher:
         self.wake()
         if entry.row is not None and not await self._written_down(entry):
             return
+        if entry.told:
+            # Its webhook came before it was sent (again): the task exists.
+            logger.info("task %s was made known by its webhook alone", entry.told)
+            scheduler.sending(entry, clock())
+            scheduler.accepted(entry, Task(entry.told), clock(), clock())
+            return
         sent_at = clock()
         scheduler.sending(entry, sent_at)
         self._submitting += 1
@@ -374,12 +392,11 @@ class Dispatcher:
             self.journal.unsent(entry)
             scheduler.withdrawn(entry)
             raise
-        if task_id:
-            # Its webhook came before its row: the task exists, from a submit that nobody knows.
-            now = self.loop.time()
-            scheduler.sending(entry, now)
-            scheduler.accepted(entry, Task(task_id), now, now)
+        if task_id is None:
+            entry.row, entry.job = None, entry.job._replace(key="")
+            scheduler.rejected(entry, PayloadError([_NOT_OURS]))
             return False
+        entry.told = task_id or entry.told
         if entry.gone or entry.source.closed:
             self.journal.unsent(entry)
             scheduler.withdrawn(entry)
@@ -399,7 +416,7 @@ class Dispatcher:
                     request: Request | None = self._build_submit(entry)
                 except FileInBody:
                     request = await self._complete(entry)
-                if request is not None and self._affordable(entry):
+                if request is not None and self._may_be_sent(entry):
                     return entry, request
             except RunningHubError as error:
                 scheduler.rejected(entry, error)
@@ -410,9 +427,12 @@ class Dispatcher:
         await asyncio.sleep(0)
         return None
 
-    def _affordable(self, entry: Entry) -> bool:
+    def _may_be_sent(self, entry: Entry) -> bool:
         """Whether `entry` fits into the budget now; if it has to wait for that, it is put back.
-        Raises `BudgetError` if it will not fit."""
+        Raises `BudgetError` if it will not fit, and `PayloadError` for what the journal cannot
+        keep: it would be sent again by every run."""
+        if self.journal is not None and entry.row is None:
+            raise PayloadError([_NOT_KEPT])
         budget, request = self.scheduler.budget, entry.job.request
         if budget is None:
             return True

@@ -35,7 +35,7 @@ from ._recorder import Recorder
 from ._scheduler import Entry
 from ._states import JobState
 
-__all__ = ["Feed", "OnCancel", "Statistics"]
+__all__ = ["Feed", "OnCancel", "Statistics", "not_kept"]
 
 logger = logging.getLogger("runninghub_async")
 
@@ -198,7 +198,7 @@ class Feed:
             if entry.row is not None and journal is not None:
                 journal.stored(entry.row, kept(files))
         except Exception as error:
-            result = _not_kept(outcome, error)
+            result = not_kept(outcome, error)
             if entry.row is not None and journal is not None:
                 journal.not_stored(entry.row, result.error)
         finally:
@@ -371,7 +371,7 @@ class Feed:
                 continue
             elif entry.job.task_id or entry.lost is not None:
                 scheduler.release(entry)
-            elif entry.job.attempts and entry.job.state is not JobState.SUBMITTING:
+            elif not entry.taken and entry.job.state is not JobState.SUBMITTING:
                 entry.gone = True
                 self.let_go(entry)
         if self.feeder is not None:
@@ -518,7 +518,7 @@ class Feed:
                 self._notify()
 
 
-def _not_kept(outcome: Succeeded, error: Exception) -> Failed:
+def not_kept(outcome: Succeeded, error: Exception) -> Failed:
     """The task was paid for and succeeded, and its results could not be fetched."""
     if isinstance(error, OSError):
         told: RunningHubError = DownloadError(

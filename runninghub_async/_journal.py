@@ -97,7 +97,7 @@ class StoredRequest:
     """
 
     path: str
-    params: Mapping[str, Any]
+    params: Mapping[str, Any] = attrs.field(repr=False)
     key: str = ""
     place: int | None = None
 
@@ -277,14 +277,20 @@ def amount_of(nano: int) -> Decimal:
 
 def nano_of(amount: Decimal | None) -> int | None:
     """An amount in billionths."""
-    return None if amount is None else int((amount * NANO).to_integral_value())
+    if amount is None:
+        return None
+    nano = int((amount * NANO).to_integral_value())
+    # No bill is that high, and no data base takes more.
+    return nano if abs(nano) < 2**63 else None
 
 
 def error_text(error: RunningHubError) -> tuple[str, str]:
     """The code and the text that are kept of an error."""
     if isinstance(error, SubmitUnknown) and isinstance(error.__cause__, RunningHubError):
         error = error.__cause__
-    return str(getattr(error, "code", "") or ""), f"{type(error).__name__}: {error}"
+    code, text = str(getattr(error, "code", "") or ""), f"{type(error).__name__}: {error}"
+    # Half of a surrogate pair is no text to a data base.
+    return tuple(told.encode("utf-8", "replace").decode() for told in (code, text))  # type: ignore[return-value]
 
 
 def error_in(record: JobRecord) -> RunningHubError:

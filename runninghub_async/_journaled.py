@@ -10,8 +10,8 @@ from typing import Any, Final
 import attrs
 
 from ._dispatcher import Dispatcher
-from ._exceptions import JournalError, PayloadError, RunningHubError
-from ._feed import Feed
+from ._exceptions import JournalError, PayloadError, RunningHubError, unforeseen
+from ._feed import Feed, not_kept
 from ._job import Accepted, Job, reject
 from ._journal import JobRecord
 from ._keeping import Keeper, kept
@@ -74,12 +74,17 @@ class JournaledFeed(Feed):
         return None
 
     def _take_unknown(self) -> Entry | None:
-        entry = super().take()
-        if entry is not None:
-            entry.row = self._row(entry)
-            if entry.row is not None:
-                self._recorder.claim(entry)
-        return entry
+        while (entry := super().take()) is not None:
+            try:
+                entry.row = self._row(entry)
+                if entry.row is not None:
+                    self._recorder.claim(entry)
+            except PayloadError as error:
+                entry.row = None
+                self._fail(entry, error)
+            else:
+                return entry
+        return None
 
     def _give_up_fetched(self) -> None:
         if not self._looks_up:
@@ -142,8 +147,6 @@ class JournaledFeed(Feed):
     def _row(self, entry: Entry) -> Row | None:
         request = entry.job.request
         own = None if self._key is None else self._key(request)
-        if own is not None and (not isinstance(own, str) or not own):
-            raise PayloadError([f"key: expected a text, got {own!r:.60} @ $"])
         row = self._recorder.row(request, entry.job.index, self._batch, own)
         if row is not None:
             entry.job = entry.job._replace(key=row.key)
@@ -155,8 +158,9 @@ class JournaledFeed(Feed):
         for entry in entries:
             try:
                 entry.row = self._row(entry)
-            except RunningHubError as error:
-                self._fail(entry, error)
+            except Exception as error:
+                known_as = error if isinstance(error, RunningHubError) else unforeseen(error)
+                self._fail(entry, known_as)
         rows = [entry.row for entry in entries if entry.row is not None]
         known: Mapping[str, JobRecord] = {}
         if rows and self._looks_up:
@@ -269,6 +273,9 @@ class JournaledFeed(Feed):
                     copies = await keeper.copy(outcome, row, files)
                     result = attrs.evolve(outcome, files=copies)
                     self._recorder.reused(entry, outcome, kept(copies))
+        except Exception as error:
+            assert isinstance(outcome, Succeeded)
+            result = not_kept(outcome, error)
         finally:
             self._keepers.pop(entry.job.index, None)
             entry.fetching = False

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import errno
 import hashlib
+import itertools
 import logging
 import shutil
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -72,14 +73,17 @@ class Keeper:
         """
         if not outcome.task.outputs:
             return ()
-        stem = self._stem_of(outcome)
+        stem, token = self._stem_of(outcome), object()
         files: list[Download] = []
         async with self._slots:
             await anyio.to_thread.run_sync(_make, self.folder)
-            for number, output in enumerate(outcome.task.outputs):
-                told = f"-{number + 1}" if number else ""
-                path = self.folder / f"{stem}{told}.{ending(output)}"
-                files.append(await self._keep_one(output, path, row, own))
+            try:
+                for number, output in enumerate(outcome.task.outputs):
+                    told = f"-{number + 1}" if number else ""
+                    path = self.folder / f"{stem}{told}.{ending(output)}"
+                    files.append(await self._keep_one(output, path, row, own, token))
+            finally:
+                self._release(token)
         return tuple(files)
 
     def _stem_of(self, outcome: Succeeded) -> str:
@@ -89,18 +93,42 @@ class Keeper:
         return stem
 
     async def _keep_one(
-        self, output: Output, path: Path, row: Row | None, own: Sequence[KeptFile]
+        self,
+        output: Output,
+        path: Path,
+        row: Row | None,
+        own: Sequence[KeptFile],
+        token: object,
     ) -> Download:
-        mine = any(file.name == path.name for file in own)
-        taken = not mine and await anyio.to_thread.run_sync(path.exists)
-        target = await anyio.to_thread.run_sync(_free_name, path, row) if taken else path
+        target = await self._reserve(path, row, own, token)
         # A job that has a row has its file to itself: what a killed process left is overwritten.
         temporary = target.with_name(f".{target.name}.part") if row is not None else None
         file = await self._patiently(output, target, temporary)
-        if not taken:
+        if target == path or self._dispatcher.names.get(path, token) is not token:
             return file
         # A process that was killed between the file and its row left the same behind.
         return await anyio.to_thread.run_sync(_merge, file, path)
+
+    async def _reserve(
+        self, path: Path, row: Row | None, own: Sequence[KeptFile], token: object
+    ) -> Path:
+        """`path`, or one beside it if another job has that, or is about to."""
+        names = self._dispatcher.names
+        mine = {file.name for file in own}
+        for candidate in _candidates(path, row):
+            if names.setdefault(candidate, token) is not token:
+                continue
+            # The second name of a job with a row is made of its key, and so nobody else's.
+            free = candidate.name in mine or (row is not None and candidate != path)
+            if free or not await anyio.to_thread.run_sync(candidate.exists):
+                return candidate
+            del names[candidate]
+        raise AssertionError("names without end")
+
+    def _release(self, token: object) -> None:
+        names = self._dispatcher.names
+        for path in [path for path, holder in names.items() if holder is token]:
+            del names[path]
 
     async def _patiently(self, output: Output, path: Path, temporary: Path | None) -> Download:
         told = False
@@ -143,14 +171,16 @@ class Keeper:
         self, outcome: Succeeded, row: Row | None, files: Sequence[Download]
     ) -> tuple[Download, ...]:
         """Files of another job under this one's name."""
-        stem = self._stem_of(outcome)
+        stem, token = self._stem_of(outcome), object()
         copies: list[Download] = []
-        for number, file in enumerate(files):
-            told = f"-{number + 1}" if number else ""
-            path = self.folder / f"{stem}{told}{file.path.suffix}"
-            if await anyio.to_thread.run_sync(path.exists):
-                path = await anyio.to_thread.run_sync(_free_name, path, row)
-            copies.append(await anyio.to_thread.run_sync(_copy, file, path))
+        try:
+            for number, file in enumerate(files):
+                told = f"-{number + 1}" if number else ""
+                path = self.folder / f"{stem}{told}{file.path.suffix}"
+                path = await self._reserve(path, row, (), token)
+                copies.append(await anyio.to_thread.run_sync(_copy, file, path))
+        finally:
+            self._release(token)
         return tuple(copies)
 
 
@@ -168,15 +198,15 @@ def _make(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
 
-def _free_name(path: Path, row: Row | None) -> Path:
-    """A name beside one that another file has; always the same one for a job with a row."""
+def _candidates(path: Path, row: Row | None) -> Iterator[Path]:
+    """Names for a file, the best first; those of a job with a row are always the same."""
+    yield path
+    stem = path.stem
     if row is not None:
-        tag = hashlib.blake2b(row.key.encode(), digest_size=4).hexdigest()
-        return path.with_name(f"{path.stem}-{tag}{path.suffix}")
-    number = 2
-    while (free := path.with_name(f"{path.stem}-{number}{path.suffix}")).exists():
-        number += 1
-    return free
+        stem = f"{stem}-{hashlib.blake2b(row.key.encode(), digest_size=4).hexdigest()}"
+        yield path.with_name(f"{stem}{path.suffix}")
+    for number in itertools.count(2):
+        yield path.with_name(f"{stem}-{number}{path.suffix}")
 
 
 def _digest(path: Path) -> str:

@@ -74,6 +74,13 @@ class JournalReader:
 
     def summary(self) -> JournalSummary:
         """The journal in numbers, however many jobs it holds."""
+        self._db.execute("BEGIN")
+        try:
+            return self._summary()
+        finally:
+            self._db.execute("COMMIT")
+
+    def _summary(self) -> JournalSummary:
         db = self._db
         states, spent = totals_in(db.execute("SELECT name, amount FROM totals"))
         facts = dict(db.execute("SELECT substr(name, 6), value FROM meta WHERE name LIKE 'fact:%'"))

@@ -39,6 +39,9 @@ logger = logging.getLogger("runninghub_async")
 
 _NOTHING: Final = Content("", "", "")
 
+#: The longest key that is taken of users, in characters.
+_KEY_MAX: Final = 500
+
 #: Tasks that `submit` and `submit_many` made, whose rows are still known.
 _TASKS_KEPT: Final = 100_000
 
@@ -63,6 +66,8 @@ class Recorder:
     ) -> Row | None:
         """The row for a request, not written yet; None for a request that is none, which is
         never sent either. A request without a place or a key of its own is a job of its own."""
+        if own is not None and not _can_be_kept(own):
+            raise PayloadError([f"key: expected a text of 1 to {_KEY_MAX} characters @ $"])
         try:
             params = request.to_params()
             content = content_of(request.path, params)
@@ -101,9 +106,10 @@ class Recorder:
 
     # -- what happens -------------------------------------------------------------------------
 
-    async def begin(self, entry: Entry) -> str:
+    async def begin(self, entry: Entry) -> str | None:
         """Write down, durably, that the submit of `entry` is about to leave. If the journal knows
-        a task for it already, its id is returned, and nothing must be sent."""
+        a task for it already, its id is returned, and None if the job is not to be sent any more;
+        in both cases nothing must be sent."""
         row = entry.row
         assert row is not None
         begun = Begun(
@@ -116,7 +122,7 @@ class Recorder:
             row.batch,
             entry.job.attempts + 1,
         )
-        row.recorded = JobState.SUBMITTING
+        row.before, row.recorded = row.recorded, JobState.SUBMITTING
         found = await self.store.begin(begun)
         row.content = row.params = None
         return found
@@ -124,7 +130,7 @@ class Recorder:
     def unsent(self, entry: Entry) -> None:
         """It was written down that a submit is about to leave, and it did not."""
         if entry.row is not None and entry.row.recorded is JobState.SUBMITTING:
-            self._note(entry.row, JobState.NEW)
+            self._note(entry.row, entry.row.before or JobState.NEW)
 
     def moved(self, entry: Entry, event: Event, action: Action) -> None:
         """`entry` made a move: what `Scheduler.on_move` is told."""
@@ -216,3 +222,10 @@ def _at_fault(request: Any) -> bool:
         return bool(request.check())
     except Exception:
         return True
+
+
+def _can_be_kept(key: str) -> bool:
+    """Whether a key is a text that every data base takes."""
+    if not isinstance(key, str) or not 0 < len(key) <= _KEY_MAX:
+        return False
+    return key.encode("utf-8", "ignore").decode() == key

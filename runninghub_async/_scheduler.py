@@ -105,7 +105,8 @@ class Source(Protocol):
 @attrs.define(eq=False)
 class Row:
     """A job's row in the journal: its key and place, its content, also as `params`, until that is
-    written, and the state it was last written down in; None while there is no row."""
+    written, and the state it was last written down in, None while there is no row; `before` its
+    submit was about to leave."""
 
     key: str
     content: Content | None = None
@@ -113,6 +114,7 @@ class Row:
     place: int | None = None
     batch: str = ""
     recorded: JobState | None = None
+    before: JobState | None = None
 
 
 @attrs.define(eq=False)
@@ -121,14 +123,14 @@ class Entry:
     those that wait to be submitted again, so that the first taken is the first sent. `due` is
     when it is looked at next, infinite while it is not to be; `hinted` when its end was
     announced meanwhile, of the task `told`; `announced` is what its webhook will
-    call it. `fetching`: its task has ended, and what it made is being brought home.
-    `lost` is what happened to the answer of a submit of unknown fate. `other` waits for the same
-    task. `row` is its place in the journal, if there is one."""
+    call it. `fetching`: its task has ended, and what it made is being brought home. `taken`: a
+    worker is about to submit it. `lost` is what happened to the answer of a submit of unknown
+    fate. `other` waits for the same task. `row` is its place in the journal, if there is one."""
 
     job: Job
     source: Source
     gone: bool = False
-    number: int = 0
+    number: int = -1
     due: float = math.inf
     hinted: bool = False
     told: str = ""
@@ -137,6 +139,7 @@ class Entry:
     other: Entry | None = None
     row: Row | None = None
     fetching: bool = False
+    taken: bool = False
 
     @property
     def under_way(self) -> bool:
@@ -192,6 +195,8 @@ class Scheduler:
         entry.number = next(self._order)
         if self.budget is not None:
             request = entry.job.request
+            if entry.row is not None:
+                self.budget.taken_up(entry.row.key)
             self.budget.take_over(entry.number, request.path, listed_price(request))
         self._look_at(entry, now if entry.due == math.inf else entry.due)
 
@@ -204,7 +209,7 @@ class Scheduler:
         """
         if entry.gone:
             return
-        if entry.job.state is JobState.UNKNOWN:
+        if entry.job.state is JobState.UNKNOWN and not entry.taken:
             self._find(entry, task_id, now)
             return
         if not entry.job.task_id:
@@ -308,6 +313,7 @@ class Scheduler:
             return None
         entry = self._take_again(now) or self._take_new()
         if entry is not None:
+            entry.taken = True
             self.alive += 1
             self.in_flight += 1
             self._submitting += 1
@@ -338,13 +344,12 @@ class Scheduler:
 
     def sending(self, entry: Entry, now: float) -> None:
         """The submit of `entry` leaves now."""
+        entry.taken = False
         entry.job, _ = advance(entry.job, _SENT, now, self._rules, 0.0)
 
     def rejected(self, entry: Entry, error: RunningHubError) -> None:
         """`entry` was taken but cannot be submitted; nothing was sent."""
-        self.in_flight -= 1
-        self.alive -= 1
-        self._submitting -= 1
+        self._put_down(entry)
         if entry.gone:
             return
         entry.job, action = reject(entry.job, error)
@@ -356,20 +361,25 @@ class Scheduler:
 
     def wait_for_money(self, entry: Entry) -> None:
         """`entry` was taken, and has to wait until something under way tells what it costs."""
-        self.in_flight -= 1
-        self.alive -= 1
-        self._submitting -= 1
+        self._put_down(entry)
         self._poor = True
         heapq.heappush(self._again, (-math.inf, entry.number, entry))
 
     def withdrawn(self, entry: Entry) -> None:
         """`entry` was taken, and its source left before anything was sent."""
-        self.in_flight -= 1
-        self.alive -= 1
-        self._submitting -= 1
+        self._put_down(entry)
         if not entry.gone:
             entry.gone = True
             entry.source.let_go(entry)
+
+    def _put_down(self, entry: Entry) -> None:
+        """`entry` was taken, and is not sent after all."""
+        entry.taken = False
+        self.in_flight -= 1
+        self.alive -= 1
+        self._submitting -= 1
+        if self.budget is not None and self.budget.unsent(entry.number):
+            self._poor = False
 
     def accepted(self, entry: Entry, task: Task, now: float, sent_at: float) -> None:
         """The submit sent at `sent_at` was answered with `task`."""

@@ -258,16 +258,16 @@ class Session:
         return recorder
 
     async def _open_budget(self, limit: Money) -> Budget:
-        """With a journal, what it has spent counts, and what its unknown submits may have cost."""
+        """With a journal, what it has spent counts, and what its jobs may yet be billed."""
         budget = Budget(limit)
         if self._store is None:
             return budget
         budget.spent = await self._store.spent()
+        carried = (JobState.UNKNOWN, JobState.SUBMITTING, JobState.ACCEPTED, JobState.RUNNING)
         after = 0
-        while page := await self._store.find_open((JobState.UNKNOWN,), after, 500):
-            prices = [listed_price(record.request) for record in page]
-            # In whatever currency the catalogue has: too much rather than nothing.
-            budget.spent += sum(price.amount for price in prices if price)
+        while page := await self._store.find_open(carried, after, 500):
+            for record in page:
+                budget.carry(record.key, listed_price(record.request))
             after = page[-1].seq
         return budget
 
@@ -289,11 +289,18 @@ class Session:
         """
         if self._closed:
             return
-        for feed in self._feeds:
-            if feed.on_cancel == "wait" and not feed.closed:
-                await feed.drain()
-        for call in [call for call in self._calls if call.on_cancel == "wait"]:
-            await call.ended()
+        try:
+            for feed in self._feeds:
+                if feed.on_cancel == "wait" and not feed.closed:
+                    await feed.drain()
+            for call in [call for call in self._calls if call.on_cancel == "wait"]:
+                await call.ended()
+        finally:
+            await self._close()
+
+    async def _close(self) -> None:
+        if self._closed:
+            return
         self._closed = True
         dispatcher, self._dispatcher = self._dispatcher, None
         if self._webhooks is not None:
@@ -311,7 +318,9 @@ class Session:
                 call.conclude()
             ids = [job.task_id for feed in left for job in feed.unfinished if job.task_id]
             ids += [call.task_id for call in calls if call.on_cancel == "cancel" and call.task_id]
-            await wait_out([asyncio.ensure_future(self._let_go(ids))])
+            last = asyncio.ensure_future(self._let_go(ids))
+            await wait_out([last])
+            last.result()
 
     async def _let_go(self, ids: list[str]) -> None:
         """What is left to do once nothing is under way any more: cancel these tasks, and close."""
@@ -808,30 +817,41 @@ class Session:
             if key is not None:
                 raise ValueError("key needs a session with a journal")
             return call, None
-        self._journal.fresh = False
-        row = call.entry.row = self._journal.row(job.request, None, "", key)
+        try:
+            return call, await self._known(self._journal, call, key)
+        except BaseException:
+            # The key is free again.
+            call.entry.gone = True
+            raise
+
+    async def _known(
+        self, journal: Recorder, call: Call, key: str | None
+    ) -> Outcome | Accepted | None:
+        job = call.entry.job
+        journal.fresh = False
+        row = call.entry.row = journal.row(job.request, None, "", key)
         if row is None:
-            return call, None
-        self._journal.claim(call.entry)
+            return None
+        journal.claim(call.entry)
         if key is None:
-            return call, None
-        record = (await self._journal.find([row])).get(row.key)
+            return None
+        record = (await journal.find([row])).get(row.key)
         if record is None:
-            return call, None
-        if not self._journal.fits(row, record):
+            return None
+        if not journal.fits(row, record):
             raise PayloadError([f"key: {key!r} is of another request in the journal @ $"])
         row.recorded, row.content, row.params = record.state, None, None
         if not job.follow and record.task is not None:
             call.entry.gone = True
-            return call, Accepted(record.task)
+            return Accepted(record.task)
         made = plan(record, 0, job.request, self._rules, keeps=False, now=time.time())
         call.entry.job = made.job._replace(follow=job.follow)
         if made.step is Step.SUBMIT:
-            self._journal.again(row)
+            journal.again(row)
         elif made.step is Step.AWAIT:
             await_evidence(self._open(), call.entry, made)
         call.entry.gone = made.outcome is not None
-        return call, made.outcome
+        return made.outcome
 
     async def _call(self, job: Job) -> Outcome | Accepted:
         call = Call(self._open(), job)

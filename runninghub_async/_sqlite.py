@@ -16,18 +16,17 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final, TypeVar
 
+from . import _rows
 from ._exceptions import JournalBusy, JournalError
-from ._journal import FAULTY, Begun, JobRecord, Moved
+from ._journal import Begun, JobRecord, Moved
 from ._owner import Owner
 from ._schema import (
     APPLICATION,
     COLUMNS,
-    OPEN,
     SCHEMA,
     VERSION,
     connect,
@@ -43,6 +42,9 @@ logger = logging.getLogger("runninghub_async.trouble")
 
 _T = TypeVar("_T")
 
+#: Those who wait for a row to be on disk before they send.
+_Waiting = list[tuple[str, asyncio.Future[str | None]]]
+
 #: How long a write may wait for company, in seconds: one that somebody waits for, or that holds a
 #: paid task's id, and one that only saves a query after a crash.
 _SOON: Final = 0.005
@@ -52,13 +54,16 @@ _LATER: Final = 0.05
 _AGAIN: Final = 1.0
 _TOLD_EVERY: Final = 60.0
 
-#: Events of jobs that are not there yet.
-_PARKED_KEPT: Final = 100_000
-
 #: How long a session that closes waits for a disk that takes nothing, in seconds.
 _LAST_TRY: Final = 5.0
 
-_LOST: Final = "the process that sent it ended before it knew the answer"
+_CONTENTS: Final = (
+    "CREATE INDEX IF NOT EXISTS jobs_by_content ON jobs (content) WHERE state = 'stored'"
+)
+
+
+class _Lost(JournalError):
+    """Nothing more can be written: the journal is closed, or another process has it."""
 
 
 class SqliteJobStore:
@@ -82,7 +87,7 @@ class SqliteJobStore:
         self._thread: threading.Thread | None = None
         self._db: sqlite3.Connection | None = None
         self._batch: list[Begun | Moved] = []
-        self._waiting: list[tuple[str, asyncio.Future[str]]] = []
+        self._waiting: _Waiting = []
         #: Batches that the thread has not written yet.
         self._writing = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -90,7 +95,7 @@ class SqliteJobStore:
         self._error: JournalError | None = None
         #: Set when a thread that keeps trying to write should stop that.
         self._hopeless = threading.Event()
-        self._parked = 0
+        self._parked = False
 
     # -- opening and closing ------------------------------------------------------------------
 
@@ -102,10 +107,15 @@ class SqliteJobStore:
         # What is committed is safe; a program that forgets to close must not hang at its end.
         self._thread.daemon = True
         self._thread.start()
+        self._error = None
+        self._hopeless.clear()
         try:
             await self._do(functools.partial(self._open, base_url))
         except BaseException:
+            # It may have been opened by the time whoever asked for it had gone.
+            self._work.put(self._close)
             self._work.put(None)
+            self._thread = None
             raise
 
     async def aclose(self) -> None:
@@ -115,12 +125,21 @@ class SqliteJobStore:
         late = self._loop.call_later(_LAST_TRY, self._hopeless.set)
         try:
             await self.flush()
-            await self._do(self._close)
         finally:
             late.cancel()
             self._hopeless.set()
+            closed = self._loop.create_future()
+            self._work.put(lambda: self._end(closed))
             self._work.put(None)
             self._thread = None
+            await closed
+
+    def _end(self, closed: asyncio.Future[None]) -> None:
+        assert self._loop is not None
+        try:
+            self._close()
+        finally:
+            _tell(self._loop, _fulfil, closed, None)
 
     def _open(self, base_url: str) -> None:
         self._owner = Owner.here()
@@ -173,8 +192,8 @@ class SqliteJobStore:
             self._refuse_if_of_another(told["base_url"], base_url)
             self.identity, self.secret = told["identity"], bytes.fromhex(told["secret"])
             self._renew(db, now)
-            _settle_left(db, now)
-            self._parked = db.execute("SELECT count(*) FROM parked").fetchone()[0]
+            _rows.settle_left(db, now)
+            self._parked = _rows.find_parked(db) > 0
         except BaseException:
             db.execute("ROLLBACK")
             raise
@@ -191,7 +210,7 @@ class SqliteJobStore:
     def _refuse_if_lost(self, db: sqlite3.Connection) -> None:
         held = db.execute("SELECT name FROM lease").fetchone()
         if held is None or self._owner is None or held[0] != self._owner.name:
-            raise JournalError("was taken over by another process", self.path)
+            raise _Lost("was taken over by another process", self.path)
 
     def _renew(self, db: sqlite3.Connection, now: float) -> None:
         mine = self._owner
@@ -223,6 +242,8 @@ class SqliteJobStore:
             if work is None:
                 return
             work()
+            if time.time() - self._renewed > self._lease / 3:
+                self._keep_lease()
 
     def _keep_lease(self) -> None:
         if self._db is None:
@@ -253,12 +274,12 @@ class SqliteJobStore:
         told = -_TOLD_EVERY
         while True:
             if self._db is None:
-                raise JournalError("is closed", self.path)
+                raise _Lost("is closed", self.path)
             try:
                 result = self._transact(self._db, change)
             except sqlite3.OperationalError as error:
                 if self._hopeless.is_set():
-                    raise JournalError(f"cannot be written: {error}", self.path) from error
+                    raise _Lost(f"cannot be written: {error}", self.path) from error
                 if time.monotonic() - told >= _TOLD_EVERY:
                     told = time.monotonic()
                     logger.warning(
@@ -267,8 +288,11 @@ class SqliteJobStore:
                         error,
                     )
                 self._hopeless.wait(_AGAIN)
-            except sqlite3.Error as error:
-                raise JournalError(f"cannot be written: {error}", self.path) from error
+            except JournalError:
+                raise
+            except Exception as error:
+                # A value that no data base takes, or one that is broken.
+                raise JournalError(f"cannot be written: {error!r}", self.path) from error
             else:
                 if told > 0:
                     logger.warning("%s can be written again", self.path)
@@ -309,12 +333,12 @@ class SqliteJobStore:
 
     # -- writing ------------------------------------------------------------------------------
 
-    async def begin(self, job: Begun) -> str:
+    async def begin(self, job: Begun) -> str | None:
         """See `JobStore.begin`."""
         if self._error is not None:
             raise self._error
         assert self._loop is not None
-        done: asyncio.Future[str] = self._loop.create_future()
+        done: asyncio.Future[str | None] = self._loop.create_future()
         self._batch.append(job)
         self._waiting.append((job.key, done))
         self._schedule(_SOON)
@@ -360,104 +384,53 @@ class SqliteJobStore:
         self._writing += 1
         self._work.put(lambda: self._write(batch, waiting))
 
-    def _write(
-        self,
-        batch: list[Begun | Moved],
-        waiting: list[tuple[str, asyncio.Future[str]]],
-    ) -> None:
+    def _write(self, batch: list[Begun | Moved], waiting: _Waiting) -> None:
         assert self._loop is not None
+        answers: dict[str, str | JournalError | None] = {}
+        lost: _Lost | None = None
         try:
-            known = self._persist(lambda db: self._write_batch(db, batch))
-        except BaseException as error:
-            _tell(self._loop, self._on_written, batch, waiting, {}, error)
-        else:
-            _tell(self._loop, self._on_written, batch, waiting, known, None)
+            answers |= self._persist(lambda db: _rows.write(db, batch, parked=self._parked))
+        except _Lost as error:
+            lost = error
+            self._name_lost(batch, error)
+        except JournalError:
+            # What one job wrote cannot be kept: that must not take the others with it.
+            for item in batch:
+                answers |= self._write_alone(item)
+        _tell(self._loop, self._on_written, waiting, answers, lost)
+
+    def _write_alone(self, item: Begun | Moved) -> Mapping[str, str | JournalError | None]:
+        try:
+            return self._persist(lambda db: _rows.write(db, [item], parked=self._parked))
+        except JournalError as error:
+            self._name_lost([item], error)
+            return {item.key: error}
+
+    @staticmethod
+    def _name_lost(items: Iterable[Begun | Moved], error: JournalError) -> None:
+        ids = [item.task_id for item in items if isinstance(item, Moved) and item.task_id]
+        logger.error("%s: not written down: %s", error, " ".join(ids) or "no new task")
 
     def _on_written(
         self,
-        batch: list[Begun | Moved],
-        waiting: list[tuple[str, asyncio.Future[str]]],
-        known: Mapping[str, str],
-        error: BaseException | None,
+        waiting: _Waiting,
+        answers: Mapping[str, str | JournalError | None],
+        lost: _Lost | None,
     ) -> None:
         assert self._written is not None
         self._writing -= 1
-        if error is not None:
-            ids = [move.task_id for move in batch if isinstance(move, Moved) and move.task_id]
-            logger.error("%s: not written down: %s", error, " ".join(ids) or "no new task")
-            if not isinstance(error, JournalError):
-                error = JournalError(f"cannot be written: {error!r}", self.path)
-            self._error = error
+        self._error = self._error or lost
         for key, future in waiting:
+            answer = lost or answers.get(key, "")
             if future.done():
                 continue
-            if error is not None:
-                future.set_exception(error)
+            if isinstance(answer, JournalError):
+                future.set_exception(answer)
             else:
-                future.set_result(known.get(key, ""))
+                future.set_result(answer)
         self._written.set()
         if self._batch:
             self._schedule(_SOON)
-
-    def _write_batch(
-        self, db: sqlite3.Connection, batch: Sequence[Begun | Moved]
-    ) -> Mapping[str, str]:
-        """Write moves in order, and return the tasks that events had told of before."""
-        rows: dict[str, list[Any]] = {}
-        new: dict[str, Begun] = {}
-        totals: dict[str, int] = defaultdict(int)
-        ended = 0
-        for item in batch:
-            key, old, state, at = item[:4]
-            if old is not None:
-                totals[old] -= 1
-            totals[state] += 1
-            if isinstance(item, Begun):
-                if old is None:
-                    new[key] = item
-                sent_at = at if state is JobState.SUBMITTING else None
-                told = [OPEN[state], state._value_, item.attempts, sent_at, *_NOTHING]
-            else:
-                over = at if state in _ENDING else None
-                ended += over is not None
-                accepted_at = at if state is JobState.ACCEPTED else None
-                told = [OPEN[state], state._value_, None, None, accepted_at, over, *item[4:]]
-                if item.cost:
-                    totals["spent"] += item.cost
-            row = rows.get(key)
-            # The last word on each column; `open` is always said.
-            rows[key] = told if row is None else [told[0], *map(_last, row[1:], told[1:])]
-        if new:
-            inserts = [
-                (key, job.place, job.batch, *job.content, *rows.pop(key))
-                for key, job in new.items()
-            ]
-            db.executemany(_INSERT, inserts)
-        if rows:
-            db.executemany(_UPDATE, [(*row, key) for key, row in rows.items()])
-        _add(db, totals)
-        if ended:
-            db.execute(_MINUTE, (int(time.time() // 60), ended))
-        if not self._parked:
-            return {}
-        known = [item.key for item in batch if item.state is JobState.ACCEPTED]
-        self._forget_parked(db, known)
-        return self._match_parked(db, new)
-
-    def _forget_parked(self, db: sqlite3.Connection, keys: Iterable[str]) -> None:
-        """Events of tasks that are known otherwise by now."""
-        for key in keys:
-            self._parked -= db.execute(_UNPARK, (key,)).fetchone() is not None
-
-    def _match_parked(self, db: sqlite3.Connection, keys: Iterable[str]) -> Mapping[str, str]:
-        """Events came before their jobs: the tasks exist, and must not be made again."""
-        known: dict[str, str] = {}
-        for key in keys:
-            row = db.execute(_UNPARK, (key,)).fetchone()
-            if row is not None:
-                known[key] = row[0]
-                self._parked -= 1
-        return known
 
     # -- the rest of `JobStore` ---------------------------------------------------------------
 
@@ -502,32 +475,10 @@ class SqliteJobStore:
 
     async def event(self, key: str, task_id: str, *, live: bool = False) -> JobRecord | None:
         """See `JobStore.event`."""
-
-        def change(db: sqlite3.Connection) -> bool:
-            row = db.execute("SELECT state FROM jobs WHERE key = ?", (key,)).fetchone()
-            if row is None or live:
-                self._park(db, key, task_id)
-                return False
-            if row[0] not in ("unknown", "submitting"):
-                return False
-            db.execute(
-                "UPDATE jobs SET open = 1, state = 'accepted', task_id = ?, accepted_at = ?"
-                " WHERE key = ?",
-                (task_id, time.time(), key),
-            )
-            _add(db, {row[0]: -1, "accepted": 1})
-            return True
-
-        known = await self._change(change)
+        # What is parked is looked for only where anything is.
+        self._parked = True
+        known = await self._change(lambda db: _rows.hear(db, key, task_id, live=live))
         return (await self.find([key]))[key] if known else None
-
-    def _park(self, db: sqlite3.Connection, key: str, task_id: str) -> None:
-        db.execute("INSERT OR REPLACE INTO parked VALUES (?, ?, ?)", (key, task_id, time.time()))
-        if self._parked >= _PARKED_KEPT:
-            db.execute(
-                "DELETE FROM parked WHERE key IN (SELECT key FROM parked ORDER BY at LIMIT 1000)"
-            )
-        self._parked = db.execute("SELECT count(*) FROM parked").fetchone()[0]
 
     async def is_empty(self) -> bool:
         """See `JobStore.is_empty`."""
@@ -551,109 +502,19 @@ class SqliteJobStore:
 
     async def set_aside(self, batch: str) -> None:
         """See `JobStore.set_aside`."""
-        await self._change(lambda db: db.execute(_SET_ASIDE, (batch,)))
+        await self._change(lambda db: _rows.set_aside(db, batch))
 
     async def enlist(self, jobs: Sequence[Begun | tuple[Begun, Moved]]) -> int:
         """See `JobStore.enlist`."""
-        return await self._change(lambda db: _enlist(db, jobs))
+        return await self._change(lambda db: _rows.enlist(db, jobs))
 
     async def drop_set_aside(self, batch: str) -> int:
         """See `JobStore.drop_set_aside`."""
-
-        def change(db: sqlite3.Connection) -> int:
-            gone = Counter(
-                state for (state,) in db.execute(f"DELETE {_ASIDE} RETURNING state", (batch,))
-            )
-            _add(db, {state: -count for state, count in gone.items()})
-            return sum(gone.values())
-
-        return await self._change(change)
+        return await self._change(lambda db: _rows.drop_set_aside(db, batch))
 
     async def put_back(self, state: JobState, code: str | None) -> int:
         """See `JobStore.put_back`."""
-
-        def change(db: sqlite3.Connection) -> int:
-            query = (
-                "UPDATE jobs SET open = 0, state = 'new', task_id = NULL, task = NULL,"
-                " code = NULL, error = NULL, ended_at = NULL, attempts = 0"
-                " WHERE open = 2 AND state = ? AND coalesce(code, '') <> ?"
-            )
-            values: list[Any] = [state.value, FAULTY]
-            if code is not None:
-                query, values = f"{query} AND code = ?", [*values, code]
-            count = db.execute(query, values).rowcount
-            _add(db, {state.value: -count, "new": count})
-            return count
-
-        return await self._change(change)
-
-
-_ENDING: Final = frozenset(
-    {JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.UNKNOWN}
-)
-
-#: The columns of a row that only moves tell of.
-_NOTHING: Final = (None,) * 8
-
-_ROW = (
-    "open, state, attempts, sent_at, accepted_at, ended_at, task_id, task, cost, code, error, files"
-)
-
-_INSERT: Final = (
-    f"INSERT INTO jobs (key, place, batch, path, params, content, {_ROW})"
-    f" VALUES ({','.join('?' * 18)})"
-)
-#: What moves is wanted, although somebody had set it aside and did not come to the end of that.
-_UPDATE: Final = (
-    "UPDATE jobs SET held = 0, open = ?, state = ?,"
-    + ",".join(f" {name} = coalesce(?, {name})" for name in _ROW.split(", ")[2:])
-    + " WHERE key = ?"
-)
-_MINUTE: Final = (
-    "INSERT INTO minutes VALUES (?, ?)"
-    " ON CONFLICT (minute) DO UPDATE SET ended = ended + excluded.ended"
-)
-_TOTAL: Final = (
-    "INSERT INTO totals VALUES (?, ?)"
-    " ON CONFLICT (name) DO UPDATE SET amount = amount + excluded.amount"
-)
-_UNPARK: Final = "DELETE FROM parked WHERE key = ? RETURNING task_id"
-_CONTENTS: Final = (
-    "CREATE INDEX IF NOT EXISTS jobs_by_content ON jobs (content) WHERE state = 'stored'"
-)
-
-#: What was put down and never submitted.
-_SET_ASIDE: Final = (
-    "UPDATE jobs SET held = 1 WHERE batch = ? AND open IN (0, 2) AND attempts = 0"
-    " AND state IN ('new', 'failed')"
-)
-_ASIDE: Final = (
-    "FROM jobs WHERE batch = ? AND held = 1 AND open IN (0, 2) AND attempts = 0"
-    " AND state IN ('new', 'failed')"
-)
-
-
-def _enlist(db: sqlite3.Connection, jobs: Sequence[Begun | tuple[Begun, Moved]]) -> int:
-    """Put down jobs that are not there yet, and take up again those that were set aside."""
-    totals: Counter[str] = Counter()
-    insert = _INSERT.replace("INSERT", "INSERT OR IGNORE", 1)
-    for item in jobs:
-        begun, end = (item, None) if isinstance(item, Begun) else item
-        state = begun.state if end is None else end.state
-        row: list[Any] = [OPEN[state], state.value, 0, None, *_NOTHING]
-        if end is not None:
-            row[5], row[9], row[10] = end.at, end.code, end.error
-        done = db.execute(insert, (begun.key, begun.place, begun.batch, *begun.content, *row))
-        if done.rowcount:
-            totals[state.value] += 1
-        else:
-            db.execute("UPDATE jobs SET held = 0 WHERE key = ? AND held = 1", (begun.key,))
-    _add(db, totals)
-    return totals.total()
-
-
-def _add(db: sqlite3.Connection, totals: Mapping[str, int]) -> None:
-    db.executemany(_TOTAL, [(name, count) for name, count in totals.items() if count])
+        return await self._change(lambda db: _rows.put_back(db, state, code))
 
 
 def _make(db: sqlite3.Connection, base_url: str) -> None:
@@ -667,28 +528,6 @@ def _make(db: sqlite3.Connection, base_url: str) -> None:
     db.executemany("INSERT INTO meta VALUES (?, ?)", facts.items())
     db.execute(f"PRAGMA application_id = {APPLICATION}")
     db.execute(f"PRAGMA user_version = {VERSION}")
-
-
-def _settle_left(db: sqlite3.Connection, now: float) -> None:
-    """Of submits that an earlier process left under way nobody knows what became, but for those
-    whose event has come."""
-    left = db.execute(
-        "UPDATE jobs SET open = 2, state = 'unknown', error = ?, ended_at = ?"
-        " WHERE open = 1 AND state = 'submitting'",
-        (_LOST, now),
-    ).rowcount
-    _add(db, {"submitting": -left, "unknown": left})
-    found = db.execute(
-        "UPDATE jobs SET open = 1, state = 'accepted', accepted_at = ?,"
-        " task_id = (SELECT task_id FROM parked WHERE parked.key = jobs.key)"
-        " WHERE open = 2 AND state = 'unknown' AND key IN (SELECT key FROM parked)",
-        (now,),
-    ).rowcount
-    if found:
-        db.execute(
-            "DELETE FROM parked WHERE key IN (SELECT key FROM jobs WHERE task_id IS NOT NULL)"
-        )
-        _add(db, {"unknown": -found, "accepted": found})
 
 
 def _lease_of(db: sqlite3.Connection) -> tuple[Owner, float] | None:
@@ -712,10 +551,6 @@ def _same_service(one: str, other: str) -> bool:
 def _is_loopback(url: str) -> bool:
     host = url.partition("://")[2].partition("/")[0].rpartition("@")[2]
     return host.startswith(("127.", "localhost", "[::1]"))
-
-
-def _last(old: Any, new: Any) -> Any:
-    return old if new is None else new
 
 
 def _tell(loop: asyncio.AbstractEventLoop, callback: Callable[..., object], *values: Any) -> None:

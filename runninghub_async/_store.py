@@ -45,9 +45,10 @@ class JobStore(Protocol):
         `after`."""
         ...
 
-    async def begin(self, job: Begun) -> str:
-        """Write a row, on disk when this returns. The id of its task, if an event has told of
-        one before."""
+    async def begin(self, job: Begun) -> str | None:
+        """Write a row, on disk when this returns. Empty if the submit may leave; the id of its
+        task, if an event has told of one, and None if the job was struck out of its list, or
+        begun by another: then nothing must be sent."""
         ...
 
     def note(self, move: Begun | Moved) -> None:

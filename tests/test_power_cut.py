@@ -265,13 +265,16 @@ def test_an_event_that_was_answered_is_on_the_disk(answered: bool, tmp_path: Pat
             running.cancel()
             await asyncio.wait([running])
 
-    async def go_on() -> list[rh.Outcome]:
+    async def go_on() -> None:
         async with session_of(cloud, tmp_path / "kept" / "run.db") as session:
-            return [outcome async for outcome in session.resume()]
+            async for outcome in session.resume():
+                assert outcome.ok
 
     run(cut)
     power_is_back(tmp_path / "kept")
-    (outcome,) = run(go_on)
-    assert isinstance(outcome, rh.Succeeded)
-    assert outcome.task.id in cloud.tasks
+    run(go_on)
+    (job,) = jobs_in(tmp_path / "kept")
+    assert job.state is rh.JobState.SUCCEEDED
+    assert job.task is not None
+    assert job.task.id in cloud.tasks
     assert cloud.submitted.total() == 1

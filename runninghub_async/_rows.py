@@ -1,0 +1,320 @@
+"""Rows of a journal: how they are written, within whoever's transaction. SQL and no threads."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from ._journal import FAULTY, Begun, Moved
+from ._schema import OPEN
+from ._states import JobState, may_move
+
+__all__ = [
+    "Answers",
+    "drop_set_aside",
+    "enlist",
+    "find_parked",
+    "hear",
+    "put_back",
+    "set_aside",
+    "settle_left",
+    "write",
+]
+
+#: What those are told who wait for a row to be written before they send: the id of a task that is
+#: known already, or None if they must not send at all; nothing for all others.
+Answers = Mapping[str, str | None]
+
+_Item = Begun | Moved
+
+#: Events of jobs that are not there yet.
+_PARKED_KEPT: Final = 100_000
+
+_LOST: Final = "the process that sent it ended before it knew the answer"
+
+_ENDING: Final = frozenset(
+    {JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.UNKNOWN}
+)
+
+#: The columns of a row that only moves tell of.
+_NOTHING: Final = (None,) * 8
+
+_ROW = (
+    "open, state, attempts, sent_at, accepted_at, ended_at, task_id, task, cost, code, error, files"
+)
+
+_INSERT: Final = (
+    f"INSERT OR IGNORE INTO jobs (key, place, batch, path, params, content, {_ROW})"
+    f" VALUES ({','.join('?' * 18)})"
+)
+#: Whoever writes a row down anew wants it: it is not set aside any more.
+_UPDATE: Final = (
+    "UPDATE jobs SET held = 0, open = ?, state = ?,"
+    + ",".join(f" {name} = coalesce(?, {name})" for name in _ROW.split(", ")[2:])
+    + " WHERE key = ? AND state = ?"
+)
+_MINUTE: Final = (
+    "INSERT INTO minutes VALUES (?, ?)"
+    " ON CONFLICT (minute) DO UPDATE SET ended = ended + excluded.ended"
+)
+_TOTAL: Final = (
+    "INSERT INTO totals VALUES (?, ?)"
+    " ON CONFLICT (name) DO UPDATE SET amount = amount + excluded.amount"
+)
+_UNPARK: Final = "DELETE FROM parked WHERE key = ? RETURNING task_id"
+
+#: What was put down and never submitted.
+_SET_ASIDE: Final = (
+    "UPDATE jobs SET held = 1 WHERE batch = ? AND open IN (0, 2) AND attempts = 0"
+    " AND state IN ('new', 'failed')"
+)
+_ASIDE: Final = (
+    "FROM jobs WHERE batch = ? AND held = 1 AND open IN (0, 2) AND attempts = 0"
+    " AND state IN ('new', 'failed')"
+)
+
+
+class _Otherwise(Exception):
+    """The rows are not as those who wrote the moves thought."""
+
+
+def write(db: sqlite3.Connection, batch: Sequence[_Item], *, parked: bool) -> Answers:
+    """Write moves in order. `parked`: there are events of jobs that were not there.
+
+    Nearly always the rows are as their jobs think; then all are written at once. Where one was
+    struck out, begun by another or found out about meanwhile, each move is held against its row.
+    """
+    db.execute("SAVEPOINT moves")
+    try:
+        answers = _write_at_once(db, batch)
+    except _Otherwise:
+        db.execute("ROLLBACK TO moves")
+        answers = _write_each(db, batch)
+    db.execute("RELEASE moves")
+    if parked:
+        answers = {**answers, **_match_parked(db, batch)}
+    return answers
+
+
+def _told(item: _Item) -> list[Any]:
+    """The columns of a row, in the order of `_ROW`, as far as `item` tells."""
+    state, at = item.state, item.at
+    if isinstance(item, Begun):
+        sent_at = at if state is JobState.SUBMITTING else None
+        return [OPEN[state], state._value_, item.attempts, sent_at, *_NOTHING]
+    over = at if _ends(item) else None
+    accepted_at = at if state is JobState.ACCEPTED else None
+    return [OPEN[state], state._value_, None, None, accepted_at, over, *item[4:]]
+
+
+def _ends(item: _Item) -> bool:
+    """Whether this is the end of a job, and not something else about one that had ended."""
+    return item.state in _ENDING and item.old is not item.state and item.old is not JobState.STORED
+
+
+def _write_at_once(db: sqlite3.Connection, batch: Sequence[_Item]) -> Answers:
+    rows: dict[str, list[Any]] = {}
+    before: dict[str, JobState] = {}
+    new: dict[str, Begun] = {}
+    totals: dict[str, int] = defaultdict(int)
+    ended = 0
+    for item in batch:
+        key, old, state = item[:3]
+        told = _told(item)
+        row = rows.get(key)
+        if row is not None:
+            # The last word on each column; `open` is always said.
+            rows[key] = [told[0], *map(_last, row[1:], told[1:])]
+        else:
+            rows[key] = told
+            if old is not None:
+                before[key] = old
+            elif isinstance(item, Begun):
+                new[key] = item
+        if old is not None:
+            totals[old] -= 1
+        totals[state] += 1
+        ended += _ends(item)
+        if type(item) is Moved and item.cost:
+            totals["spent"] += item.cost
+    if new:
+        inserts = [_insert(job, rows[key]) for key, job in new.items()]
+        if db.executemany(_INSERT, inserts).rowcount != len(inserts):
+            raise _Otherwise
+    if before:
+        updates = [(*rows[key], key, old._value_) for key, old in before.items()]
+        if db.executemany(_UPDATE, updates).rowcount != len(updates):
+            raise _Otherwise
+    _add(db, totals)
+    _count_ended(db, ended)
+    return {}
+
+
+def _insert(job: Begun, row: Sequence[Any]) -> tuple[Any, ...]:
+    return (job.key, job.place, job.batch, *job.content, *row)
+
+
+def _last(old: Any, new: Any) -> Any:
+    return old if new is None else new
+
+
+def _write_each(db: sqlite3.Connection, batch: Iterable[_Item]) -> Answers:
+    answers: dict[str, str | None] = {}
+    totals: dict[str, int] = defaultdict(int)
+    ended = 0
+    for item in batch:
+        found = db.execute("SELECT state, task_id FROM jobs WHERE key = ?", (item.key,)).fetchone()
+        if found is None:
+            if isinstance(item, Begun) and item.old is None:
+                db.execute(_INSERT, _insert(item, _told(item)))
+                totals[item.state] += 1
+            elif isinstance(item, Begun):
+                # Struck out.
+                answers[item.key] = None
+            continue
+        state, task_id = JobState(found[0]), found[1]
+        begins = isinstance(item, Begun)
+        if begins and (item.old is None or state is item.state or not may_move(state, item.state)):
+            # Begun by another, or known by now.
+            answers[item.key] = task_id if item.old is not None and task_id else None
+            continue
+        if not may_move(state, item.state) or (state is item.state is not item.old):
+            # Out of date: two follow the same task, and the other was first.
+            continue
+        db.execute(_UPDATE, (*_told(item), item.key, state._value_))
+        totals[state] -= 1
+        totals[item.state] += 1
+        ended += _ends(item)
+        if isinstance(item, Moved) and item.cost:
+            totals["spent"] += item.cost
+    _add(db, totals)
+    _count_ended(db, ended)
+    return answers
+
+
+def _count_ended(db: sqlite3.Connection, count: int) -> None:
+    if count:
+        db.execute(_MINUTE, (int(time.time() // 60), count))
+
+
+def _add(db: sqlite3.Connection, totals: Mapping[str, int]) -> None:
+    db.executemany(_TOTAL, [(name, count) for name, count in totals.items() if count])
+
+
+# -- events -------------------------------------------------------------------------------------
+
+
+def find_parked(db: sqlite3.Connection) -> int:
+    """How many events of jobs there are that were not there."""
+    count: int = db.execute("SELECT count(*) FROM parked").fetchone()[0]
+    return count
+
+
+def _match_parked(db: sqlite3.Connection, batch: Iterable[_Item]) -> Answers:
+    """Events came before their jobs: the tasks exist, and must not be made again. Those of tasks
+    that are known otherwise by now say nothing more."""
+    known: dict[str, str | None] = {}
+    for item in batch:
+        begun = isinstance(item, Begun) and item.old is None
+        if begun or item.state is JobState.ACCEPTED:
+            row = db.execute(_UNPARK, (item.key,)).fetchone()
+            if row is not None and begun:
+                known[item.key] = row[0]
+    return known
+
+
+def hear(db: sqlite3.Connection, key: str, task_id: str, *, live: bool) -> bool:
+    """An event said that the task of this job is `task_id`; whether that made its task known."""
+    row = db.execute("SELECT state FROM jobs WHERE key = ?", (key,)).fetchone()
+    if row is None or live:
+        _park(db, key, task_id)
+        return False
+    if row[0] not in ("unknown", "submitting"):
+        return False
+    db.execute(
+        "UPDATE jobs SET open = 1, state = 'accepted', task_id = ?, accepted_at = ? WHERE key = ?",
+        (task_id, time.time(), key),
+    )
+    _add(db, {row[0]: -1, "accepted": 1})
+    return True
+
+
+def _park(db: sqlite3.Connection, key: str, task_id: str) -> None:
+    db.execute("INSERT OR REPLACE INTO parked VALUES (?, ?, ?)", (key, task_id, time.time()))
+    if find_parked(db) > _PARKED_KEPT:
+        db.execute(
+            "DELETE FROM parked WHERE key IN (SELECT key FROM parked ORDER BY at LIMIT 1000)"
+        )
+
+
+def settle_left(db: sqlite3.Connection, now: float) -> None:
+    """Of submits that an earlier process left under way nobody knows what became, but for those
+    whose event has come."""
+    left = db.execute(
+        "UPDATE jobs SET open = 2, state = 'unknown', error = ?, ended_at = ?"
+        " WHERE open = 1 AND state = 'submitting'",
+        (_LOST, now),
+    ).rowcount
+    _add(db, {"submitting": -left, "unknown": left})
+    found = db.execute(
+        "UPDATE jobs SET open = 1, state = 'accepted', accepted_at = ?,"
+        " task_id = (SELECT task_id FROM parked WHERE parked.key = jobs.key)"
+        " WHERE open = 2 AND state = 'unknown' AND key IN (SELECT key FROM parked)",
+        (now,),
+    ).rowcount
+    if found:
+        db.execute(
+            "DELETE FROM parked WHERE key IN (SELECT key FROM jobs WHERE task_id IS NOT NULL)"
+        )
+        _add(db, {"unknown": -found, "accepted": found})
+
+
+# -- lists --------------------------------------------------------------------------------------
+
+
+def set_aside(db: sqlite3.Connection, batch: str) -> None:
+    """Set aside what was put down for `batch` and never submitted."""
+    db.execute(_SET_ASIDE, (batch,))
+
+
+def enlist(db: sqlite3.Connection, jobs: Iterable[Begun | tuple[Begun, Moved]]) -> int:
+    """Put down jobs that are not there yet, and take up again those that were set aside; how many
+    are new."""
+    totals: Counter[str] = Counter()
+    for item in jobs:
+        begun, end = (item, None) if isinstance(item, Begun) else item
+        state = begun.state if end is None else end.state
+        row: list[Any] = [OPEN[state], state._value_, 0, None, *_NOTHING]
+        if end is not None:
+            row[5], row[9], row[10] = end.at, end.code, end.error
+        if db.execute(_INSERT, _insert(begun, row)).rowcount:
+            totals[state] += 1
+        else:
+            db.execute("UPDATE jobs SET held = 0 WHERE key = ? AND held = 1", (begun.key,))
+    _add(db, totals)
+    return totals.total()
+
+
+def drop_set_aside(db: sqlite3.Connection, batch: str) -> int:
+    """Strike out what is still set aside; how many that were."""
+    gone = Counter(state for (state,) in db.execute(f"DELETE {_ASIDE} RETURNING state", (batch,)))
+    _add(db, {state: -count for state, count in gone.items()})
+    return gone.total()
+
+
+def put_back(db: sqlite3.Connection, state: JobState, code: str | None) -> int:
+    """Have jobs of `state` submitted anew, or those with this code; how many."""
+    query = (
+        "UPDATE jobs SET open = 0, state = 'new', task_id = NULL, task = NULL, code = NULL,"
+        " error = NULL, ended_at = NULL, attempts = 0"
+        " WHERE open = 2 AND state = ? AND coalesce(code, '') <> ?"
+    )
+    values = [state.value, FAULTY]
+    if code is not None:
+        query, values = f"{query} AND code = ?", [*values, code]
+    count = db.execute(query, values).rowcount
+    _add(db, {state: -count, JobState.NEW: count})
+    return count
