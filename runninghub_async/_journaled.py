@@ -210,7 +210,13 @@ class JournaledFeed(Feed):
         """Go on with a job of the journal; whether it is to be submitted."""
         row, job = entry.row, entry.job
         assert row is not None
+        if record.state is JobState.SUBMITTING:
+            # Those of earlier sessions have been settled: it is under way here, or just was.
+            entry.row = None
+            self._fail(entry, PayloadError([f"key: {row.key!r} is of a job that is under way @ $"]))
+            return False
         row.recorded, row.content, row.params = record.state, None, None
+        row.known = True
         rules, now = self.dispatcher.rules, time.time()
         keeps = self.keeper is not None
         made = plan(record, job.index, job.request, rules, keeps=keeps, now=now)

@@ -104,7 +104,7 @@ class Keeper:
         # A job that has a row has its file to itself: what a killed process left is overwritten.
         temporary = target.with_name(f".{target.name}.part") if row is not None else None
         file = await self._patiently(output, target, temporary)
-        if target == path or self._dispatcher.names.get(path, token) is not token:
+        if target == path or row is None or not row.known:
             return file
         # A process that was killed between the file and its row left the same behind.
         return await anyio.to_thread.run_sync(_merge, file, path)
@@ -228,7 +228,10 @@ def _found(folder: Path, files: Sequence[KeptFile]) -> list[Download] | None:
 
 
 def _merge(file: Download, path: Path) -> Download:
-    if path.stat().st_size != file.size or _digest(path) != file.sha256:
+    try:
+        if path.stat().st_size != file.size or _digest(path) != file.sha256:
+            return file
+    except FileNotFoundError:
         return file
     file.path.unlink()
     return Download(path, file.size, file.sha256, file.image_type)

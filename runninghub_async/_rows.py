@@ -126,6 +126,8 @@ def _write_at_once(db: sqlite3.Connection, batch: Sequence[_Item]) -> Answers:
         told = _told(item)
         row = rows.get(key)
         if row is not None:
+            if old is None or row[1] != old._value_:
+                raise _Otherwise
             # The last word on each column; `open` is always said.
             rows[key] = [told[0], *map(_last, row[1:], told[1:])]
         else:

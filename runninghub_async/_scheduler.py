@@ -106,7 +106,7 @@ class Source(Protocol):
 class Row:
     """A job's row in the journal: its key and place, its content, also as `params`, until that is
     written, and the state it was last written down in, None while there is no row; `before` its
-    submit was about to leave."""
+    submit was about to leave. `known`: it is of an earlier session."""
 
     key: str
     content: Content | None = None
@@ -115,6 +115,7 @@ class Row:
     batch: str = ""
     recorded: JobState | None = None
     before: JobState | None = None
+    known: bool = False
 
 
 @attrs.define(eq=False)

@@ -231,7 +231,11 @@ class Session:
         )
         self._dispatcher.on_crash(self._end_all)
         if self.budget is not None:
-            self._dispatcher.scheduler.budget = await self._open_budget(self.budget)
+            try:
+                self._dispatcher.scheduler.budget = await self._open_budget(self.budget)
+            except BaseException:
+                await self.aclose()
+                raise
         if self._webhooks is not None:
             secret = b"" if self._store is None else self._store.secret
             self._webhooks.attach(

@@ -28,8 +28,8 @@ ORDER = (
     # the wire
     "_transport", "_pacing", "_shielded", "_decode", "_partial", "_download",
     # the calls
-    "_store", "_owner", "_schema", "_rows", "_sqlite", "_reader", "_recorder", "_dispatcher", "_call",
-    "_keeping", "_feed",
+    "_store", "_owner", "_schema", "_rows", "_sqlite", "_reader", "_recorder",
+    "_dispatcher", "_call", "_keeping", "_feed",
     "_journaled", "_stream", "_caller", "_uploads", "_prepare",
     "_families._pages", "_families._account", "_families._workflows", "_families._apps",
     "_families._resources", "_families._assets", "_families._quick", "_families._older",

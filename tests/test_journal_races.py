@@ -1,0 +1,401 @@
+"""What comes at a bad moment: two streams, a webhook, a leave, a list, an odd value."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import Service, posters, refusal
+from test_journal import LOST, collect, states
+
+import runninghub_async as rh
+from runninghub_async.emulator import Emulator
+from runninghub_async.testing import json_response, run
+
+URL = "https://example.org/hooks"
+
+
+class Slow(rh.SqliteJobStore):
+    """A store before whose commits something may happen: `before(job)`."""
+
+    def __init__(self, path: Path, before: Callable[[Any], Awaitable[None]]) -> None:
+        super().__init__(path)
+        self._before = before
+
+    async def begin(self, job: rh.Begun) -> str | None:
+        await self._before(job)
+        return await super().begin(job)
+
+
+class Hooked(Service):
+    """Remembers the addresses of webhooks, and makes events for them."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.addresses: dict[str, str] = {}
+
+    async def _answer(self, request: rh.Request) -> rh.Response:
+        body = json.loads(request.body or b"{}")
+        if "webhookUrl" in body:
+            self.addresses[body["prompt"]] = body["webhookUrl"]
+        return await super()._answer(request)
+
+    def event(self, prompt: str) -> tuple[str, bytes]:
+        (task_id,) = [task for task, of in self.created.items() if of == prompt]
+        told = {"taskId": task_id, "status": "SUCCESS"}
+        return self.addresses[prompt].partition("?")[2], json.dumps(told).encode()
+
+
+async def nothing(_: Any) -> None:
+    """Nothing happens."""
+
+
+def test_an_odd_text_of_the_service_takes_nothing_else_with_it(tmp_path: Path) -> None:
+    """Half of a surrogate pair in an error; the other jobs' rows are written all the same."""
+    odd = json_response({"errorCode": "1501", "errorMessage": "bad word: \ud83d"})
+    service = Service(5.0, on_submit=lambda prompt: odd if prompt[-1] == "3" else None)
+
+    async def main() -> list[Any]:
+        async with service.session(journal=tmp_path / "run.db") as session:
+            return await collect(session.stream(posters(8)))
+
+    assert sum(outcome.ok for outcome in run(main)) == 7
+    assert states(tmp_path / "run.db") == {"failed": 1, "succeeded": 7}
+
+
+@pytest.mark.parametrize("windows", [(1, 8), (8, 1), (20, 20)])
+def test_two_streams_of_the_same_jobs_make_each_once(
+    tmp_path: Path, windows: tuple[int, int]
+) -> None:
+    """One of them gets each job, the other is told so; neither breaks the other."""
+    service = Service(3.0)
+
+    async def main() -> list[list[Any]]:
+        async with service.session(journal=tmp_path / "run.db") as session:
+            streams = [session.stream(posters(20), window=window) for window in windows]
+            return list(await asyncio.gather(*map(collect, streams)))
+
+    one, other = run(main)
+    assert set(service.submitted.values()) == {1}
+    assert len(service.created) == 20
+    assert states(tmp_path / "run.db") == {"succeeded": 20}
+    assert {o.index for o in (*one, *other) if o.ok} == set(range(20))
+    faults = [o.error for o in (*one, *other) if not o.ok]
+    assert all(isinstance(fault, rh.PayloadError) for fault in faults)
+
+
+def test_a_list_made_anew_while_it_is_worked_off(tmp_path: Path) -> None:
+    """What it strikes out is not submitted any more, or stays in the journal."""
+    service = Service(30.0)
+
+    async def main() -> list[Any]:
+        limits = rh.Limits(1, None, None)
+        async with service.session(journal=tmp_path / "run.db", limits=limits) as session:
+            await session.enlist(posters(6))
+            stream = session.resume(window=6)
+            while not service.created:
+                await asyncio.sleep(0.1)
+            await asyncio.sleep(1)
+            await session.enlist([])
+            return await collect(stream)
+
+    outcomes = run(main)
+    told = states(tmp_path / "run.db")
+    assert told == {"succeeded": len(service.created)}
+    assert sum(outcome.ok for outcome in outcomes) == len(service.created) < 6
+
+
+def test_a_list_beside_a_stream_of_the_same_jobs(tmp_path: Path) -> None:
+    """In a journal that was empty when the stream began."""
+    service = Service(3.0)
+
+    async def main() -> None:
+        limits = rh.Limits(4, None, None)
+        async with service.session(journal=tmp_path / "run.db", limits=limits) as session:
+            stream = session.stream(posters(20))
+            await asyncio.sleep(1)
+            await session.enlist(posters(20))
+            await collect(stream)
+            await collect(session.resume())
+
+    run(main)
+    assert states(tmp_path / "run.db") == {"succeeded": 20}
+    assert set(service.submitted.values()) == {1}
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_webhook_while_a_resubmit_is_written_down(tmp_path: Path, at_once: bool) -> None:
+    """The task exists after all: it is followed, and nothing is sent."""
+    hooks = rh.Webhooks(URL, patience=5.0)
+    lost = "a poster of the number 2"
+    service = Hooked(50.0, after_submit=lambda prompt: LOST if prompt == lost else None)
+
+    async def tell(job: Any) -> None:
+        if job.old is rh.JobState.UNKNOWN:
+            if at_once:
+                assert hooks.receive(*service.event(lost)) == 204
+            else:
+                assert await hooks.take(*service.event(lost)) == 204
+            await asyncio.sleep(0.001)
+
+    async def main() -> list[Any]:
+        store = Slow(tmp_path / "run.db", tell)
+        async with service.session(journal=store, webhooks=hooks, unknown="resubmit") as session:
+            return await collect(session.stream(posters(5)))
+
+    assert all(outcome.ok for outcome in run(main))
+    assert set(service.submitted.values()) == {1}
+    assert states(tmp_path / "run.db") == {"succeeded": 5}
+
+
+def test_evidence_that_came_before_a_resubmit_was_its_turn(tmp_path: Path) -> None:
+    """Found in a later session, while the job waits for a slot."""
+    service = Hooked(5.0, after_submit=lambda _: LOST)
+    journal = tmp_path / "run.db"
+
+    async def first() -> None:
+        async with service.session(
+            journal=journal, webhooks=rh.Webhooks(URL, patience=0.1)
+        ) as session:
+            assert not any(o.ok for o in await collect(session.stream(posters(2))))
+
+    async def second() -> list[Any]:
+        service._after_submit = None
+        hooks = rh.Webhooks(URL, patience=0.0)
+        async with service.session(
+            journal=journal, webhooks=hooks, unknown="resubmit", limits=rh.Limits(1, None, None)
+        ) as session:
+            stream = session.resume(window=2)
+            resuming = asyncio.ensure_future(collect(stream))
+            while sum(service.submitted.values()) < 3:
+                await asyncio.sleep(0.01)
+            waits = min(service.submitted, key=lambda prompt: service.submitted[prompt])
+            assert await hooks.take(*service.event(waits)) == 204
+            return await resuming
+
+    run(first)
+    assert all(outcome.ok for outcome in run(second))
+    assert sorted(service.submitted.values()) == [1, 2]
+
+
+def test_a_webhook_is_believed_more_than_a_refusal() -> None:
+    """421 says that nothing was created; the event of the task says otherwise."""
+    hooks = rh.Webhooks(URL)
+    answers = [refusal("421")]
+    service = Hooked(50.0, after_submit=lambda _: answers.pop() if answers else None)
+
+    async def main() -> str:
+        async with service.session(webhooks=hooks) as session:
+            running = asyncio.ensure_future(session.run(next(posters())))
+            while not service.created:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.1)
+            hooks.receive(*service.event("a poster of the number 0"))
+            return (await running).id
+
+    assert [run(main)] == list(service.created)
+    assert set(service.submitted.values()) == {1}
+
+
+def test_who_leaves_before_a_resubmit_left_leaves_it_unknown(tmp_path: Path) -> None:
+    """And not as one that was never sent, which any later session would submit."""
+    service, journal = Service(5.0, after_submit=lambda _: LOST), tmp_path / "run.db"
+    begun = asyncio.Event()
+
+    async def wait(job: Any) -> None:
+        if job.old is rh.JobState.UNKNOWN:
+            begun.set()
+            await asyncio.sleep(0.005)
+
+    async def main() -> None:
+        async with service.session(journal=Slow(journal, wait), unknown="resubmit") as session:
+            stream = session.stream(posters(1))
+            await begun.wait()
+            await stream.aclose()
+
+    run(main)
+    assert states(journal) == {"unknown": 1}
+    assert set(service.submitted.values()) == {1}
+
+
+def test_money_that_was_reserved_and_not_spent_is_free_again(tmp_path: Path) -> None:
+    """A stream is left while its submit waits to be written down; another one still can submit."""
+    service = Service(5.0)
+    begun = asyncio.Event()
+
+    async def wait(_: Any) -> None:
+        if not begun.is_set():
+            begun.set()
+            await asyncio.sleep(0.005)
+
+    async def main() -> list[Any]:
+        async with service.session(
+            journal=Slow(tmp_path / "run.db", wait),
+            budget=rh.Money("0.30", "CNY"),
+            base_url="https://www.runninghub.cn",
+        ) as session:
+            stream = session.stream(posters(4), window=1)
+            await begun.wait()
+            await stream.aclose()
+            return await collect(session.stream(posters(1), batch="other"))
+
+    (outcome,) = run(main)
+    assert outcome.ok
+
+
+def test_a_resubmit_may_be_a_second_bill_to_the_budget(tmp_path: Path) -> None:
+    """Both count; and so do tasks of an earlier session that still run."""
+    service, journal = Service(5.0, after_submit=lambda _: LOST), tmp_path / "run.db"
+    budget: dict[str, Any] = {
+        "budget": rh.Money("1.00", "CNY"), "base_url": "https://www.runninghub.cn"
+    }  # fmt: skip
+
+    async def main(batch: str) -> None:
+        async with service.session(journal=journal, unknown="resubmit", **budget) as session:
+            with pytest.raises(rh.BudgetError):
+                await collect(session.stream(posters(8), batch=batch))
+
+    run(main, "a")
+    assert len(service.created) == 4
+    run(main, "b")
+    assert len(service.created) == 4
+
+
+def test_a_key_that_cannot_be_made_fails_its_job_alone(tmp_path: Path) -> None:
+    """A function that raises, half of a surrogate pair, a key without end."""
+    bad: list[Any] = ["raise", "\ud83d", "x" * 501, 7, ""]
+
+    def key(request: Any) -> str:
+        number = int(request.prompt[-1])
+        if number == 0:
+            raise LookupError("no such column")
+        return str(bad[number]) if number in (1, 2) else bad[number] if number < 5 else "fine"
+
+    service = Service(5.0)
+
+    async def main() -> list[Any]:
+        async with service.session(journal=tmp_path / "run.db") as session:
+            return await collect(session.stream(posters(6), key=key, ordered=True))
+
+    *faulty, fine = run(main)
+    assert [type(o.error) for o in faulty] == [rh.PayloadError] * 5
+    assert fine.ok
+    assert len(service.created) == 1
+
+
+def test_what_no_journal_can_keep_is_not_sent(tmp_path: Path) -> None:
+    """It would be found by no later run, and billed again by each."""
+    service = Service(5.0)
+    odd = rh.ModelRequest("new/text-to-image", {"prompt": "p", "extra": {1: "a", "b": 2}},
+                          checked=False)  # fmt: skip
+
+    async def main() -> list[Any]:
+        async with service.session(journal=tmp_path / "run.db") as session:
+            return await collect(session.stream([odd, next(posters())], ordered=True))
+
+    first, second = run(main)
+    assert isinstance(first.error, rh.PayloadError)
+    assert second.ok
+    assert "p" not in service.submitted
+
+
+def test_a_key_is_free_again_once_its_call_has_failed(tmp_path: Path) -> None:
+    """Refused, or left before it was sent."""
+    answers: list[Any] = [refusal("1002")]
+    service = Service(5.0, on_submit=lambda _: answers.pop() if answers else None)
+    poster = next(posters())
+
+    async def main() -> None:
+        async with service.session(journal=tmp_path / "run.db") as session:
+            with pytest.raises(rh.AuthenticationError):
+                await session.run(poster, key="one")
+            assert (await session.run(poster, key="one")).done
+            left = asyncio.ensure_future(session.run(poster, key="two"))
+            await asyncio.sleep(0)
+            left.cancel()
+            await asyncio.wait([left])
+            assert (await session.run(poster, key="two")).done
+
+    run(main)
+
+
+def test_two_that_follow_one_task_count_it_once(tmp_path: Path) -> None:
+    """`as_completed` beside a stream of the same jobs."""
+    service = Service(5.0)
+
+    async def main() -> None:
+        async with service.session(journal=tmp_path / "run.db") as session:
+            tasks = await session.submit_many(posters(3))
+            await asyncio.gather(
+                collect(session.as_completed(tasks)), collect(session.stream(posters(3)))
+            )
+
+    run(main)
+    assert states(tmp_path / "run.db") == {"succeeded": 3}
+    with rh.JournalReader(tmp_path / "run.db") as reader:
+        assert reader.summary().spent.amount == rh.Money("0.66", "USD").amount
+
+
+def test_jobs_that_want_one_name_get_a_file_each(tmp_path: Path) -> None:
+    """At once, in one folder, in one stream and in two."""
+
+    async def main() -> list[Any]:
+        async with Emulator(duration=0.1) as emulator:
+            async with rh.Session(
+                "any-key",
+                base_url=emulator.url,
+                journal=tmp_path / "run.db",
+                limits=rh.Limits(20, None, None),
+                polling=rh.ExponentialPolling(0.05, 1.0, 0.05),
+            ) as session:
+                requests = [
+                    rh.SeedreamV5Lite(f"a poster of the number {n}", 1600, 1344) for n in range(5)
+                ]
+                streams = [
+                    session.stream(
+                        requests, batch=batch, folder=tmp_path / "out", name=lambda _: "same"
+                    )
+                    for batch in "ab"
+                ]
+                found = await asyncio.gather(*map(collect, streams))
+        return [outcome for outcomes in found for outcome in outcomes]
+
+    outcomes = asyncio.run(main())
+    assert all(outcome.ok for outcome in outcomes)
+    names = {outcome.files[0].path.name for outcome in outcomes}
+    assert len(names) == 10
+    assert {path.name for path in (tmp_path / "out").iterdir()} == names
+
+
+def test_a_journal_is_given_back_however_its_session_ends(tmp_path: Path) -> None:
+    """Cancelled while it opens, or while it waits for what runs."""
+    service, journal = Service(1e9), tmp_path / "run.db"
+
+    async def main() -> None:
+        async def hold() -> None:
+            async with service.session(journal=journal, on_cancel="wait") as session:
+                stream = session.stream(posters(1))
+                while not service.created:
+                    await asyncio.sleep(0.1)
+                assert stream.statistics().pulled
+
+        for turns in range(6):
+            holding = asyncio.ensure_future(hold())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            holding.cancel()
+            await asyncio.wait([holding])
+        holding = asyncio.ensure_future(hold())
+        while not service.created:
+            await asyncio.sleep(0.1)
+        await asyncio.sleep(1)
+        holding.cancel()
+        await asyncio.wait([holding])
+        async with service.session(journal=journal):
+            pass
+
+    run(main)
