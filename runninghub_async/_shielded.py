@@ -11,7 +11,7 @@ import anyio
 __all__ = ["wait_out"]
 
 
-async def wait_out(tasks: Iterable[asyncio.Task[Any]]) -> None:
+async def wait_out(tasks: Iterable[asyncio.Future[Any]]) -> None:
     """Wait until all have ended, whoever wants it otherwise; a cancellation takes effect then."""
     cancelled: asyncio.CancelledError | None = None
     with anyio.CancelScope(shield=True):

@@ -34,6 +34,7 @@ from ._schema import (
     record_of,
     totals_in,
 )
+from ._shielded import wait_out
 from ._states import JobState
 
 __all__ = ["SqliteJobStore"]
@@ -113,9 +114,7 @@ class SqliteJobStore:
             await self._do(functools.partial(self._open, base_url))
         except BaseException:
             # It may have been opened by the time whoever asked for it had gone.
-            self._work.put(self._close)
-            self._work.put(None)
-            self._thread = None
+            await self._stop()
             raise
 
     async def aclose(self) -> None:
@@ -128,11 +127,17 @@ class SqliteJobStore:
         finally:
             late.cancel()
             self._hopeless.set()
-            closed = self._loop.create_future()
-            self._work.put(lambda: self._end(closed))
-            self._work.put(None)
-            self._thread = None
-            await closed
+            await self._stop()
+
+    async def _stop(self) -> None:
+        """Close, and end the thread, whoever is cancelled meanwhile: the next one may be waiting
+        for the journal."""
+        assert self._loop is not None
+        closed = self._loop.create_future()
+        self._work.put(lambda: self._end(closed))
+        self._work.put(None)
+        self._thread = None
+        await wait_out([closed])
 
     def _end(self, closed: asyncio.Future[None]) -> None:
         assert self._loop is not None

@@ -27,6 +27,9 @@ import runninghub_async as rh
 from runninghub_async.emulator import Emulator, Fault, Recorded
 from runninghub_async.testing import MockTransport
 
+#: Real processes and thousands of jobs: on one Python only.
+pytestmark = pytest.mark.long
+
 MOMENTS = int(os.environ.get("CRASH_MOMENTS", "10"))
 SCRIPT = Path(__file__).parent / "crash" / "run.py"
 JOBS = 300

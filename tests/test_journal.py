@@ -610,7 +610,7 @@ def test_another_jobs_file_is_never_overwritten(tmp_path: Path) -> None:
                     assert all(o.ok for o in outcomes)
 
     asyncio.run(main())
-    assert len(list(tmp_path.glob("*.png"))) == 4
+    assert len(list(tmp_path.glob("*.png"))) == 5
     assert kept.read_bytes() == b"mine"
 
 

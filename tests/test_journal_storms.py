@@ -12,11 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import pytest
 from aiohttp import web
 from support import posters
 
 import runninghub_async as rh
 from runninghub_async.emulator import Emulator, Fault
+
+#: Real processes and thousands of jobs: on one Python only.
+pytestmark = pytest.mark.long
 
 JOBS = 2000
 LOST_ANSWERS = Fault(on="submit", kind="reset", share=0.2)
