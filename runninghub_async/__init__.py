@@ -65,7 +65,7 @@ from ._families import (
     Workflows,
 )
 from ._feed import OnCancel, Statistics
-from ._journal import Begun, JobRecord, KeptFile, Moved, StoredRequest
+from ._journal import Begun, Content, JobRecord, KeptFile, Moved, StoredRequest
 from ._limits import Limits
 from ._models import (
     ErrorInfo,
@@ -170,6 +170,7 @@ __all__ = [
     "Catalogue",
     "ComfyUI",
     "ConnectError",
+    "Content",
     "ContentPolicyError",
     "Download",
     "DownloadError",

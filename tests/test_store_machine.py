@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 import tempfile
 import time
@@ -15,13 +16,12 @@ from typing import Any, TypeVar
 import attrs
 import hypothesis
 import hypothesis.strategies as st
-from hypothesis import given, settings
+import pytest
+from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 import runninghub_async as rh
-from runninghub_async import JobState
-from runninghub_async._journal import Begun, Moved, content_of, task_text
-from runninghub_async._states import ENDED, MOVES, OPEN, may_move
+from runninghub_async import MOVES, Begun, Content, JobState, Moved
 
 T = TypeVar("T")
 
@@ -92,7 +92,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     def begun(self, key: str, state: JobState, batch: str = "", attempts: int = 0) -> Begun:
         known = self.jobs.get(key)
-        content = content_of("a/model", {"prompt": key})
+        content = Content("a/model", json.dumps({"prompt": key}), key)
         old = None if known is None else known.state
         return Begun(key, old, state, time.time(), content, 0, batch, attempts)
 
@@ -134,7 +134,7 @@ class StoreMachine(RuleBasedStateMachine):
         if state in (JobState.ACCEPTED, JobState.SUCCEEDED):
             facts["task_id"] = job.task_id = job.task_id or data.draw(st.sampled_from("123"))
         if state is JobState.SUCCEEDED:
-            facts["task"] = task_text(rh.Task(job.task_id, rh.TaskStatus.SUCCESS))
+            facts["task"] = '{"status": "SUCCESS"}'
             facts["cost"] = cost = data.draw(st.integers(0, 3 * 10**9))
             self.spent += Decimal(cost) / 10**9
         if state in (JobState.FAILED, JobState.UNKNOWN, JobState.REFUSED):
@@ -188,7 +188,7 @@ class StoreMachine(RuleBasedStateMachine):
         page: list[Begun | tuple[Begun, Moved]] = []
         fresh = sorted(listed - set(self.jobs))
         for key in sorted(listed):
-            content = content_of("a/model", {"prompt": key})
+            content = Content("a/model", json.dumps({"prompt": key}), key)
             now = time.time()
             begun = Begun(key, None, JobState.NEW, now, content, 0, batch)
             if int(key[-1]) % 3:
@@ -295,34 +295,23 @@ TestStore.settings = settings(
 
 
 def test_every_state_can_be_reached() -> None:
-    """From `new`; and every one is either open or ended."""
+    """From `new`."""
     reached = {JobState.NEW}
     while more := {state for old in reached for state in MOVES[old]} - reached:
         reached |= more
     assert reached == set(JobState) == set(MOVES)
-    assert sorted((*OPEN, *ENDED)) == sorted(JobState)
 
 
 def test_an_open_job_can_end() -> None:
-    """From every open state there is a way to an ended one."""
-    ending = set(ENDED)
+    """From every state there is a way to one that a resumed run leaves as it is."""
+    ending = {JobState.STORED, JobState.FAILED, JobState.CANCELLED, JobState.UNKNOWN}
     while more := {old for old in JobState if set(MOVES[old]) & ending} - ending:
         ending |= more
     assert ending == set(JobState)
 
 
-@given(states, states)
-def test_what_may_move_is_in_the_table(old: JobState, new: JobState) -> None:
-    """Or stays where it is; each move says what takes it there."""
-    assert may_move(old, new) == (old is new or new in MOVES[old])
+@pytest.mark.parametrize("old", JobState)
+def test_a_move_is_to_another_state_and_says_why(old: JobState) -> None:
+    """So that the table can be read."""
     assert old not in MOVES[old]
     assert all(MOVES[old].values())
-
-
-def test_nothing_that_was_paid_for_goes_back_by_itself() -> None:
-    """A task that exists, or may, is left for `new` or another submit by the user alone."""
-    again = {JobState.NEW, JobState.SUBMITTING, JobState.REFUSED}
-    for state in (JobState.ACCEPTED, JobState.RUNNING, JobState.SUCCEEDED, JobState.STORED):
-        assert not set(MOVES[state]) & again
-    for state in (JobState.FAILED, JobState.CANCELLED, JobState.UNKNOWN):
-        assert all("user" in MOVES[state][to] for to in set(MOVES[state]) & again)
