@@ -27,15 +27,16 @@ import runninghub_async as rh
 from runninghub_async.emulator import Emulator, Fault, Recorded
 from runninghub_async.testing import MockTransport
 
-#: Real processes and thousands of jobs: on one Python only.
-pytestmark = pytest.mark.long
-
 MOMENTS = int(os.environ.get("CRASH_MOMENTS", "10"))
 SCRIPT = Path(__file__).parent / "crash" / "run.py"
 JOBS = 300
 PRICE = Decimal("0.22")
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="kills processes")
+#: Real processes that are killed: where there are signals, and on one Python only.
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(os.name != "posix", reason="kills processes"),
+]
 
 
 # -- processes and what they leave ------------------------------------------------------------

@@ -21,6 +21,9 @@ import runninghub_async as rh
 from runninghub_async.emulator._files import make
 from runninghub_async.testing import MockTransport, run
 
+#: Pictures by the hundred: on one Python only.
+pytestmark = pytest.mark.long
+
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 #: Noise, a few pixels of it, as Pillow writes it.
