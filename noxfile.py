@@ -5,6 +5,7 @@ Interpreters that are missing are passed over with a word; the ones there are mu
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -15,6 +16,9 @@ nox.needs_version = ">=2024.10.9"
 nox.options.sessions = ["lint", "typing", "docs", "tests", "coverage", "minimums"]
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_missing_interpreters = False
+
+#: Much of the suite waits for processes and clocks: more of it at once than there are cores.
+WORKERS = str(max(4, os.cpu_count() or 1))
 
 PYTHONS = ["3.11", "3.12", "3.13"]
 LOWEST = {
@@ -46,15 +50,15 @@ def install_wheel(session: nox.Session, *more: str) -> None:
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """The suite against the built wheel, with branch coverage."""
+    """The suite against the built wheel; on one Python all of it, with branch coverage."""
     install_wheel(session, *group("tests"), *group("examples"))
-    data = Path.cwd() / f".coverage.{session.python}"
-    session.run(
-        # Not -m pytest, which would put the checkout before the wheel.
-        "coverage", "run", str(Path(session.bin) / "pytest"), "-n", "auto",
-        *([] if session.python == oldest() else ["-m", "not long"]), *session.posargs,
-        env={"COVERAGE_FILE": str(data)},
-    )  # fmt: skip
+    # Not -m pytest, which would put the checkout before the wheel.
+    pytest = str(Path(session.bin) / "pytest")
+    if session.python == oldest():
+        data = {"COVERAGE_FILE": str(Path.cwd() / f".coverage.{session.python}")}
+        session.run("coverage", "run", pytest, "-n", WORKERS, *session.posargs, env=data)
+    else:
+        session.run(pytest, "-n", WORKERS, "-m", "not long", *session.posargs)
 
 
 def oldest() -> str:
@@ -72,7 +76,7 @@ def oldest() -> str:
 
 @nox.session
 def coverage(session: nox.Session) -> None:
-    """The gate, over all Pythons that ran."""
+    """The gate."""
     session.install("coverage[toml]>=7.6")
     session.run("coverage", "combine", "--quiet", success_codes=[0, 1])
     session.run("coverage", "report")
@@ -115,7 +119,7 @@ def minimums(session: nox.Session) -> None:
         "journal_storms", "typed", "whole",
     )  # fmt: skip
     ignored = [f"--ignore=tests/test_{name}.py" for name in left_out]
-    session.run("pytest", "-n", "auto", *ignored, *session.posargs)
+    session.run("pytest", "-n", WORKERS, *ignored, *session.posargs)
 
 
 @nox.session
