@@ -99,6 +99,10 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         """The virtual time, in seconds."""
         return self._virtual_now
 
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:  # noqa: ARG002
+        """Wait for its threads, however long: the clock would be past any `timeout` at once."""
+        await super().shutdown_default_executor()
+
     def _jump(self, seconds: float) -> None:
         self._virtual_now += seconds
 
