@@ -137,7 +137,7 @@ def crash(session: nox.Session) -> None:
     """A run of 300 jobs, killed at 100 moments and gone on with, and all about full disks."""
     install_wheel(session, *group("tests"))
     session.run(
-        "pytest", "-n", "auto", "--timeout=600", "tests/test_crash.py", "tests/test_power_cut.py",
+        "pytest", "-n", WORKERS, "--timeout=600", "tests/test_crash.py", "tests/test_power_cut.py",
         *session.posargs,
         env={"CRASH_MOMENTS": "100"},
     )  # fmt: skip
