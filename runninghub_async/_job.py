@@ -90,7 +90,7 @@ class Rules:
 class Job(NamedTuple):
     """One request on its way. `follow` is False when the caller wants the task id only; `tips`
     is what the submit's answer found wrong with the graph, nearly always nothing; `key` is the
-    job's in the journal.
+    job's in the journal; `unsure` if an earlier submit of it may have created a task.
 
     A tuple, since a new one is made at every step: it takes a third of the time of a class.
     """
@@ -109,6 +109,7 @@ class Job(NamedTuple):
     follow: bool = True
     tips: str = ""
     key: str = ""
+    unsure: bool = False
 
 
 @attrs.frozen
@@ -256,6 +257,7 @@ def _sent(job: Job) -> Job:
         unsent=job.unsent,
         follow=job.follow,
         key=job.key,
+        unsure=job.unsure or job.state is JobState.UNKNOWN,
     )
 
 
@@ -286,10 +288,12 @@ def _refused(job: Job, event: Refused, now: float, rules: Rules) -> tuple[Job, A
     # Only failures to connect in a row count towards giving up on connecting.
     job = job._replace(unsent=job.unsent + 1 if isinstance(error, ConnectError) else 0)
     decision = decide_submit(rules.retry, error, job.unsent or job.attempts)
+    # That this submit created nothing says nothing about one before it.
+    waiting = job._replace(state=JobState.UNKNOWN if job.unsure else JobState.REFUSED)
     if isinstance(decision, Retry):
-        return job._replace(state=JobState.REFUSED), SubmitAgain(decision.cause, decision.after)
+        return waiting, SubmitAgain(decision.cause, decision.after)
     if decision.verdict is Verdict.STOP:
-        return job._replace(state=JobState.REFUSED), Stop(error)
+        return waiting, Stop(error)
     if decision.verdict is Verdict.FAILED:
         failed = Failed(
             error=error,

@@ -222,6 +222,21 @@ def test_who_leaves_before_a_resubmit_left_leaves_it_unknown(tmp_path: Path) -> 
     assert set(service.submitted.values()) == {1}
 
 
+def test_a_resubmit_that_was_refused_is_still_unknown(tmp_path: Path) -> None:
+    """The refusal is of the second submit; a session that holds does not send a third."""
+    answers: list[Any] = [LOST, *[refusal("421")] * 500]
+    service, journal = Service(5.0, on_submit=lambda _: answers.pop(0)), tmp_path / "run.db"
+
+    async def main() -> None:
+        async with service.session(journal=journal, unknown="resubmit") as session:
+            async with session.stream(posters(1)):
+                while len(answers) > 497:
+                    await asyncio.sleep(0.1)
+
+    run(main)
+    assert states(journal) == {"unknown": 1}
+
+
 def test_money_that_was_reserved_and_not_spent_is_free_again(tmp_path: Path) -> None:
     """A stream is left while its submit waits to be written down; another one still can submit."""
     service = Service(5.0)
