@@ -62,46 +62,40 @@ class Budget:
         #: By path: what finished tasks were billed, what the catalogue listed, how many.
         self._learnt: Bounded[str, tuple[Decimal, Decimal, int]] = Bounded(_LEARNT)
 
-    def expected(self, path: str, listed: Decimal | None) -> Decimal | None:
-        """What a request for `path`, listed at so much, will probably cost."""
-        cost, of_listed, count = self._learnt.get(path, (_ZERO, _ZERO, 0))
-        if not count:
-            return listed
-        if listed is not None and of_listed:
-            return listed * cost / of_listed
-        return cost / count
-
     def admit(self, number: int, path: str, listed: Money | None) -> Admission:
         """Whether job `number` may be submitted; if so, its cost is reserved."""
-        amount = None if listed is None else listed.amount
-        known = listed is not None and listed.currency == self.limit.currency
-        expected = self.expected(path, amount if known or path in self._learnt else None)
+        expected = self._expected(path, listed)
         left = self.limit.amount - self.spent - self._reserved
         fits = left > 0 if expected is None else expected <= left
         alone = expected is None or self._blind
         if fits and not (alone and self._under_way):
-            self._under_way[number] = (path, amount, expected)
-            self._reserved += expected or _ZERO
-            self._blind += expected is None
+            self.take_over(number, path, listed)
             return Admission.GO
         return Admission.WAIT if self._under_way else Admission.STOP
 
     def take_over(self, number: int, path: str, listed: Money | None) -> None:
-        """Reserve what job `number`, which is under way already, will probably cost."""
-        amount = None if listed is None else listed.amount
-        known = listed is not None and listed.currency == self.limit.currency
-        expected = self.expected(path, amount if known or path in self._learnt else None)
-        self._under_way[number] = (path, amount, expected)
+        """Reserve what job `number`, which is or will be under way, will probably cost."""
+        expected = self._expected(path, listed)
+        self._under_way[number] = (path, None if listed is None else listed.amount, expected)
         self._reserved += expected or _ZERO
         self._blind += expected is None
 
     def exhausted(self, path: str, listed: Money | None) -> BudgetError:
         """The error for a request that does not fit."""
-        known = listed is not None and listed.currency == self.limit.currency
-        amount = self.expected(path, listed.amount if known and listed is not None else None)
-        currency = self.limit.currency
+        amount, currency = self._expected(path, listed), self.limit.currency
         expected = None if amount is None else Money(amount, currency)
         return BudgetError(self.limit, Money(self.spent, currency), expected)
+
+    def _expected(self, path: str, listed: Money | None) -> Decimal | None:
+        """What a request for `path`, listed at so much, will probably cost. Once tasks have told
+        what they were billed, the list's currency does not matter any more."""
+        cost, of_listed, count = self._learnt.get(path, (_ZERO, _ZERO, 0))
+        if not count:
+            known = listed is not None and listed.currency == self.limit.currency
+            return listed.amount if known and listed is not None else None
+        if listed is not None and of_listed:
+            return listed.amount * cost / of_listed
+        return cost / count
 
     def after(self, number: int, action: Action) -> bool:
         """Settle job `number` if this is its end; whether it was."""
@@ -111,8 +105,7 @@ class Budget:
             # It is to be submitted again, or not at all; only where the user's policy says so may
             # something have been created.
             risk = isinstance(action, SubmitAgain) and action.cause is Cause.POLICY
-            self._settle(number, None if risk else _ZERO)
-            return True
+            return self._settle(number, None if risk else _ZERO)
         result = action.result
         task: Task | None = result.task
         cost = billed(task.usage, self.limit.currency) if task is not None else None
@@ -120,15 +113,11 @@ class Budget:
             self._learn(number, cost)
         elif isinstance(result, Failed | Cancelled):
             cost = _ZERO
-        self._settle(number, cost)
-        return True
+        return self._settle(number, cost)
 
     def unsent(self, number: int) -> bool:
         """Job `number` was admitted and not sent; whether anything was reserved for it."""
-        if number not in self._under_way:
-            return False
-        self._settle(number, _ZERO)
-        return True
+        return self._settle(number, _ZERO)
 
     def carry(self, key: str, listed: Money | None) -> None:
         """A job of an earlier session may still be billed, at no more than it is listed at."""
@@ -143,10 +132,7 @@ class Budget:
 
     def let_go(self, number: int) -> bool:
         """Nobody will hear how job `number` ends: it counts as it was expected."""
-        if number not in self._under_way:
-            return False
-        self._settle(number, None)
-        return True
+        return self._settle(number, None)
 
     def _learn(self, number: int, cost: Decimal) -> None:
         path, listed, _ = self._under_way[number]
@@ -156,8 +142,12 @@ class Budget:
         share = of_listed + listed if both and listed is not None else _ZERO
         self._learnt[path] = (before + cost, share, count + 1)
 
-    def _settle(self, number: int, cost: Decimal | None) -> None:
+    def _settle(self, number: int, cost: Decimal | None) -> bool:
+        """Job `number` cost so much, or what was expected; whether it was under way."""
+        if number not in self._under_way:
+            return False
         _, _, expected = self._under_way.pop(number)
         self._reserved -= expected or _ZERO
         self._blind -= expected is None
         self.spent += cost if cost is not None else expected or _ZERO
+        return True

@@ -17,7 +17,6 @@ from collections.abc import (
     Iterator,
     Sequence,
 )
-from decimal import Decimal
 from typing import Any, Final, Literal
 
 import attrs
@@ -29,7 +28,7 @@ from ._exceptions import DownloadError, RunningHubError, SessionError, unforesee
 from ._job import Accepted, Job
 from ._journal import KeptFile
 from ._keeping import Keeper, kept
-from ._money import Money
+from ._money import Money, Sums
 from ._outcomes import Cancelled, Failed, Outcome, Succeeded, Unfinished, Unknown
 from ._recorder import Recorder
 from ._scheduler import Entry
@@ -105,7 +104,7 @@ class Feed:
         self._queries = 0
         self._submitted = 0
         self._refused = 0
-        self._at_stake: dict[str, Decimal] = {}
+        self._at_stake = Sums()
         #: Fetching what tasks made, by the jobs' places.
         self._keepers: dict[int, asyncio.Task[None]] = {}
         self._stopped = False
@@ -212,9 +211,8 @@ class Feed:
         self._count(entry)
         if not isinstance(result, Accepted):
             self._ended[type(result)] += 1
-            if isinstance(result, Unknown) and (price := listed_price(result.request)):
-                before = self._at_stake.get(price.currency, Decimal(0))
-                self._at_stake[price.currency] = before + price.amount
+            if isinstance(result, Unknown):
+                self._at_stake.add(listed_price(result.request))
         if self.closed:
             # It was under way when it was let go of: its end is known now, after all.
             self._correct(entry.job.index, None)
@@ -346,7 +344,7 @@ class Feed:
             queries=self._queries + sum(entry.job.queries for entry in running),
             refused=self._refused + sum(max(0, e.job.attempts - 1) for e in running),
             delivered=self._handed,
-            at_stake=tuple(Money(sum_, currency) for currency, sum_ in self._at_stake.items()),
+            at_stake=self._at_stake.all(),
         )
 
     async def drain(self) -> None:

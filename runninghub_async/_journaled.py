@@ -12,7 +12,7 @@ import attrs
 from ._dispatcher import Dispatcher
 from ._exceptions import JournalError, PayloadError, RunningHubError, unforeseen
 from ._feed import Feed, not_kept
-from ._job import Accepted, Job, reject
+from ._job import Accepted, Job
 from ._journal import JobRecord
 from ._keeping import Keeper, kept
 from ._outcomes import Failed, Outcome, Succeeded
@@ -163,7 +163,7 @@ class JournaledFeed(Feed):
                 self._fail(entry, known_as)
         rows = [entry.row for entry in entries if entry.row is not None]
         known: Mapping[str, JobRecord] = {}
-        if rows and self._looks_up:
+        if rows:
             known = await self._recorder.find(rows)
         reused: Mapping[str, JobRecord] = {}
         if rows and self._reuse:
@@ -199,7 +199,7 @@ class JournaledFeed(Feed):
         return False
 
     def _fail(self, entry: Entry, error: RunningHubError) -> None:
-        entry.job, _ = reject(entry.job, error)
+        entry.job = entry.job._replace(state=JobState.FAILED)
         entry.gone = True
         failed = Failed(index=entry.job.index, request=entry.job.request, error=error)
         self._hand_in(entry, failed)
@@ -210,11 +210,6 @@ class JournaledFeed(Feed):
         """Go on with a job of the journal; whether it is to be submitted."""
         row, job = entry.row, entry.job
         assert row is not None
-        if record.state is JobState.SUBMITTING:
-            # Those of earlier sessions have been settled: it is under way here, or just was.
-            entry.row = None
-            self._fail(entry, PayloadError([f"key: {row.key!r} is of a job that is under way @ $"]))
-            return False
         row.recorded, row.content, row.params = record.state, None, None
         row.known = True
         rules, now = self.dispatcher.rules, time.time()
@@ -320,6 +315,7 @@ class ResumedFeed(JournaledFeed):
                 # Of those of unknown fate a webhook may have told before they came up.
                 (JobState.ACCEPTED, JobState.RUNNING),
                 (JobState.NEW, JobState.REFUSED),
+                # Last, since it may take long: what is stored is looked at again, bit by bit.
                 *([(JobState.STORED,)] if keeps and check else []),
             ]
         )
@@ -342,27 +338,19 @@ class ResumedFeed(JournaledFeed):
 
     async def _turn_page(self) -> None:
         states = self._phases[0]
-        if states == (JobState.STORED,):
-            # Last, since it may take long: what is stored is looked at again, bit by bit.
-            await self._look_over_stored()
-            return
         page = await self._recorder.store.find_open(states, self._after, _PAGE)
-        self._page.extend(page)
-        self._after = page[-1].seq if page else 0
-        if not page:
-            self._phases.popleft()
-
-    async def _look_over_stored(self) -> None:
-        assert self.keeper is not None
-        page = await self._recorder.store.find_open((JobState.STORED,), self._after, _PAGE)
         for record in page:
             if self.closed:
                 break
-            if record.files and await self.keeper.check(record.files) is None:
+            if record.state is not JobState.STORED or await self._has_changed(record):
                 self._page.append(record)
         self._after = page[-1].seq if page else 0
         if not page:
             self._phases.popleft()
+
+    async def _has_changed(self, record: JobRecord) -> bool:
+        assert self.keeper is not None
+        return bool(record.files) and await self.keeper.check(record.files) is None
 
     async def _take_page(self) -> list[Entry]:
         """Take up as much of the page as there is room for, as it is by now; what is under way

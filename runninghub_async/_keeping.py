@@ -7,13 +7,13 @@ import errno
 import hashlib
 import itertools
 import logging
-import shutil
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 import anyio
 import anyio.to_thread
+import attrs
 
 from ._dispatcher import Dispatcher
 from ._download import keep_text
@@ -22,6 +22,7 @@ from ._journal import KeptFile
 from ._models import Output
 from ._names import ending, file_stem, prompt_of
 from ._outcomes import Succeeded
+from ._partial import Partial
 from ._saved import Download
 from ._scheduler import Row
 
@@ -37,6 +38,9 @@ _FULL: Final = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", er
 
 #: How often a full disk is tried again, in seconds.
 _AGAIN: Final = 2.0
+
+#: Copied at once, in bytes.
+_PIECE: Final = 2**20
 
 #: Results being fetched at once; more would only share the same line.
 PARALLEL: Final = 8
@@ -79,8 +83,7 @@ class Keeper:
             await anyio.to_thread.run_sync(_make, self.folder)
             try:
                 for number, output in enumerate(outcome.task.outputs):
-                    told = f"-{number + 1}" if number else ""
-                    path = self.folder / f"{stem}{told}.{ending(output)}"
+                    path = self._path(stem, number, f".{ending(output)}")
                     files.append(await self._keep_one(output, path, row, own, token))
             finally:
                 self._release(token)
@@ -91,6 +94,10 @@ class Keeper:
         if not stem or stem.startswith(".") or set(stem) & set("/\\:\0") or len(stem) > 200:
             raise DownloadError(f"name: {stem!r:.60} cannot name a file", outcome.task.outputs[0])
         return stem
+
+    def _path(self, stem: str, number: int, suffix: str) -> Path:
+        told = f"-{number + 1}" if number else ""
+        return self.folder / f"{stem}{told}{suffix}"
 
     async def _keep_one(
         self,
@@ -175,8 +182,7 @@ class Keeper:
         copies: list[Download] = []
         try:
             for number, file in enumerate(files):
-                told = f"-{number + 1}" if number else ""
-                path = self.folder / f"{stem}{told}{file.path.suffix}"
+                path = self._path(stem, number, file.path.suffix)
                 path = await self._reserve(path, row, (), token)
                 copies.append(await anyio.to_thread.run_sync(_copy, file, path))
         finally:
@@ -209,40 +215,37 @@ def _candidates(path: Path, row: Row | None) -> Iterator[Path]:
         yield path.with_name(f"{stem}-{number}{path.suffix}")
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _is_at(path: Path, file: Download | KeptFile) -> bool:
+    """Whether the bytes of `file` are what stands at `path`."""
+    try:
+        if path.stat().st_size != file.size:
+            return False
+        with path.open("rb") as found:
+            return hashlib.file_digest(found, "sha256").hexdigest() == file.sha256
+    except OSError:
+        return False
 
 
 def _found(folder: Path, files: Sequence[KeptFile]) -> list[Download] | None:
-    found = []
-    for file in files:
-        path = folder / file.name
-        try:
-            if path.stat().st_size != file.size or _digest(path) != file.sha256:
-                return None
-        except OSError:
-            return None
-        found.append(Download(path, file.size, file.sha256, file.image_type))
-    return found
+    if not all(_is_at(folder / file.name, file) for file in files):
+        return None
+    return [Download(folder / f.name, f.size, f.sha256, f.image_type) for f in files]
 
 
 def _merge(file: Download, path: Path) -> Download:
-    try:
-        if path.stat().st_size != file.size or _digest(path) != file.sha256:
-            return file
-    except FileNotFoundError:
+    if not _is_at(path, file):
         return file
     file.path.unlink()
-    return Download(path, file.size, file.sha256, file.image_type)
+    return attrs.evolve(file, path=path)
 
 
 def _copy(file: Download, path: Path) -> Download:
-    temporary = path.with_name(f".{path.name}.part")
+    partial = Partial(path, path.with_name(f".{path.name}.part"))
     try:
-        shutil.copyfile(file.path, temporary)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    return Download(path, file.size, file.sha256, file.image_type)
+        with file.path.open("rb") as source:
+            while piece := source.read(_PIECE):
+                partial.write(piece, at=partial.size)
+        partial.keep()
+    finally:
+        partial.discard()
+    return attrs.evolve(file, path=path)

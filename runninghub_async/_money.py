@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from decimal import Decimal, InvalidOperation
 
 import attrs
 
-__all__ = ["Money"]
+__all__ = ["Money", "Sums"]
 
 
 def _amount(value: Decimal | int | str) -> Decimal:
@@ -37,3 +38,21 @@ class Money:
 
     def __str__(self) -> str:
         return f"{self.amount:f} {self.currency}"
+
+
+class Sums:
+    """A sum in each currency."""
+
+    def __init__(self, amounts: Iterable[Money | None] = ()) -> None:
+        self._sums: dict[str, Decimal] = {}
+        for money in amounts:
+            self.add(money)
+
+    def add(self, money: Money | None) -> None:
+        """Add an amount, if there is one."""
+        if money is not None:
+            self._sums[money.currency] = self._sums.get(money.currency, Decimal(0)) + money.amount
+
+    def all(self) -> tuple[Money, ...]:
+        """The sums, one for each currency."""
+        return tuple(Money(amount, currency) for currency, amount in self._sums.items())

@@ -7,11 +7,14 @@ import platform
 import secrets
 import sys
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 import attrs
 
-__all__ = ["Owner"]
+__all__ = ["LEASE", "Owner"]
+
+#: How long a process of another machine counts as alive without having said so, in seconds.
+LEASE: Final = 30.0
 
 
 def _read(path: str) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping
-from decimal import Decimal
 from types import TracebackType
 from typing import Final, Self
 
@@ -15,9 +15,19 @@ import attrs
 from ._budget import listed_price
 from ._exceptions import JournalError
 from ._journal import JobRecord
-from ._money import Money
-from ._owner import Owner
-from ._schema import APPLICATION, COLUMNS, VERSION, connect, of_state, record_of, totals_in
+from ._money import Money, Sums
+from ._owner import LEASE
+from ._schema import (
+    APPLICATION,
+    COLUMNS,
+    FACTS,
+    VERSION,
+    connect,
+    lease_of,
+    of_state,
+    record_of,
+    totals_in,
+)
 from ._states import JobState
 
 __all__ = ["JournalReader", "JournalSummary"]
@@ -83,13 +93,10 @@ class JournalReader:
     def _summary(self) -> JournalSummary:
         db = self._db
         states, spent = totals_in(db.execute("SELECT name, amount FROM totals"))
-        facts = dict(db.execute("SELECT substr(name, 6), value FROM meta WHERE name LIKE 'fact:%'"))
-        lease = db.execute("SELECT name, pid, host, started, renewed FROM lease").fetchone()
-        owner = ""
-        if lease is not None:
-            name, pid, host, started, renewed = lease
-            holder = Owner(name, pid, host, started)
-            owner = str(holder) if holder.lives(renewed, time.time(), 30.0) else ""
+        facts = dict(db.execute(FACTS))
+        holder = lease_of(db)
+        lives = holder is not None and holder[0].lives(holder[1], time.time(), LEASE)
+        owner = str(holder[0]) if holder is not None and lives else ""
         return JournalSummary(
             states,
             Money(spent, facts.get("currency", "CNY")),
@@ -100,13 +107,9 @@ class JournalReader:
         )
 
     def _at_stake(self) -> tuple[Money, ...]:
-        sums: dict[str, Decimal] = {}
-        for state in (JobState.UNKNOWN, JobState.SUBMITTING):
-            for record in self.jobs(state):
-                price = listed_price(record.request)
-                if price is not None:
-                    sums[price.currency] = sums.get(price.currency, Decimal(0)) + price.amount
-        return tuple(Money(amount, currency) for currency, amount in sums.items())
+        open_bills = (JobState.UNKNOWN, JobState.SUBMITTING)
+        records = itertools.chain.from_iterable(map(self.jobs, open_bills))
+        return Sums(listed_price(record.request) for record in records).all()
 
     def _rate(self) -> float:
         minute = int(time.time() // 60)

@@ -6,7 +6,7 @@ import enum
 
 import attrs
 
-from ._exceptions import RunningHubError
+from ._exceptions import PayloadError, RunningHubError
 from ._job import Job, Rules, decision_on, outcome_of, unknown_outcome
 from ._journal import JobRecord, error_in
 from ._outcomes import Failed, Outcome
@@ -56,6 +56,10 @@ def plan(
         return Plan(Step.FOLLOW, job)
     if state is JobState.UNKNOWN:
         return _of_unknown(record, job, rules, now)
+    if state is JobState.SUBMITTING:
+        # Those of earlier sessions have been settled: it is under way here, or just was.
+        busy = PayloadError([f"key: {record.key!r} is of a job that is under way @ $"])
+        return Plan(Step.DELIVER, job, Failed(index=index, request=request, error=busy))
     outcome = _outcome(record, job)
     if state is JobState.SUCCEEDED and keeps:
         return Plan(Step.FETCH, job, outcome)

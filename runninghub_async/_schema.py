@@ -8,15 +8,18 @@ from decimal import Decimal
 from typing import Any, Final
 
 from ._journal import JobRecord, StoredRequest, amount_of, files_in, params_in, task_in
+from ._owner import Owner
 from ._states import JobState
 
 __all__ = [
     "APPLICATION",
     "COLUMNS",
+    "FACTS",
     "OPEN",
     "SCHEMA",
     "VERSION",
     "connect",
+    "lease_of",
     "of_state",
     "record_of",
     "totals_in",
@@ -104,6 +107,19 @@ def totals_in(rows: Iterable[tuple[str, int]]) -> tuple[dict[JobState, int], Dec
     amounts = dict(rows)
     spent = amount_of(amounts.pop("spent", 0))
     return {state: amounts.get(state, 0) for state in JobState}, spent
+
+
+#: What was put down of the run.
+FACTS: Final = "SELECT substr(name, 6), value FROM meta WHERE name LIKE 'fact:%'"
+
+
+def lease_of(db: sqlite3.Connection) -> tuple[Owner, float] | None:
+    """Who has the journal, and when it last said so; None if nobody has."""
+    row = db.execute("SELECT name, pid, host, started, renewed FROM lease").fetchone()
+    if row is None:
+        return None
+    name, pid, host, started, renewed = row
+    return Owner(name, pid, host, started), renewed
 
 
 def connect(path: str, *, read_only: bool = False) -> sqlite3.Connection:

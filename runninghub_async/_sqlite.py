@@ -23,13 +23,15 @@ from typing import Any, Final, TypeVar
 from . import _rows
 from ._exceptions import JournalBusy, JournalError
 from ._journal import Begun, JobRecord, Moved
-from ._owner import Owner
+from ._owner import LEASE, Owner
 from ._schema import (
     APPLICATION,
     COLUMNS,
+    FACTS,
     SCHEMA,
     VERSION,
     connect,
+    lease_of,
     of_state,
     record_of,
     totals_in,
@@ -76,7 +78,7 @@ class SqliteJobStore:
     `runninghub_async.trouble`.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, lease: float = 30.0) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, lease: float = LEASE) -> None:
         self.path = os.fspath(path)
         self.identity = ""
         self.secret = b""
@@ -192,7 +194,7 @@ class SqliteJobStore:
             if not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                 _make(db, base_url)
             now = time.time()
-            self._refuse_if_busy(_lease_of(db), now)
+            self._refuse_if_busy(lease_of(db), now)
             told = dict(db.execute("SELECT name, value FROM meta"))
             self._refuse_if_of_another(told["base_url"], base_url)
             self.identity, self.secret = told["identity"], bytes.fromhex(told["secret"])
@@ -495,8 +497,7 @@ class SqliteJobStore:
 
     async def facts(self) -> Mapping[str, str]:
         """See `JobStore.facts`."""
-        rows = await self._read("SELECT substr(name, 6), value FROM meta WHERE name LIKE 'fact:%'")
-        return dict(rows)
+        return dict(await self._read(FACTS))
 
     async def put(self, facts: Mapping[str, str]) -> None:
         """See `JobStore.put`."""
@@ -533,14 +534,6 @@ def _make(db: sqlite3.Connection, base_url: str) -> None:
     db.executemany("INSERT INTO meta VALUES (?, ?)", facts.items())
     db.execute(f"PRAGMA application_id = {APPLICATION}")
     db.execute(f"PRAGMA user_version = {VERSION}")
-
-
-def _lease_of(db: sqlite3.Connection) -> tuple[Owner, float] | None:
-    row = db.execute("SELECT name, pid, host, started, renewed FROM lease").fetchone()
-    if row is None:
-        return None
-    name, pid, host, started, renewed = row
-    return Owner(name, pid, host, started), renewed
 
 
 def _pragma(db: sqlite3.Connection, name: str) -> int:
