@@ -346,13 +346,16 @@ def test_an_old_bitmap_is_taken(tmp_path: Path) -> None:
     assert download.image_type == "bmp"
 
 
+@pytest.mark.parametrize(("parts", "told"), [(1000, []), (2**22, [rh.ResultBroken])])
 def test_a_picture_of_countless_parts_does_not_keep_the_processor_busy(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, parts: int, told: list[Any]
 ) -> None:
-    """Their number is bounded."""
-    monkeypatch.setattr("runninghub_async._pieces._MAX_STEPS", 1000)
-    parts = [(b"tEXt", b"")] * 500
-    assert verdicts(tmp_path, [drawn(header(), *parts, IDAT)]) == [rh.ResultBroken]
+    """Their number is bounded: a GIF of eight megabytes with a comment in four million pieces."""
+    picture = PICTURES["gif"]
+    assert picture[-1:] == b";"
+    comment = b"!\xfe" + b"\x01c" * parts + b"\0"
+    found = verdicts(tmp_path, [picture[:-1] + comment + b";"], "gif")
+    assert [kind for kind in found if isinstance(kind, type)] == told
 
 
 # -- films, sounds and the rest ---------------------------------------------------------------
