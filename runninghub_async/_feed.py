@@ -31,17 +31,18 @@ from ._keeping import Keeper, kept
 from ._money import Money, Sums
 from ._outcomes import Cancelled, Failed, Outcome, Succeeded, Unfinished, Unknown
 from ._recorder import Recorder
-from ._scheduler import Entry
+from ._scheduler import Entry, Row
 from ._states import JobState
 
-__all__ = ["Feed", "OnCancel", "Statistics", "not_kept"]
+__all__ = ["NOTHING", "Feed", "OnCancel", "Statistics", "not_kept"]
 
 logger = logging.getLogger("runninghub_async")
 
 #: With no limit on tasks alive, results that wait for a slow consumer still need one.
 _UNLIMITED_BACKLOG: Final = 1000
 
-_NOTHING: Final = object()
+#: In place of a request, at the end of the input.
+NOTHING: Final = object()
 
 
 @attrs.frozen
@@ -159,15 +160,23 @@ class Feed:
         return self._has_room()
 
     def take(self) -> Entry | None:
-        if self._fetched:
-            request = self._fetched.popleft()
-            self._ask_for_more()
-        else:
-            request = self._next_of_input()
-            if request is _NOTHING:
-                return None
-        entry = Entry(Job(self._pulled, request, follow=self._follow), self)
-        self.entries[self._pulled] = entry
+        request = self.next_request()
+        return None if request is NOTHING else self.enter(request)
+
+    def next_request(self) -> Any:
+        """The next one that came in, or `NOTHING`."""
+        if not self._fetched:
+            return self._next_of_input()
+        request = self._fetched.popleft()
+        self._ask_for_more()
+        return request
+
+    def enter(self, request: Any, row: Row | None = None) -> Entry:
+        """A job for `request`, of this feed from now on."""
+        index = self._pulled
+        job = Job(index, request, follow=self._follow, key="" if row is None else row.key)
+        entry = Entry(job, self, row=row)
+        self.entries[index] = entry
         self._pulled += 1
         return entry
 
@@ -223,6 +232,13 @@ class Feed:
             self.ready_results.append((entry.job.index, result))
             self._notify()
         self._settle_if_done()
+
+    def fail(self, entry: Entry, error: RunningHubError) -> None:
+        """A job cannot be submitted: it ends with `error`, and nothing was sent."""
+        entry.job = entry.job._replace(state=JobState.FAILED)
+        entry.gone = True
+        failed = Failed(index=entry.job.index, request=entry.job.request, error=error)
+        self._hand_in(entry, failed)
 
     def stop(self, entry: Entry, error: RunningHubError) -> None:
         self._stop_taking(error)
@@ -313,7 +329,7 @@ class Feed:
         idle = not self.entries and not self._fetched and not self._exhausted
         if idle and self._wanted is None and not self.closed:
             request = self._next_of_input()
-            if request is not _NOTHING:
+            if request is not NOTHING:
                 self._fetched.append(request)
 
     def _next_of_input(self) -> Any:
@@ -325,7 +341,7 @@ class Feed:
             self._end_input(_input_cancelled(error))
         except Exception as error:
             self._end_input(error)
-        return _NOTHING
+        return NOTHING
 
     @property
     def finished(self) -> bool:

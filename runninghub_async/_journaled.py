@@ -11,42 +11,65 @@ import attrs
 
 from ._dispatcher import Dispatcher
 from ._exceptions import JournalError, PayloadError, RunningHubError, unforeseen
-from ._feed import Feed, not_kept
-from ._job import Accepted, Job
+from ._feed import NOTHING, Feed, not_kept
+from ._job import Accepted
 from ._journal import JobRecord
 from ._keeping import Keeper, kept
-from ._outcomes import Failed, Outcome, Succeeded
+from ._outcomes import Outcome, Succeeded
 from ._recorder import Recorder
 from ._recovery import Plan, Step, plan
 from ._scheduler import Entry, Row
 from ._states import JobState
 
-__all__ = ["JournaledFeed", "ResumedFeed", "await_evidence"]
+__all__ = ["FreshFeed", "JournaledFeed", "ResumedFeed", "await_evidence"]
 
 #: Rows of the journal that are read at once.
 _PAGE: Final = 200
 
 
+class FreshFeed(Feed):
+    """A feed whose jobs are new to their journal: it was empty, and no other stream has begun."""
+
+    def __init__(
+        self, dispatcher: Dispatcher, requests: Any, recorder: Recorder, batch: str, **options: Any
+    ) -> None:
+        recorder.fresh = False
+        super().__init__(dispatcher, requests, **options)
+        self._recorder = recorder
+        self._batch = batch
+
+    def take(self) -> Entry | None:
+        while (request := self.next_request()) is not NOTHING:
+            row = self._recorder.row(request, self._pulled, self._batch)
+            entry = self.enter(request, row)
+            try:
+                if row is not None:
+                    self._recorder.claim(entry)
+            except PayloadError as error:
+                entry.row, entry.job = None, entry.job._replace(key="")
+                self.fail(entry, error)
+            else:
+                return entry
+        return None
+
+
 class JournaledFeed(Feed):
-    """A feed whose jobs have rows. `key(request)` gives a job's own key; `reuse` serves a request
-    with what an earlier one with the same content had made."""
+    """A feed whose jobs the journal may know. `key(request)` gives a job's own key; `reuse` serves
+    a request with what an earlier one with the same content had made."""
 
     def __init__(
         self,
         dispatcher: Dispatcher,
         requests: Any,
         recorder: Recorder,
-        *,
         batch: str = "",
+        *,
         key: Callable[[Any], str] | None = None,
         reuse: bool = False,
-        looks_up: bool = False,
         **options: Any,
     ) -> None:
-        # Of jobs that this very stream begins, in a journal that held none, nothing is known.
-        self._looks_up = looks_up or not recorder.fresh or key is not None or reuse
         recorder.fresh = False
-        super().__init__(dispatcher, requests, fed=self._looks_up, **options)
+        super().__init__(dispatcher, requests, fed=True, **options)
         self._recorder = recorder
         self._batch = batch
         self._key = key
@@ -59,13 +82,9 @@ class JournaledFeed(Feed):
         return super().exhausted and not self._admitting
 
     def ready(self) -> bool:
-        if not self._looks_up:
-            return super().ready()
         return bool(self._fetched) and not self.closed
 
     def take(self) -> Entry | None:
-        if not self._looks_up:
-            return self._take_unknown()
         while self._fetched:
             entry: Entry = self._fetched.popleft()
             self._ask_for_more()
@@ -73,23 +92,7 @@ class JournaledFeed(Feed):
                 return entry
         return None
 
-    def _take_unknown(self) -> Entry | None:
-        while (entry := super().take()) is not None:
-            try:
-                entry.row = self._row(entry)
-                if entry.row is not None:
-                    self._recorder.claim(entry)
-            except PayloadError as error:
-                entry.row = None
-                self._fail(entry, error)
-            else:
-                return entry
-        return None
-
     def _give_up_fetched(self) -> None:
-        if not self._looks_up:
-            super()._give_up_fetched()
-            return
         for entry in list(self._fetched):
             entry.gone = True
             self.let_go(entry)
@@ -98,8 +101,6 @@ class JournaledFeed(Feed):
     # -- from requests to entries -------------------------------------------------------------
 
     async def _fetch(self) -> list[Any]:
-        if not self._looks_up:
-            return await super()._fetch()
         self._admitting = True
         try:
             return await self._pull_known()
@@ -127,22 +128,15 @@ class JournaledFeed(Feed):
         entries: list[Entry] = []
         try:
             if isinstance(self._input, AsyncIterator):
-                return [self._enter(await anext(self._input))]
+                return [self.enter(await anext(self._input))]
             assert isinstance(self._input, Iterator)
             while not entries or (self._has_room() and len(entries) < _PAGE):
-                entries.append(self._enter(next(self._input)))
+                entries.append(self.enter(next(self._input)))
         except (StopIteration, StopAsyncIteration):
             self._end_input(None)
         except Exception as error:
             self._end_input(error)
         return entries
-
-    def _enter(self, request: Any) -> Entry:
-        index = self._pulled
-        entry = Entry(Job(index, request, follow=self._follow), self)
-        self.entries[index] = entry
-        self._pulled += 1
-        return entry
 
     def _row(self, entry: Entry) -> Row | None:
         request = entry.job.request
@@ -160,7 +154,7 @@ class JournaledFeed(Feed):
                 entry.row = self._row(entry)
             except Exception as error:
                 known_as = error if isinstance(error, RunningHubError) else unforeseen(error)
-                self._fail(entry, known_as)
+                self.fail(entry, known_as)
         rows = [entry.row for entry in entries if entry.row is not None]
         known: Mapping[str, JobRecord] = {}
         if rows:
@@ -187,7 +181,7 @@ class JournaledFeed(Feed):
                 raise PayloadError([fault])  # noqa: TRY301
         except PayloadError as error:
             entry.row, entry.job = None, entry.job._replace(key="")
-            self._fail(entry, error)
+            self.fail(entry, error)
             return False
         same = reused.get(row.content.digest) if row.content is not None else None
         if record is not None and (same is None or not _is_new(record)):
@@ -197,12 +191,6 @@ class JournaledFeed(Feed):
         row.recorded = None if record is None else record.state
         self.fetch(entry, self._serve(entry, same))
         return False
-
-    def _fail(self, entry: Entry, error: RunningHubError) -> None:
-        entry.job = entry.job._replace(state=JobState.FAILED)
-        entry.gone = True
-        failed = Failed(index=entry.job.index, request=entry.job.request, error=error)
-        self._hand_in(entry, failed)
 
     # -- jobs that are known ------------------------------------------------------------------
 
@@ -305,7 +293,7 @@ class ResumedFeed(JournaledFeed):
     def __init__(
         self, dispatcher: Dispatcher, recorder: Recorder, *, check: bool, **options: Any
     ) -> None:
-        super().__init__(dispatcher, (), recorder, looks_up=True, **options)
+        super().__init__(dispatcher, (), recorder, **options)
         keeps = self.keeper is not None
         self._phases = deque(
             [
@@ -371,9 +359,8 @@ class ResumedFeed(JournaledFeed):
 
     def _take_up(self, record: JobRecord) -> Entry | None:
         """An entry to submit, or None for a job that goes on otherwise."""
-        entry = self._enter(record.request)
-        entry.row = Row(record.key, None, None, record.place, record.batch, record.state)
-        entry.job = entry.job._replace(key=record.key)
+        row = Row(record.key, None, None, record.place, record.batch, record.state)
+        entry = self.enter(record.request, row)
         self._recorder.claim(entry)
         return entry if self.restore(entry, record) else None
 

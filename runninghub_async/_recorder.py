@@ -27,7 +27,7 @@ from ._journal import (
     nano_of,
     task_text,
 )
-from ._outcomes import Failed, Succeeded
+from ._outcomes import Failed, Outcome, Succeeded
 from ._scheduler import Entry, Row
 from ._states import JobState, may_move
 from ._store import JobStore
@@ -38,6 +38,9 @@ logger = logging.getLogger("runninghub_async")
 
 
 _NOTHING: Final = Content("", "", "")
+
+#: What tells of an error.
+_ERRORS: Final = (Refused, Missed)
 
 #: The longest key that is taken of users, in characters.
 _KEY_MAX: Final = 500
@@ -136,36 +139,37 @@ class Recorder:
         """`entry` made a move: what `Scheduler.on_move` is told."""
         row, state = entry.row, entry.job.state
         assert row is not None
-        if row.recorded is None:
-            self._put_down(entry)
         if state is row.recorded:
             return
+        if row.recorded is None:
+            self._put_down(entry)
+            if state is JobState.NEW:
+                return
         if not entry.job.attempts and not may_move(row.recorded or state, state):
             # One of several that wait for the same task.
             return
-        if isinstance(action, Deliver) and isinstance(action.result, Accepted):
-            self._by_task[entry.job.task_id] = row
         facts: dict[str, Any] = {}
         if state is JobState.ACCEPTED:
             # What an earlier try met with says nothing any more.
             facts = {"task_id": entry.job.task_id, "code": "", "error": ""}
-        if isinstance(event, Refused | Missed):
+        if isinstance(event, _ERRORS):
             facts["code"], facts["error"] = error_text(event.error)
             if not entry.job.attempts and _at_fault(entry.job.request):
                 facts["code"] = FAULTY
         if isinstance(action, Deliver):
-            facts |= self._end(action)
+            self._add_result(facts, action.result)
+            if isinstance(action.result, Accepted):
+                self._by_task[entry.job.task_id] = row
         self._note(row, state, **facts)
 
-    def _end(self, action: Deliver) -> dict[str, Any]:
-        task = action.result.task
+    def _add_result(self, facts: dict[str, Any], result: Outcome | Accepted) -> None:
+        task = result.task
         if task is None or not task.done:
-            return {}
-        cost = billed(task.usage, self.currency)
-        facts = {"task_id": task.id, "task": task_text(task), "cost": nano_of(cost)}
-        if isinstance(action.result, Failed):
-            facts["code"], facts["error"] = error_text(action.result.error)
-        return facts
+            return
+        facts["task_id"], facts["task"] = task.id, task_text(task)
+        facts["cost"] = nano_of(billed(task.usage, self.currency))
+        if isinstance(result, Failed):
+            facts["code"], facts["error"] = error_text(result.error)
 
     def _put_down(self, entry: Entry) -> None:
         """A row for a job that ends without ever having been sent."""

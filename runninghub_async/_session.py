@@ -48,7 +48,7 @@ from ._families import (
 from ._feed import Feed, OnCancel
 from ._job import Accepted, Job, Rules, UnknownPolicy
 from ._journal import FAULTY, Begun, Moved, error_text
-from ._journaled import JournaledFeed, ResumedFeed, await_evidence
+from ._journaled import FreshFeed, JournaledFeed, ResumedFeed, await_evidence
 from ._keeping import Keeper
 from ._limits import Limits
 from ._media import FilePath
@@ -784,8 +784,10 @@ class Session:
                 if given:
                     raise ValueError(f"{name} needs a session with a journal")
             return Feed(dispatcher, requests, **options)
+        if self._journal.fresh and key is None and not reuse:
+            return FreshFeed(dispatcher, requests, self._journal, batch, **options)
         return JournaledFeed(
-            dispatcher, requests, self._journal, batch=batch, key=key, reuse=reuse, **options
+            dispatcher, requests, self._journal, batch, key=key, reuse=reuse, **options
         )
 
     def _stream_options(

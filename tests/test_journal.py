@@ -59,7 +59,53 @@ def resumed(service: Service, journal: Path, **options: Any) -> list[Any]:
     return run(main)
 
 
+def test_who_looks_on_sees_that_tasks_run(tmp_path: Path) -> None:
+    """While they do."""
+    journal = tmp_path / "run.db"
+
+    def running() -> int:
+        with rh.JournalReader(journal) as reader:
+            return reader.summary().states[rh.JobState.RUNNING]
+
+    async def main() -> None:
+        async with (
+            Emulator(duration=15.0) as emulator,
+            rh.Session("any-key", base_url=emulator.url, journal=journal, **FAST) as session,
+            session.stream(posters(3), on_cancel="detach") as stream,
+            asyncio.timeout(20),
+        ):
+            looking = asyncio.ensure_future(anext(stream))
+            while await asyncio.to_thread(running) < 3:
+                assert not looking.done()
+            looking.cancel()
+
+    asyncio.run(main())
+
+
 # -- the same again -----------------------------------------------------------------------------
+
+
+def test_keys_sort_as_the_input_does(tmp_path: Path) -> None:
+    """And are others for another batch, another place or another request."""
+    service = Service(1.0)
+
+    async def main() -> dict[str, list[str]]:
+        async with service.session(journal=tmp_path / "run.db") as session:
+            return {
+                batch: [
+                    outcome.key
+                    for outcome in await collect(
+                        session.stream(posters(40), batch=batch, ordered=True)
+                    )
+                ]
+                for batch in ("", "spring", "autumn")
+            }
+
+    keys = run(main)
+    for of_batch in keys.values():
+        assert of_batch == sorted(of_batch)
+    assert len({key for of_batch in keys.values() for key in of_batch}) == 120
+    assert set(service.submitted.values()) == {3}
 
 
 def test_the_same_stream_again_costs_nothing(tmp_path: Path) -> None:
