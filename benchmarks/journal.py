@@ -1,11 +1,13 @@
 """What a journal costs: CPU per job, and the time to go on with one that holds a million jobs.
 
-CPU: the jobs of `cpu_per_job`, 10,000 of them, 64 in flight, once with a journal in a new file,
-once without; the thread that writes counts, too. With 4 queries each, which is what the default
-schedule asks of a task (`lag` says 3.7); this has the bar. Then two that the journal loses: with
-one query, where a job is the least work that the journal's could be measured against, and at the
-default pace of 10 submits a second, where each job has its commits to itself. Both sides are kept
-to one CPU: two threads on the halves of one core take each other's time, and not their own.
+CPU of the main job: 200 posters on the emulator, which runs in another process, their pictures
+fetched and kept, once with a journal in a new file, once without; the thread that writes counts,
+too. This has the bar. Then three that the journal loses, without pictures: the jobs of
+`cpu_per_job`, 10,000 of them, 64 in flight, with 4 queries each, which is what the default schedule
+asks of a task (`lag` says 3.7); with one query, where a job is the least work that the journal's
+could be measured against; and at the default pace of 10 submits a second, where each job has its
+commits to itself. Both sides are kept to one CPU: two threads on the halves of one core take each
+other's time, and not their own.
 
 Resume: a journal of 1,000,000 stored jobs and one that was never submitted. The time is that from
 making the session to the first submit's arrival at the transport, imports and catalogue left out;
@@ -16,8 +18,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import resource
 import sqlite3
+import subprocess
 import sys
 import tempfile
 import time
@@ -30,14 +34,15 @@ from runninghub_async.testing import MockTransport
 
 from ._answers import FIRST_TASK_ID, submit_answer
 from ._load import IN_FLIGHT, KEY, prompts
-from ._process import cpu_of, in_fresh_process, in_turn
+from ._process import ROOT, cpu_of, in_fresh_process, in_turn
 from ._service import Service
 from ._table import Row, ratio, series
 
-__all__ = ["measure", "resumed", "streamed"]
+__all__ = ["kept", "measure", "resumed", "streamed"]
 
 NAME: Final = "journal"
 JOBS: Final = 10_000
+POSTERS: Final = 200
 ROUNDS: Final = 7
 ROWS: Final = 1_000_000
 FEW: Final = 1_000
@@ -50,7 +55,8 @@ GROWTH_BAR: Final = 5.0
 def measure(scale: int) -> list[Row]:
     """The rows of this benchmark, with a `scale`-th of the jobs."""
     rows = [
-        _cost(JOBS // scale, 3, None, BAR),
+        _cost_of_keeping(POSTERS // scale),
+        _cost(JOBS // scale, 3, None),
         _cost(JOBS // scale, 0, None),
         _cost(JOBS // 100 // scale, 3, rh.Limits().submit_rate),
     ]
@@ -81,7 +87,7 @@ def measure(scale: int) -> list[Row]:
     return rows
 
 
-def _cost(jobs: int, looks: int, rate: float | None, bar: float | None = None) -> Row:
+def _cost(jobs: int, looks: int, rate: float | None) -> Row:
     runs = in_turn(
         {
             "with": partial(_one_run, jobs, looks, rate, journaled=True),
@@ -94,7 +100,52 @@ def _cost(jobs: int, looks: int, rate: float | None, bar: float | None = None) -
     queries = f"{looks + 1} {'queries' if looks else 'query'} per job"
     pace = "flat out" if rate is None else f"{rate:.0f} jobs a second"
     told = f"CPU, {pace}, {queries}: with / without"
-    return ratio(NAME, told, each["with"], each["without"], bar=bar, behind=sides)
+    return ratio(NAME, told, each["with"], each["without"], behind=sides)
+
+
+def _cost_of_keeping(jobs: int) -> Row:
+    command = [sys.executable, "-m", "runninghub_async", "emulator", "--duration", "0.2"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as emulator:
+        try:
+            assert emulator.stdout is not None
+            found = re.search(r"http://[\d.]+:\d+", emulator.stdout.readline())
+            if found is None:
+                raise RuntimeError("the emulator did not say where it is")
+            one_run = partial(in_fresh_process, kept, url=found[0], jobs=jobs)
+            sides = {"with": True, "without": False}
+            runs = in_turn(
+                {name: partial(one_run, journaled=side) for name, side in sides.items()}, ROUNDS
+            )
+        finally:
+            emulator.terminate()
+    each = {name: [seconds / jobs for seconds in values] for name, values in runs.items()}
+    behind = ", ".join(f"{name} {series(values, 'ms', 1e3)}" for name, values in each.items())
+    told = "CPU, pictures kept: with / without"
+    return ratio(NAME, told, each["with"], each["without"], bar=BAR, behind=behind)
+
+
+def kept(url: str, jobs: int, journaled: bool) -> float:
+    """CPU seconds of `jobs` posters by `Session.stream`, into a folder."""
+
+    async def main(jobs: int, folder: Path, journal: Path | None) -> None:
+        polling = rh.ExponentialPolling(initial=0.2, factor=1.0, maximum=0.2)
+        limits = rh.Limits(32, None, None)
+        done = 0
+        async with rh.Session(
+            KEY, base_url=url, limits=limits, polling=polling, journal=journal
+        ) as session:
+            async for outcome in session.stream(
+                map(rh.SeedreamV5Lite, prompts(jobs)), folder=folder
+            ):
+                done += outcome.ok
+        if done != jobs:
+            raise RuntimeError(f"{done} of {jobs} jobs succeeded")
+
+    _keep_to_one_cpu()
+    with tempfile.TemporaryDirectory() as folder:
+        asyncio.run(main(1, Path(folder, "first"), None))
+        journal = Path(folder, "run.db") if journaled else None
+        return cpu_of(partial(main, jobs, Path(folder, "kept"), journal))
 
 
 def streamed(url: str, jobs: int, rate: float | None, journal: str | None) -> float:
@@ -117,8 +168,7 @@ def streamed(url: str, jobs: int, rate: float | None, journal: str | None) -> fl
         if done != jobs:
             raise RuntimeError(f"{done} of {jobs} jobs succeeded")
 
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    _keep_to_one_cpu()
     asyncio.run(main(1, None))
     return cpu_of(partial(main, jobs, journal))
 
@@ -184,6 +234,11 @@ _TASK: Final = (
     '?sign=0123456789abcdef","png",null,"2"]],"usage":[null,null,"0.22","8"]}'
 )
 _FILES: Final = f'[["00042-a-lighthouse-at-dusk.png",4194304,"{"0" * 64}","png"]]'
+
+
+def _keep_to_one_cpu() -> None:
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 
 
 def _one_run(jobs: int, looks: int, rate: float | None, *, journaled: bool) -> float:
