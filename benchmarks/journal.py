@@ -2,12 +2,11 @@
 
 CPU of the main job: 200 posters on the emulator, which runs in another process, their pictures
 fetched and kept, once with a journal in a new file, once without; the thread that writes counts,
-too. This has the bar. Then three that the journal loses, without pictures: the jobs of
-`cpu_per_job`, 10,000 of them, 64 in flight, with 4 queries each, which is what the default schedule
-asks of a task (`lag` says 3.7); with one query, where a job is the least work that the journal's
-could be measured against; and at the default pace of 10 submits a second, where each job has its
-commits to itself. Both sides are kept to one CPU: two threads on the halves of one core take each
-other's time, and not their own.
+too. Then without pictures: the jobs of `cpu_per_job`, 10,000 of them, 64 in flight, with 4 queries
+each, which is what the default schedule asks of a task (`lag` says 3.7); with one query, where a
+job is the least work that the journal's could be measured against; and at the default pace of 10
+submits a second, where each job has its commits to itself. The bar is that of all. Both sides are
+kept to one CPU: two threads on the halves of one core take each other's time, and not their own.
 
 Resume: a journal of 1,000,000 stored jobs and one that was never submitted. The time is that from
 making the session to the first submit's arrival at the transport, imports and catalogue left out;
@@ -25,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -88,19 +88,18 @@ def measure(scale: int) -> list[Row]:
 
 
 def _cost(jobs: int, looks: int, rate: float | None) -> Row:
-    runs = in_turn(
-        {
-            "with": partial(_one_run, jobs, looks, rate, journaled=True),
-            "without": partial(_one_run, jobs, looks, rate, journaled=False),
-        },
-        ROUNDS,
-    )
-    each = {name: [seconds / jobs for seconds in values] for name, values in runs.items()}
-    sides = ", ".join(f"{name} {series(values, 'ms', 1e3)}" for name, values in each.items())
     queries = f"{looks + 1} {'queries' if looks else 'query'} per job"
     pace = "flat out" if rate is None else f"{rate:.0f} jobs a second"
-    told = f"CPU, {pace}, {queries}: with / without"
-    return ratio(NAME, told, each["with"], each["without"], behind=sides)
+    return _with_and_without(f"{pace}, {queries}", jobs, partial(_one_run, jobs, looks, rate))
+
+
+def _with_and_without(told: str, jobs: int, one_run: Callable[..., float]) -> Row:
+    sides = {"with": True, "without": False}
+    runs = in_turn({name: partial(one_run, journaled=side) for name, side in sides.items()}, ROUNDS)
+    each = {name: [seconds / jobs for seconds in values] for name, values in runs.items()}
+    behind = ", ".join(f"{name} {series(values, 'ms', 1e3)}" for name, values in each.items())
+    measured = f"CPU, {told}: with / without"
+    return ratio(NAME, measured, each["with"], each["without"], bar=BAR, behind=behind)
 
 
 def _cost_of_keeping(jobs: int) -> Row:
@@ -112,16 +111,9 @@ def _cost_of_keeping(jobs: int) -> Row:
             if found is None:
                 raise RuntimeError("the emulator did not say where it is")
             one_run = partial(in_fresh_process, kept, url=found[0], jobs=jobs)
-            sides = {"with": True, "without": False}
-            runs = in_turn(
-                {name: partial(one_run, journaled=side) for name, side in sides.items()}, ROUNDS
-            )
+            return _with_and_without("pictures kept", jobs, one_run)
         finally:
             emulator.terminate()
-    each = {name: [seconds / jobs for seconds in values] for name, values in runs.items()}
-    behind = ", ".join(f"{name} {series(values, 'ms', 1e3)}" for name, values in each.items())
-    told = "CPU, pictures kept: with / without"
-    return ratio(NAME, told, each["with"], each["without"], bar=BAR, behind=behind)
 
 
 def kept(url: str, jobs: int, journaled: bool) -> float:

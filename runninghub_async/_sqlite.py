@@ -64,6 +64,9 @@ _MANY: Final = 44
 #: tells who looks on; and often the task has ended by then, and one write tells both.
 _SEEN: Final = 1.0
 
+#: A move that says nothing but that it was made.
+_NO_FACTS: Final = (None,) * 6
+
 #: How soon a write that failed is tried again, and how often that is said, in seconds.
 _AGAIN: Final = 1.0
 _TOLD_EVERY: Final = 60.0
@@ -375,7 +378,7 @@ class SqliteJobStore:
     def note(self, move: Begun | Moved) -> None:
         """See `JobStore.note`."""
         if isinstance(move, Moved):
-            if move.state is JobState.RUNNING and not any(move[4:]):
+            if move.state is JobState.RUNNING and move[4:] == _NO_FACTS:
                 self._note_seen(move)
                 return
             if (seen := self._seen.pop(move.key, None)) is not None:
