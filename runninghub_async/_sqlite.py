@@ -107,8 +107,9 @@ class SqliteJobStore:
         self._waiting: _Waiting = []
         #: Jobs that were seen running, which is not in the batch yet.
         self._seen: dict[str, Moved] = {}
-        #: Batches that the thread has not written yet.
-        self._writing = 0
+        #: Batches that the thread was handed, and those of them that it is done with.
+        self._sent = 0
+        self._done = 0
         self._timer: asyncio.TimerHandle | None = None
         self._seen_timer: asyncio.TimerHandle | None = None
         #: When the next batch may go, by the loop's clock.
@@ -144,6 +145,8 @@ class SqliteJobStore:
             return
         late = self._loop.call_later(_LAST_TRY, self._hopeless.set)
         try:
+            self._take_seen()
+            self._send()
             await self.flush()
         finally:
             late.cancel()
@@ -404,13 +407,20 @@ class SqliteJobStore:
     async def flush(self) -> None:
         """See `JobStore.flush`."""
         assert self._written is not None
-        while self._batch or self._seen or self._writing:
-            self._take_seen()
-            self._send()
+        self._take_seen()
+        # No later one: while others go on writing there always is one more.
+        last = self._sent + bool(self._batch)
+        while self._done < last:
+            if self._sent < last:
+                self._schedule(_SOON)
             self._written.clear()
             await self._written.wait()
         if self._error is not None:
             raise self._error
+
+    @property
+    def _writing(self) -> bool:
+        return self._done < self._sent
 
     def _schedule(self, delay: float) -> None:
         """Write after `delay`, or once the pace allows it."""
@@ -436,7 +446,7 @@ class SqliteJobStore:
             return
         batch, self._batch = self._batch, []
         waiting, self._waiting = self._waiting, []
-        self._writing += 1
+        self._sent += 1
         assert self._loop is not None
         self._next = self._loop.time() + _PACE
         self._work.put(lambda: self._write(batch, waiting))
@@ -475,7 +485,7 @@ class SqliteJobStore:
         lost: _Lost | None,
     ) -> None:
         assert self._written is not None
-        self._writing -= 1
+        self._done += 1
         self._error = self._error or lost
         for key, future in waiting:
             answer = lost or answers.get(key, "")

@@ -414,3 +414,32 @@ def test_a_journal_is_given_back_however_its_session_ends(tmp_path: Path) -> Non
             pass
 
     run(main)
+
+
+def test_who_waits_for_what_was_written_waits_for_no_later_writes(tmp_path: Path) -> None:
+    """Others write on and on; before it was so, the answers to webhooks waited for all of them."""
+    most = 10_000
+    begun = 0
+
+    async def main() -> None:
+        store = rh.SqliteJobStore(tmp_path / "run.db")
+        await store.open("https://service.example")
+        flushed = asyncio.Event()
+
+        async def go_on(writer: int) -> None:
+            nonlocal begun
+            while not flushed.is_set() and begun < most:
+                begun += 1
+                content = rh.Content("a-model", "{}", f"{begun}")
+                key = f"job {writer}.{begun}"
+                await store.begin(rh.Begun(key, None, rh.JobState.SUBMITTING, 0.0, content))
+
+        writers = [asyncio.ensure_future(go_on(writer)) for writer in range(100)]
+        await asyncio.sleep(0)
+        await store.flush()
+        flushed.set()
+        await asyncio.gather(*writers)
+        await store.aclose()
+
+    asyncio.run(main())
+    assert begun < most
