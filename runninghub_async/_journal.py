@@ -42,6 +42,7 @@ __all__ = [
     "key_of",
     "nano_of",
     "params_in",
+    "place_in",
     "task_in",
     "task_text",
 ]
@@ -199,6 +200,14 @@ def key_of(content: Content, place: int | None, batch: str, own: str | None = No
     if own is not None:
         return own
     return f"{_batch_digest(batch)}{place or 0:08x}{content.digest[:20]}"
+
+
+def place_in(key: str) -> int:
+    """The place in a key that `key_of` made; any number for a key of a user's own."""
+    try:
+        return int(key[12:20], 16)
+    except ValueError:
+        return 0
 
 
 @functools.lru_cache(maxsize=64)

@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
+from weakref import WeakMethod
 
 import attrs
 
@@ -13,10 +14,10 @@ from ._dispatcher import Dispatcher
 from ._exceptions import JournalError, PayloadError, RunningHubError, unforeseen
 from ._feed import NOTHING, Feed, not_kept
 from ._job import Accepted
-from ._journal import JobRecord
+from ._journal import JobRecord, place_in
 from ._keeping import Keeper, kept
 from ._outcomes import Outcome, Succeeded
-from ._recorder import Recorder
+from ._recorder import Recorder, under_way
 from ._recovery import Plan, Step, plan
 from ._scheduler import Entry, Row
 from ._states import JobState
@@ -34,22 +35,21 @@ class FreshFeed(Feed):
         self, dispatcher: Dispatcher, requests: Any, recorder: Recorder, batch: str, **options: Any
     ) -> None:
         recorder.fresh = False
+        recorder.of_first = WeakMethod(self._entry_of)
         super().__init__(dispatcher, requests, **options)
         self._recorder = recorder
         self._batch = batch
 
+    def _entry_of(self, key: str) -> Entry | None:
+        entry = self.entries.get(place_in(key))
+        return entry if entry is not None and entry.job.key == key else None
+
     def take(self) -> Entry | None:
         while (request := self.next_request()) is not NOTHING:
             row = self._recorder.row(request, self._pulled, self._batch)
-            entry = self.enter(request, row)
-            try:
-                if row is not None:
-                    self._recorder.claim(entry)
-            except PayloadError as error:
-                entry.row, entry.job = None, entry.job._replace(key="")
-                self.fail(entry, error)
-            else:
-                return entry
+            if row is None or not self._recorder.claimed(row.key):
+                return self.enter(request, row)
+            self.fail(self.enter(request), under_way(row.key))
         return None
 
 
@@ -188,7 +188,8 @@ class JournaledFeed(Feed):
             return self.restore(entry, record)
         if same is None:
             return True
-        row.recorded = None if record is None else record.state
+        if record is not None:
+            row.recorded, row.faulted = record.state, True
         self.fetch(entry, self._serve(entry, same))
         return False
 
@@ -199,7 +200,7 @@ class JournaledFeed(Feed):
         row, job = entry.row, entry.job
         assert row is not None
         row.recorded, row.content, row.params = record.state, None, None
-        row.known = True
+        row.known = row.faulted = True
         rules, now = self.dispatcher.rules, time.time()
         keeps = self.keeper is not None
         made = plan(record, job.index, job.request, rules, keeps=keeps, now=now)

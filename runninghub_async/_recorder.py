@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final
-from weakref import WeakValueDictionary
+from weakref import WeakMethod, WeakValueDictionary
 
 from ._bounded import Bounded
 from ._budget import billed
@@ -32,7 +32,7 @@ from ._scheduler import Entry, Row
 from ._states import JobState, may_move
 from ._store import JobStore
 
-__all__ = ["Recorder"]
+__all__ = ["Recorder", "under_way"]
 
 logger = logging.getLogger("runninghub_async")
 
@@ -55,12 +55,15 @@ class Recorder:
     def __init__(self, store: JobStore, currency: str) -> None:
         self.store = store
         self.currency = currency
-        #: Jobs under way in this session, by their keys.
+        #: Jobs under way in this session, by their keys, but for those of `of_first`.
         self._live: WeakValueDictionary[str, Entry] = WeakValueDictionary()
         #: Rows of tasks that were submitted here and are waited for by their ids, if at all.
         self._by_task: Bounded[str, Row] = Bounded(_TASKS_KEPT)
         #: No job has been asked for yet, and the journal was empty when it was opened.
         self.fresh = False
+        #: The entry of a key among the jobs of the stream that began then: it has its own list of
+        #: them, and need not keep another one here.
+        self.of_first: WeakMethod[Callable[[str], Entry | None]] | None = None
 
     # -- rows ---------------------------------------------------------------------------------
 
@@ -84,10 +87,13 @@ class Recorder:
     def claim(self, entry: Entry) -> None:
         """Take the job for `entry`. Raises `PayloadError` if another one has it."""
         assert entry.row is not None
-        other = self._live.get(entry.row.key)
-        if other is not None and other.under_way:
-            raise PayloadError([f"key: {entry.row.key!r} is of a job that is under way @ $"])
+        if self.live(entry.row.key) is not None:
+            raise under_way(entry.row.key)
         self._live[entry.row.key] = entry
+
+    def claimed(self, key: str) -> bool:
+        """Whether another job has this key, and not one of the first stream's."""
+        return bool(self._live) and _under_way(self._live.get(key))
 
     def row_of(self, task_id: str) -> Row | None:
         """The row of a task that was submitted here."""
@@ -95,8 +101,11 @@ class Recorder:
 
     def live(self, key: str) -> Entry | None:
         """The job of this key, if it is under way here."""
-        entry = self._live.get(key)
-        return entry if entry is not None and entry.under_way else None
+        of_first = None if self.of_first is None else self.of_first()
+        entry = None if of_first is None else of_first(key)
+        if not _under_way(entry):
+            entry = self._live.get(key)
+        return entry if _under_way(entry) else None
 
     async def find(self, rows: Sequence[Row]) -> Mapping[str, JobRecord]:
         """Those of these jobs that the journal knows. Raises `JournalError`."""
@@ -109,7 +118,7 @@ class Recorder:
 
     # -- what happens -------------------------------------------------------------------------
 
-    async def begin(self, entry: Entry) -> str | None:
+    def begin(self, entry: Entry) -> Coroutine[Any, Any, str | None]:
         """Write down, durably, that the submit of `entry` is about to leave. If the journal knows
         a task for it already, its id is returned, and None if the job is not to be sent any more;
         in both cases nothing must be sent."""
@@ -126,9 +135,8 @@ class Recorder:
             entry.job.attempts + 1,
         )
         row.before, row.recorded = row.recorded, JobState.SUBMITTING
-        found = await self.store.begin(begun)
         row.content = row.params = None
-        return found
+        return self.store.begin(begun)
 
     def unsent(self, entry: Entry) -> None:
         """It was written down that a submit is about to leave, and it did not."""
@@ -139,8 +147,6 @@ class Recorder:
         """`entry` made a move: what `Scheduler.on_move` is told."""
         row, state = entry.row, entry.job.state
         assert row is not None
-        if state is row.recorded:
-            return
         if row.recorded is None:
             self._put_down(entry)
             if state is JobState.NEW:
@@ -150,8 +156,10 @@ class Recorder:
             return
         facts: dict[str, Any] = {}
         if state is JobState.ACCEPTED:
-            # What an earlier try met with says nothing any more.
-            facts = {"task_id": entry.job.task_id, "code": "", "error": ""}
+            facts["task_id"] = entry.job.task_id
+            if row.faulted:
+                # What an earlier try met with says nothing any more.
+                facts["code"] = facts["error"] = ""
         if isinstance(event, _ERRORS):
             facts["code"], facts["error"] = error_text(event.error)
             if not entry.job.attempts and _at_fault(entry.job.request):
@@ -217,7 +225,17 @@ class Recorder:
         if not may_move(old, state):
             raise JournalError(f"job {row.key} cannot go from {old} to {state}")
         row.recorded = state
+        row.faulted = row.faulted or "error" in facts
         self.store.note(Moved(row.key, old, state, time.time(), **facts))
+
+
+def under_way(key: str) -> PayloadError:
+    """What is wrong with a second job of this key."""
+    return PayloadError([f"key: {key!r} is of a job that is under way @ $"])
+
+
+def _under_way(entry: Entry | None) -> bool:
+    return entry is not None and entry.under_way
 
 
 def _at_fault(request: Any) -> bool:

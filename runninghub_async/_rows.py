@@ -15,6 +15,7 @@ from ._states import JobState, may_move
 
 __all__ = [
     "Answers",
+    "Otherwise",
     "drop_set_aside",
     "enlist",
     "find_parked",
@@ -23,6 +24,7 @@ __all__ = [
     "set_aside",
     "settle_left",
     "write",
+    "write_each",
 ]
 
 #: What those are told who wait for a row to be written before they send: the id of a task that is
@@ -70,26 +72,25 @@ _ASIDE: Final = (
 )
 
 
-class _Otherwise(Exception):
+class Otherwise(Exception):
     """The rows are not as those who wrote the moves thought."""
 
 
 def write(db: sqlite3.Connection, batch: Sequence[_Item], *, parked: bool) -> Answers:
-    """Write moves in order. `parked`: there are events of jobs that were not there.
+    """Write moves all at once, as nearly always the rows are as their jobs think. `parked`: there
+    are events of jobs that were not there.
 
-    Nearly always the rows are as their jobs think; then all are written at once. Where one was
-    struck out, begun by another or found out about meanwhile, each move is held against its row.
+    Raises `Otherwise` where a row was struck out, begun by another or found out about meanwhile;
+    the transaction has to be rolled back, and `write_each` to be asked.
     """
-    db.execute("SAVEPOINT moves")
-    try:
-        answers = _write_at_once(db, batch)
-    except _Otherwise:
-        db.execute("ROLLBACK TO moves")
-        answers = _write_each(db, batch)
-    db.execute("RELEASE moves")
-    if parked:
-        answers = {**answers, **_match_parked(db, batch)}
-    return answers
+    _write_at_once(db, batch)
+    return _match_parked(db, batch) if parked else {}
+
+
+def write_each(db: sqlite3.Connection, batch: Sequence[_Item], *, parked: bool) -> Answers:
+    """Write moves in order, and hold each against its row."""
+    answers = _write_each(db, batch)
+    return {**answers, **_match_parked(db, batch)} if parked else answers
 
 
 def _told(item: _Item, old: JobState | None) -> _Columns:
@@ -119,7 +120,7 @@ def _ends(item: _Item) -> bool:
     return item.state in _ENDING and item.old is not item.state and item.old is not JobState.STORED
 
 
-def _write_at_once(db: sqlite3.Connection, batch: Sequence[_Item]) -> Answers:
+def _write_at_once(db: sqlite3.Connection, batch: Sequence[_Item]) -> None:
     rows: dict[str, _Columns] = {}
     before: dict[str, JobState] = {}
     new: dict[str, Begun] = {}
@@ -130,7 +131,7 @@ def _write_at_once(db: sqlite3.Connection, batch: Sequence[_Item]) -> Answers:
         row = rows.get(key)
         if row is not None:
             if old is None or row["state"] != old._value_:
-                raise _Otherwise
+                raise Otherwise
             # The last word on each column.
             row.update(_told(item, old))
         else:
@@ -149,7 +150,6 @@ def _write_at_once(db: sqlite3.Connection, batch: Sequence[_Item]) -> Answers:
     _write_alike(db, _update, [_changed(key, old, rows[key]) for key, old in before.items()])
     _add(db, totals)
     _count_ended(db, ended)
-    return {}
 
 
 def _new(job: Begun, columns: _Columns) -> _Row:
@@ -164,7 +164,7 @@ def _changed(key: str, old: JobState, columns: _Columns) -> _Row:
 def _write_alike(
     db: sqlite3.Connection, statement: Callable[[tuple[str, ...]], str], rows: Sequence[_Row]
 ) -> None:
-    """Write rows, those with the same columns at once. Raises `_Otherwise` if any of them was not
+    """Write rows, those with the same columns at once. Raises `Otherwise` if any of them was not
     as it was thought to be.
 
     Only what is told is bound: `None` takes Python's `sqlite3` five times as long as a text.
@@ -176,7 +176,7 @@ def _write_alike(
     for columns, all_values in alike.items():
         written += db.executemany(statement(columns), all_values).rowcount
     if written != len(rows):
-        raise _Otherwise
+        raise Otherwise
 
 
 @functools.lru_cache(maxsize=256)
@@ -267,7 +267,8 @@ def hear(db: sqlite3.Connection, key: str, task_id: str, *, live: bool) -> bool:
     if row[0] not in ("unknown", "submitting"):
         return False
     db.execute(
-        "UPDATE jobs SET open = 1, state = 'accepted', task_id = ?, accepted_at = ? WHERE key = ?",
+        "UPDATE jobs SET open = 1, state = 'accepted', task_id = ?, accepted_at = ?, code = NULL,"
+        " error = NULL, ended_at = NULL WHERE key = ?",
         (task_id, time.time(), key),
     )
     _add(db, {row[0]: -1, "accepted": 1})
@@ -292,8 +293,8 @@ def settle_left(db: sqlite3.Connection, now: float) -> None:
     ).rowcount
     _add(db, {"submitting": -left, "unknown": left})
     found = db.execute(
-        "UPDATE jobs SET open = 1, state = 'accepted', accepted_at = ?,"
-        " task_id = (SELECT task_id FROM parked WHERE parked.key = jobs.key)"
+        "UPDATE jobs SET open = 1, state = 'accepted', accepted_at = ?, code = NULL, error = NULL,"
+        " ended_at = NULL, task_id = (SELECT task_id FROM parked WHERE parked.key = jobs.key)"
         " WHERE open = 2 AND state = 'unknown' AND key IN (SELECT key FROM parked)",
         (now,),
     ).rowcount

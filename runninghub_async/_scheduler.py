@@ -106,7 +106,8 @@ class Source(Protocol):
 class Row:
     """A job's row in the journal: its key and place, its content, also as `params`, until that is
     written, and the state it was last written down in, None while there is no row; `before` its
-    submit was about to leave. `known`: it is of an earlier session."""
+    submit was about to leave. `known`: it is of an earlier session. `faulted`: it may tell of
+    what went wrong before."""
 
     key: str
     content: Content | None = None
@@ -116,6 +117,7 @@ class Row:
     recorded: JobState | None = None
     before: JobState | None = None
     known: bool = False
+    faulted: bool = False
 
 
 @attrs.define(eq=False)
@@ -437,7 +439,8 @@ class Scheduler:
 
     def _tell(self, entry: Entry, event: Event, action: Action) -> None:
         """Whoever keeps books of jobs or money hears of every move."""
-        if entry.row is not None and self.on_move is not None:
+        row = entry.row
+        if row is not None and row.recorded is not entry.job.state and self.on_move is not None:
             self.on_move(entry, event, action)
         if self.budget is not None and self.budget.after(entry.number, action):
             self._poor = False

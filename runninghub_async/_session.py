@@ -847,6 +847,7 @@ class Session:
         if not journal.fits(row, record):
             raise PayloadError([f"key: {key!r} is of another request in the journal @ $"])
         row.recorded, row.content, row.params = record.state, None, None
+        row.faulted = True
         if not job.follow and record.task is not None:
             call.entry.gone = True
             return Accepted(record.task)

@@ -111,6 +111,7 @@ class SqliteJobStore:
         self._sent = 0
         self._done = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._delay = 0.0
         self._seen_timer: asyncio.TimerHandle | None = None
         #: When the next batch may go, by the loop's clock.
         self._next = 0.0
@@ -321,7 +322,7 @@ class SqliteJobStore:
                         error,
                     )
                 self._hopeless.wait(_AGAIN)
-            except JournalError:
+            except (JournalError, _rows.Otherwise):
                 raise
             except Exception as error:
                 # A value that no data base takes, or one that is broken.
@@ -424,17 +425,18 @@ class SqliteJobStore:
 
     def _schedule(self, delay: float) -> None:
         """Write after `delay`, or once the pace allows it."""
-        assert self._loop is not None
-        if self._writing:
+        at_once = len(self._waiting) >= _MANY
+        if self._writing or (self._timer is not None and delay >= self._delay and not at_once):
             return
+        assert self._loop is not None
         at = self._loop.time()
-        if len(self._waiting) < _MANY:
+        if not at_once:
             at = max(at + delay, self._next)
         if self._timer is not None:
             if self._timer.when() <= at:
                 return
             self._timer.cancel()
-        self._timer = self._loop.call_at(at, self._send)
+        self._timer, self._delay = self._loop.call_at(at, self._send), delay
 
     def _send(self, *, behind: bool = False) -> None:
         """Hand the thread what has gathered, unless it is still writing and nothing has to come
@@ -456,7 +458,7 @@ class SqliteJobStore:
         answers: dict[str, str | JournalError | None] = {}
         lost: _Lost | None = None
         try:
-            answers |= self._persist(lambda db: _rows.write(db, batch, parked=self._parked))
+            answers |= self._write_down(batch)
         except _Lost as error:
             lost = error
             self._name_lost(batch, error)
@@ -466,9 +468,15 @@ class SqliteJobStore:
                 answers |= self._write_alone(item)
         _tell(self._loop, self._on_written, waiting, answers, lost)
 
+    def _write_down(self, batch: Sequence[Begun | Moved]) -> _rows.Answers:
+        try:
+            return self._persist(lambda db: _rows.write(db, batch, parked=self._parked))
+        except _rows.Otherwise:
+            return self._persist(lambda db: _rows.write_each(db, batch, parked=self._parked))
+
     def _write_alone(self, item: Begun | Moved) -> Mapping[str, str | JournalError | None]:
         try:
-            return self._persist(lambda db: _rows.write(db, [item], parked=self._parked))
+            return self._write_down([item])
         except JournalError as error:
             self._name_lost([item], error)
             return {item.key: error}

@@ -49,6 +49,10 @@ class Known:
     error: str = ""
     aside: bool = False
 
+    def found(self, task_id: str) -> None:
+        """Its event told of its task: what happened to the answer says nothing any more."""
+        self.state, self.task_id, self.code, self.error = JobState.ACCEPTED, task_id, "", ""
+
     @property
     def never_sent(self) -> bool:
         return self.state in NEVER_SENT and not self.attempts
@@ -151,7 +155,7 @@ class StoreMachine(RuleBasedStateMachine):
             self.early[key] = task_id
             assert record is None
         elif job.state in (JobState.UNKNOWN, JobState.SUBMITTING):
-            job.state, job.task_id = JobState.ACCEPTED, task_id
+            job.found(task_id)
             assert record is not None
             self.same(record, key)
         else:
@@ -228,7 +232,7 @@ class StoreMachine(RuleBasedStateMachine):
             if job.state is JobState.UNKNOWN and key in self.early
         }  # fmt: skip
         for key, task_id in told.items():
-            self.jobs[key].state, self.jobs[key].task_id = JobState.ACCEPTED, task_id
+            self.jobs[key].found(task_id)
         if told:
             for key in [k for k in self.early if k in self.jobs and self.jobs[k].task_id]:
                 del self.early[key]
@@ -241,7 +245,7 @@ class StoreMachine(RuleBasedStateMachine):
         assert (record.state, record.batch, record.attempts) == (job.state, job.batch, job.attempts)
         assert (record.task.id if record.task else "") == job.task_id
         assert record.code == job.code
-        assert record.error.startswith(job.error)
+        assert record.error.startswith(job.error) and bool(record.error) == bool(job.error)
         assert record.request.to_params() == {"prompt": key}
 
     @rule(asked=st.sets(keys))
