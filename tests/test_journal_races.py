@@ -88,6 +88,33 @@ def test_two_streams_of_the_same_jobs_make_each_once(
     assert all(isinstance(fault, rh.PayloadError) for fault in faults)
 
 
+@pytest.mark.parametrize("window", [1, 2])
+def test_a_call_beside_a_stream_that_has_a_job_of_its_key(tmp_path: Path, window: int) -> None:
+    """Whoever comes second is told so, and the job is sent once."""
+    service = Service(30.0)
+
+    async def main() -> tuple[str, list[Any], Any]:
+        async with service.session(journal=tmp_path / "first.db") as session:
+            known = (await collect(session.stream(posters(2), ordered=True)))[1]
+        async with service.session(journal=tmp_path / "run.db") as session:
+            service.submitted.clear()
+            stream = session.stream(posters(2), window=window, ordered=True)
+            while len(service.submitted) < window:
+                await asyncio.sleep(0.1)
+            call = asyncio.ensure_future(session.run(known.request, key=known.key))
+            outcomes = await collect(stream)
+            return known.key, outcomes, (await asyncio.gather(call, return_exceptions=True))[0]
+
+    key, (one, other), called = run(main)
+    assert one.ok
+    assert set(service.submitted.values()) == {1}
+    late = other.error if window == 1 else called
+    early = called if window == 1 else other
+    assert isinstance(late, rh.PayloadError)
+    assert key in str(late)
+    assert isinstance(early, rh.Task | rh.Succeeded)
+
+
 def test_a_list_made_anew_while_it_is_worked_off(tmp_path: Path) -> None:
     """What it strikes out is not submitted any more, or stays in the journal."""
     service = Service(30.0)

@@ -245,7 +245,8 @@ class StoreMachine(RuleBasedStateMachine):
         assert (record.state, record.batch, record.attempts) == (job.state, job.batch, job.attempts)
         assert (record.task.id if record.task else "") == job.task_id
         assert record.code == job.code
-        assert record.error.startswith(job.error) and bool(record.error) == bool(job.error)
+        assert record.error.startswith(job.error)
+        assert bool(record.error) == bool(job.error)
         assert record.request.to_params() == {"prompt": key}
 
     @rule(asked=st.sets(keys))
