@@ -65,7 +65,7 @@ from ._families import (
     Workflows,
 )
 from ._feed import OnCancel, Statistics
-from ._journal import Begun, Content, JobRecord, KeptFile, Moved, StoredRequest
+from ._journal import Begun, Content, JobFacts, JobRecord, KeptFile, Moved, StoredRequest
 from ._limits import Limits
 from ._models import (
     ErrorInfo,
@@ -151,6 +151,7 @@ __all__ = [
     "KeptFile",
     "JobStore",
     "JobState",
+    "JobFacts",
     "JobRecord",
     "Begun",
     "APIError",

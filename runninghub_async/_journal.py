@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from hashlib import blake2b
-from typing import Any, Final, NamedTuple, TypeGuard
+from typing import Any, Final, NamedTuple, TypedDict, TypeGuard
 
 import attrs
 
@@ -28,6 +28,7 @@ __all__ = [
     "FAULTY",
     "Begun",
     "Content",
+    "JobFacts",
     "JobRecord",
     "KeptFile",
     "Moved",
@@ -76,19 +77,26 @@ class Begun(NamedTuple):
     attempts: int = 0
 
 
+class JobFacts(TypedDict, total=False):
+    """What a move tells of a job. `task` and `files` are texts that `task_text` and `files_text`
+    made, `cost` is in billionths."""
+
+    task_id: str
+    task: str
+    cost: int
+    code: str
+    error: str
+    files: str
+
+
 class Moved(NamedTuple):
-    """A job that went from `old` to `state`; what is None stays as it was."""
+    """A job that went from `old` to `state`; what it does not tell of stays as it was."""
 
     key: str
     old: JobState
     state: JobState
     at: float
-    task_id: str | None = None
-    task: str | None = None
-    cost: int | None = None
-    code: str | None = None
-    error: str | None = None
-    files: str | None = None
+    facts: JobFacts = JobFacts()
 
 
 @attrs.frozen
@@ -246,10 +254,7 @@ def task_text(task: Task) -> str:
         kept["outputs"] = [[o.url, o.type, o.text, o.node_id] for o in task.outputs]
     if task.usage is not None:
         usage = task.usage
-        kept["usage"] = [
-            None if amount is None else str(amount)
-            for amount in (usage.money, usage.coins, usage.third_party_money, usage.seconds)
-        ]
+        kept["usage"] = [usage.money, usage.coins, usage.third_party_money, usage.seconds]
     if task.error is not None:
         kept["error"] = [task.error.code, task.error.message, task.error.reason]
     if task.prompt_tips and task.node_errors:

@@ -17,6 +17,7 @@ from ._journal import (
     FAULTY,
     Begun,
     Content,
+    JobFacts,
     JobRecord,
     KeptFile,
     Moved,
@@ -38,6 +39,7 @@ logger = logging.getLogger("runninghub_async")
 
 
 _NOTHING: Final = Content("", "", "")
+_NO_FACTS: Final = JobFacts()
 
 #: What tells of an error.
 _ERRORS: Final = (Refused, Missed)
@@ -147,6 +149,8 @@ class Recorder:
         """`entry` made a move: what `Scheduler.on_move` is told."""
         row, state = entry.row, entry.job.state
         assert row is not None
+        if state is row.recorded:
+            return
         if row.recorded is None:
             self._put_down(entry)
             if state is JobState.NEW:
@@ -154,7 +158,7 @@ class Recorder:
         if not entry.job.attempts and not may_move(row.recorded or state, state):
             # One of several that wait for the same task.
             return
-        facts: dict[str, Any] = {}
+        facts: JobFacts = {}
         if state is JobState.ACCEPTED:
             facts["task_id"] = entry.job.task_id
             if row.faulted:
@@ -168,14 +172,16 @@ class Recorder:
             self._add_result(facts, action.result)
             if isinstance(action.result, Accepted):
                 self._by_task[entry.job.task_id] = row
-        self._note(row, state, **facts)
+        self._note(row, state, facts)
 
-    def _add_result(self, facts: dict[str, Any], result: Outcome | Accepted) -> None:
+    def _add_result(self, facts: JobFacts, result: Outcome | Accepted) -> None:
         task = result.task
         if task is None or not task.done:
             return
         facts["task_id"], facts["task"] = task.id, task_text(task)
-        facts["cost"] = nano_of(billed(task.usage, self.currency))
+        cost = nano_of(billed(task.usage, self.currency))
+        if cost is not None:
+            facts["cost"] = cost
         if isinstance(result, Failed):
             facts["code"], facts["error"] = error_text(result.error)
 
@@ -193,12 +199,12 @@ class Recorder:
 
     def stored(self, row: Row, files: Sequence[KeptFile]) -> None:
         """The results of a job are on disk."""
-        self._note(row, JobState.STORED, files=files_text(files))
+        self._note(row, JobState.STORED, {"files": files_text(files)})
 
     def not_stored(self, row: Row, error: RunningHubError) -> None:
         """The results of a job could not be fetched, for now."""
         code, text = error_text(error)
-        self._note(row, JobState.SUCCEEDED, code=code, error=text)
+        self._note(row, JobState.SUCCEEDED, {"code": code, "error": text})
 
     def reused(self, entry: Entry, outcome: Succeeded, files: Sequence[KeptFile]) -> None:
         """A job is served with what another one with the same content had made, at no cost."""
@@ -206,9 +212,8 @@ class Recorder:
         if entry.row.recorded is None:
             self._put_down(entry)
         kept, task = files_text(files), task_text(outcome.task)
-        self._note(
-            entry.row, JobState.STORED, files=kept, task=task, task_id=outcome.task.id, cost=0
-        )
+        facts = JobFacts(files=kept, task=task, task_id=outcome.task.id, cost=0)
+        self._note(entry.row, JobState.STORED, facts)
 
     def unstored(self, row: Row) -> None:
         """A file of a stored job is gone or changed."""
@@ -219,14 +224,15 @@ class Recorder:
         if row.recorded is JobState.FAILED:
             self._note(row, JobState.NEW)
 
-    def _note(self, row: Row, state: JobState, **facts: Any) -> None:
+    def _note(self, row: Row, state: JobState, facts: JobFacts = _NO_FACTS) -> None:
         old = row.recorded
         assert old is not None
         if not may_move(old, state):
             raise JournalError(f"job {row.key} cannot go from {old} to {state}")
         row.recorded = state
-        row.faulted = row.faulted or "error" in facts
-        self.store.note(Moved(row.key, old, state, time.time(), **facts))
+        if "error" in facts:
+            row.faulted = True
+        self.store.note(Moved(row.key, old, state, time.time(), facts))
 
 
 def under_way(key: str) -> PayloadError:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
+import operator
 import sqlite3
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from ._journal import FAULTY, Begun, Moved
@@ -36,11 +37,14 @@ _Item = Begun | Moved
 #: What a row is told, by the names of its columns.
 _Columns = dict[str, Any]
 
-#: The names of the columns that are told, and the values of a statement that tells them.
-_Row = tuple[tuple[str, ...], tuple[Any, ...]]
+#: A statement that writes a row, and its values.
+_Row = tuple[str, tuple[Any, ...]]
 
-#: The columns that are what a move says of them.
-_FACTS: Final = Moved._fields[4:]
+#: From which state to which, of a `Begun` or `Moved`.
+_MOVE: Final = operator.itemgetter(1, 2)
+
+#: In which column it is told when a job came into its state.
+_SINCE: Final = {JobState.SUBMITTING: "sent_at", JobState.ACCEPTED: "accepted_at"}
 
 #: Events of jobs that are not there yet.
 _PARKED_KEPT: Final = 100_000
@@ -93,101 +97,94 @@ def write_each(db: sqlite3.Connection, batch: Sequence[_Item], *, parked: bool) 
     return {**answers, **_match_parked(db, batch)} if parked else answers
 
 
-def _told(item: _Item, old: JobState | None) -> _Columns:
-    """The columns that `item` tells of, for a row that is `old` yet, or not there."""
-    state = item.state
+@functools.cache
+def _shape(old: JobState | None, state: JobState) -> tuple[_Columns, str]:
+    """What every move from `old`, or to a new row, says of the row, and in which column it says
+    when."""
     columns: _Columns = {"state": state._value_}
     if old is None or OPEN[state] != OPEN[old]:
         # It is in an index: to write it is work, also where nothing changes.
         columns["open"] = OPEN[state]
-    if isinstance(item, Begun):
+    if _ends(old, state):
+        return columns, "ended_at"
+    return columns, _SINCE.get(state, "")
+
+
+def _told(item: _Item, old: JobState | None) -> _Columns:
+    """The columns that `item` tells of, for a row that is `old` yet, or not there."""
+    shape, since = _shape(old, item.state)
+    columns = shape.copy()
+    if since:
+        columns[since] = item.at
+    if isinstance(item, Moved):
+        columns |= item.facts
+    else:
         columns["attempts"] = item.attempts
-        if state is JobState.SUBMITTING:
-            columns["sent_at"] = item.at
-        return columns
-    if state is JobState.ACCEPTED:
-        columns["accepted_at"] = item.at
-    elif _ends(item):
-        columns["ended_at"] = item.at
-    for name, value in zip(_FACTS, item[4:]):  # noqa: B905 - `strict` takes as long again
-        if value is not None:
-            columns[name] = value
     return columns
 
 
-def _ends(item: _Item) -> bool:
+def _ends(old: JobState | None, state: JobState) -> bool:
     """Whether this is the end of a job, and not something else about one that had ended."""
-    return item.state in _ENDING and item.old is not item.state and item.old is not JobState.STORED
+    return state in _ENDING and old is not state and old is not JobState.STORED
 
 
 def _write_at_once(db: sqlite3.Connection, batch: Sequence[_Item]) -> None:
-    rows: dict[str, _Columns] = {}
-    before: dict[str, JobState] = {}
-    new: dict[str, Begun] = {}
-    totals: dict[str, int] = defaultdict(int)
-    ended = 0
+    first: dict[str, _Item] = {}
+    told: dict[str, _Columns] = {}
     for item in batch:
-        key, old, state = item[:3]
-        row = rows.get(key)
-        if row is not None:
-            if old is None or row["state"] != old._value_:
-                raise Otherwise
-            # The last word on each column.
-            row.update(_told(item, old))
+        key, old = item[0], item[1]
+        row = told.get(key)
+        if row is None:
+            first[key], told[key] = item, _told(item, old)
+        elif old is None or row["state"] != old._value_:
+            raise Otherwise
         else:
-            rows[key] = _told(item, old)
-            if old is not None:
-                before[key] = old
-            elif isinstance(item, Begun):
-                new[key] = item
-        totals[state] += 1
-        if old is not None:
-            totals[old] -= 1
-            if type(item) is Moved:
-                ended += _ends(item)
-                totals["spent"] += item.cost or 0
-    _write_alike(db, _insert, [_new(job, rows[key]) for key, job in new.items()])
-    _write_alike(db, _update, [_changed(key, old, rows[key]) for key, old in before.items()])
-    _add(db, totals)
-    _count_ended(db, ended)
+            # The last word on each column.
+            row |= _told(item, old)
+    rows: list[_Row] = []
+    for (key, item), row in zip(first.items(), told.values(), strict=True):
+        if (old := item.old) is not None:
+            rows.append(_changed(key, old, row))
+        elif isinstance(item, Begun):
+            rows.append(_new(item, row))
+    _write_alike(db, rows)
+    _count(db, Counter(map(_MOVE, batch)), sum(row.get("cost", 0) for row in told.values()))
 
 
 def _new(job: Begun, columns: _Columns) -> _Row:
     values = (job.key, job.batch, job.place, *job.content, *columns.values())
-    return tuple(columns), values
+    return _insert(*columns), values
 
 
 def _changed(key: str, old: JobState, columns: _Columns) -> _Row:
-    return tuple(columns), (*columns.values(), key, old._value_)
+    return _update(*columns), (*columns.values(), key, old._value_)
 
 
-def _write_alike(
-    db: sqlite3.Connection, statement: Callable[[tuple[str, ...]], str], rows: Sequence[_Row]
-) -> None:
+def _write_alike(db: sqlite3.Connection, rows: Sequence[_Row]) -> None:
     """Write rows, those with the same columns at once. Raises `Otherwise` if any of them was not
     as it was thought to be.
 
     Only what is told is bound: `None` takes Python's `sqlite3` five times as long as a text.
     """
-    alike: dict[tuple[str, ...], list[tuple[Any, ...]]] = defaultdict(list)
-    for columns, values in rows:
-        alike[columns].append(values)
+    alike: dict[str, list[tuple[Any, ...]]] = defaultdict(list)
+    for statement, values in rows:
+        alike[statement].append(values)
     written = 0
-    for columns, all_values in alike.items():
-        written += db.executemany(statement(columns), all_values).rowcount
+    for statement, all_values in alike.items():
+        written += db.executemany(statement, all_values).rowcount
     if written != len(rows):
         raise Otherwise
 
 
 @functools.lru_cache(maxsize=256)
-def _insert(columns: tuple[str, ...]) -> str:
+def _insert(*columns: str) -> str:
     names = ("key", "batch", "place", "path", "params", "content", *columns)
     marks = ", ".join("?" * len(names))
     return f"INSERT OR IGNORE INTO jobs ({', '.join(names)}) VALUES ({marks})"
 
 
 @functools.lru_cache(maxsize=256)
-def _update(columns: tuple[str, ...]) -> str:
+def _update(*columns: str) -> str:
     # Whoever writes a row down anew wants it: it is not set aside any more.
     told = ", ".join(f"{name} = ?" for name in columns)
     return f"UPDATE jobs SET held = 0, {told} WHERE key = ? AND state = ?"
@@ -195,14 +192,14 @@ def _update(columns: tuple[str, ...]) -> str:
 
 def _write_each(db: sqlite3.Connection, batch: Iterable[_Item]) -> Answers:
     answers: dict[str, str | None] = {}
-    totals: dict[str, int] = defaultdict(int)
-    ended = 0
+    moves: Counter[tuple[JobState | None, JobState]] = Counter()
+    spent = 0
     for item in batch:
         found = db.execute("SELECT state, task_id FROM jobs WHERE key = ?", (item.key,)).fetchone()
         if found is None:
             if isinstance(item, Begun) and item.old is None:
-                _write_alike(db, _insert, [_new(item, _told(item, None))])
-                totals[item.state] += 1
+                _write_alike(db, [_new(item, _told(item, None))])
+                moves[None, item.state] += 1
             elif isinstance(item, Begun):
                 # Struck out.
                 answers[item.key] = None
@@ -216,20 +213,29 @@ def _write_each(db: sqlite3.Connection, batch: Iterable[_Item]) -> Answers:
         if not may_move(state, item.state) or (state is item.state is not item.old):
             # Out of date: two follow the same task, and the other was first.
             continue
-        _write_alike(db, _update, [_changed(item.key, state, _told(item, state))])
-        totals[state] -= 1
-        totals[item.state] += 1
-        ended += _ends(item)
-        if isinstance(item, Moved) and item.cost:
-            totals["spent"] += item.cost
-    _add(db, totals)
-    _count_ended(db, ended)
+        columns = _told(item, state)
+        _write_alike(db, [_changed(item.key, state, columns)])
+        moves[state, item.state] += 1
+        spent += columns.get("cost", 0)
+    _count(db, moves, spent)
     return answers
 
 
-def _count_ended(db: sqlite3.Connection, count: int) -> None:
-    if count:
-        db.execute(_MINUTE, (int(time.time() // 60), count))
+def _count(
+    db: sqlite3.Connection, moves: Mapping[tuple[JobState | None, JobState], int], spent: int
+) -> None:
+    """Keep the sums: how many jobs are in each state, what they cost, how many ended of late."""
+    totals: dict[str, int] = defaultdict(int, spent=spent)
+    ended = 0
+    for (old, state), count in moves.items():
+        totals[state] += count
+        if old is not None:
+            totals[old] -= count
+        if _ends(old, state):
+            ended += count
+    _add(db, totals)
+    if ended:
+        db.execute(_MINUTE, (int(time.time() // 60), ended))
 
 
 def _add(db: sqlite3.Connection, totals: Mapping[str, int]) -> None:
@@ -322,9 +328,9 @@ def enlist(db: sqlite3.Connection, jobs: Iterable[Begun | tuple[Begun, Moved]]) 
         state = begun.state if end is None else end.state
         row: _Columns = {"state": state._value_, "open": OPEN[state]}
         if end is not None:
-            row |= {"ended_at": end.at, "code": end.code or "", "error": end.error or ""}
-        names, values = _new(begun, row)
-        if db.execute(_insert(names), values).rowcount:
+            row |= {"ended_at": end.at, **end.facts}
+        statement, values = _new(begun, row)
+        if db.execute(statement, values).rowcount:
             totals[state] += 1
         else:
             db.execute("UPDATE jobs SET held = 0 WHERE key = ? AND held = 1", (begun.key,))

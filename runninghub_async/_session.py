@@ -47,7 +47,7 @@ from ._families import (
 )
 from ._feed import Feed, OnCancel
 from ._job import Accepted, Job, Rules, UnknownPolicy
-from ._journal import FAULTY, Begun, Moved, error_text
+from ._journal import FAULTY, Begun, JobFacts, Moved, error_text
 from ._journaled import FreshFeed, JournaledFeed, ResumedFeed, await_evidence
 from ._keeping import Keeper
 from ._limits import Limits
@@ -743,7 +743,8 @@ class Session:
         if not problems:
             return begun
         _, text = error_text(PayloadError(problems))
-        return begun, Moved(row.key, JobState.NEW, JobState.FAILED, now, code=FAULTY, error=text)
+        facts = JobFacts(code=FAULTY, error=text)
+        return begun, Moved(row.key, JobState.NEW, JobState.FAILED, now, facts)
 
     # -- inside -------------------------------------------------------------------------------
 

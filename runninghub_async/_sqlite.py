@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import math
 import os
 import queue
 import secrets
@@ -64,9 +65,6 @@ _MANY: Final = 44
 #: tells who looks on; and often the task has ended by then, and one write tells both.
 _SEEN: Final = 1.0
 
-#: A move that says nothing but that it was made.
-_NO_FACTS: Final = (None,) * 6
-
 #: How soon a write that failed is tried again, and how often that is said, in seconds.
 _AGAIN: Final = 1.0
 _TOLD_EVERY: Final = 60.0
@@ -111,7 +109,9 @@ class SqliteJobStore:
         self._sent = 0
         self._done = 0
         self._timer: asyncio.TimerHandle | None = None
-        self._delay = 0.0
+        #: The delay after which a write is arranged for; infinite if none is, and 0 while one is
+        #: under way, after which more is looked for.
+        self._arranged = math.inf
         self._seen_timer: asyncio.TimerHandle | None = None
         #: When the next batch may go, by the loop's clock.
         self._next = 0.0
@@ -376,19 +376,22 @@ class SqliteJobStore:
         done: asyncio.Future[str | None] = self._loop.create_future()
         self._batch.append(job)
         self._waiting.append((job.key, done))
-        self._schedule(_SOON)
+        if self._arranged > _SOON or len(self._waiting) >= _MANY:
+            self._schedule(_SOON)
         return await done
 
     def note(self, move: Begun | Moved) -> None:
         """See `JobStore.note`."""
         if isinstance(move, Moved):
-            if move.state is JobState.RUNNING and move[4:] == _NO_FACTS:
+            if move.state is JobState.RUNNING and not move.facts:
                 self._note_seen(move)
                 return
-            if (seen := self._seen.pop(move.key, None)) is not None:
+            if self._seen and (seen := self._seen.pop(move.key, None)) is not None:
                 move = move._replace(old=seen.old)
         self._batch.append(move)
-        self._schedule(_SOON if move.state is JobState.ACCEPTED else _LATER)
+        delay = _SOON if move.state is JobState.ACCEPTED else _LATER
+        if delay < self._arranged:
+            self._schedule(delay)
 
     def _note_seen(self, move: Moved) -> None:
         self._seen[move.key] = move
@@ -419,24 +422,19 @@ class SqliteJobStore:
         if self._error is not None:
             raise self._error
 
-    @property
-    def _writing(self) -> bool:
-        return self._done < self._sent
-
     def _schedule(self, delay: float) -> None:
-        """Write after `delay`, or once the pace allows it."""
-        at_once = len(self._waiting) >= _MANY
-        if self._writing or (self._timer is not None and delay >= self._delay and not at_once):
+        """Write after `delay`, or once the pace allows it; or after what is being written."""
+        if not self._arranged:
             return
         assert self._loop is not None
         at = self._loop.time()
-        if not at_once:
+        if len(self._waiting) < _MANY:
             at = max(at + delay, self._next)
         if self._timer is not None:
             if self._timer.when() <= at:
                 return
             self._timer.cancel()
-        self._timer, self._delay = self._loop.call_at(at, self._send), delay
+        self._timer, self._arranged = self._loop.call_at(at, self._send), delay
 
     def _send(self, *, behind: bool = False) -> None:
         """Hand the thread what has gathered, unless it is still writing and nothing has to come
@@ -444,8 +442,10 @@ class SqliteJobStore:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if not self._batch or (self._writing and not behind):
+            self._arranged = math.inf
+        if not self._batch or (not self._arranged and not behind):
             return
+        self._arranged = 0.0
         batch, self._batch = self._batch, []
         waiting, self._waiting = self._waiting, []
         self._sent += 1
@@ -483,8 +483,10 @@ class SqliteJobStore:
 
     @staticmethod
     def _name_lost(items: Iterable[Begun | Moved], error: JournalError) -> None:
-        ids = [item.task_id for item in items if isinstance(item, Moved) and item.task_id]
-        logger.error("%s: not written down: %s", error, " ".join(ids) or "no new task")
+        ids = [item.facts.get("task_id", "") for item in items if isinstance(item, Moved)]
+        logger.error(
+            "%s: not written down: %s", error, " ".join(filter(None, ids)) or "no new task"
+        )
 
     def _on_written(
         self,
@@ -504,6 +506,9 @@ class SqliteJobStore:
             else:
                 future.set_result(answer)
         self._written.set()
+        if self._done < self._sent:
+            return
+        self._arranged = math.inf
         if self._batch:
             self._schedule(_SOON)
 

@@ -21,7 +21,7 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 import runninghub_async as rh
-from runninghub_async import MOVES, Begun, Content, JobState, Moved
+from runninghub_async import MOVES, Begun, Content, JobFacts, JobState, Moved
 
 T = TypeVar("T")
 
@@ -134,7 +134,7 @@ class StoreMachine(RuleBasedStateMachine):
         if not ways:
             return
         state = data.draw(st.sampled_from(ways))
-        facts: dict[str, Any] = {}
+        facts: JobFacts = {}
         if state in (JobState.ACCEPTED, JobState.SUCCEEDED):
             facts["task_id"] = job.task_id = job.task_id or data.draw(st.sampled_from("123"))
         if state is JobState.SUCCEEDED:
@@ -144,7 +144,7 @@ class StoreMachine(RuleBasedStateMachine):
         if state in (JobState.FAILED, JobState.UNKNOWN, JobState.REFUSED):
             facts["code"] = job.code = data.draw(st.sampled_from(CODES))
             facts["error"] = job.error = "what was told"
-        self.do(self.note(Moved(key, job.state, state, time.time(), **facts)))
+        self.do(self.note(Moved(key, job.state, state, time.time(), facts)))
         job.state, job.aside = state, False
 
     @rule(key=keys, task_id=st.sampled_from("789"))
@@ -198,7 +198,8 @@ class StoreMachine(RuleBasedStateMachine):
             if int(key[-1]) % 3:
                 page.append(begun)
                 continue
-            end = Moved(key, JobState.NEW, JobState.FAILED, now, code="1007", error="a fault")
+            facts = JobFacts(code="1007", error="a fault")
+            end = Moved(key, JobState.NEW, JobState.FAILED, now, facts)
             page.append((begun, end))
         assert self.do(self.store.enlist(page)) == len(fresh)
         for key in sorted(listed):

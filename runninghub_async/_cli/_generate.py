@@ -38,7 +38,7 @@ async def generate(args: argparse.Namespace) -> int:
     """Run the command and return its exit status: 0 all done, 1 some failed, 3 stopped by key,
     plan, balance or budget, 130 interrupted, 143 terminated. Raises `UsageError` for what makes
     it 2."""
-    spec = find_model(args.model)
+    spec = await anyio.to_thread.run_sync(find_model, args.model)
     common = {p.name: p.default for p in spec.params if not p.required and p.default is not None}
     common |= overrides(spec, args.param)
     if args.journal:
