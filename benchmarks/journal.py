@@ -1,12 +1,15 @@
 """What a journal costs: CPU per job, and the time to go on with one that holds a million jobs.
 
-CPU of the main job: 200 posters on the emulator, which runs in another process, their pictures
-fetched and kept, once with a journal in a new file, once without; the thread that writes counts,
-too. Then without pictures: the jobs of `cpu_per_job`, 10,000 of them, 64 in flight, with 4 queries
-each, which is what the default schedule asks of a task (`lag` says 3.7); with one query, where a
-job is the least work that the journal's could be measured against; and at the default pace of 10
-submits a second, where each job has its commits to itself. The bar is that of all. Both sides are
-kept to one CPU: two threads on the halves of one core take each other's time, and not their own.
+CPU without pictures: 1,000 jobs of `cpu_per_job`, 64 in flight, with 4 queries each, which is what
+the default schedule asks of a task (`lag` says 3.7). That of the main job: posters on the emulator,
+their pictures fetched and kept, as fast as 32 slots allow and at the default pace of 10 submits a
+second, where each job has a commit to itself. Then where the journal's share is largest: with one
+query per job, and at the default pace without pictures; beside the latter, what SQLite alone takes
+at that pace for one commit a job. The thread that writes counts, too. The bar is that of all.
+
+With and without take turns in one process, many times: what slows this machine down for a while
+then slows both. It is kept to one CPU, and the service to the others: two threads on the halves of
+one core take each other's time, and not their own.
 
 Resume: a journal of 1,000,000 stored jobs and one that was never submitted. The time is that from
 making the session to the first submit's arrival at the transport, imports and catalogue left out;
@@ -16,6 +19,9 @@ the memory is the largest resident size of the process beyond that with a journa
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
+import json
 import os
 import re
 import resource
@@ -24,26 +30,28 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import runninghub_async as rh
 from runninghub_async.testing import MockTransport
 
 from ._answers import FIRST_TASK_ID, submit_answer
-from ._load import IN_FLIGHT, KEY, prompts
-from ._process import ROOT, cpu_of, in_fresh_process, in_turn
+from ._load import IN_FLIGHT, KEY, parameters, prompts
+from ._process import ROOT, cpu_of, cpu_seconds, in_fresh_process, in_turn
 from ._service import Service
 from ._table import Row, ratio, series
 
-__all__ = ["kept", "measure", "resumed", "streamed"]
+__all__ = ["committed", "kept", "measure", "resumed", "streamed"]
 
 NAME: Final = "journal"
-JOBS: Final = 10_000
+JOBS: Final = 1_000
 POSTERS: Final = 200
-ROUNDS: Final = 7
+PACED: Final = 60
+ROUNDS: Final = 31
+FEW_ROUNDS: Final = 5
 ROWS: Final = 1_000_000
 FEW: Final = 1_000
 RESUMES: Final = 3
@@ -54,12 +62,15 @@ GROWTH_BAR: Final = 5.0
 
 def measure(scale: int) -> list[Row]:
     """The rows of this benchmark, with a `scale`-th of the jobs."""
-    rows = [
-        _cost_of_keeping(POSTERS // scale),
-        _cost(JOBS // scale, 3, None),
-        _cost(JOBS // scale, 0, None),
-        _cost(JOBS // 100 // scale, 3, rh.Limits().submit_rate),
-    ]
+    pace = rh.Limits().submit_rate or 10.0
+    with _apart() as cpu:
+        rows = [
+            _row_of(*_cost(JOBS // scale, 3, None, cpu)),
+            _row_of(*_cost_of_keeping(POSTERS // scale, None, cpu)),
+            _row_of(*_cost_of_keeping(PACED // scale, pace, cpu)),
+            _row_of(*_cost(JOBS // scale, 0, None, cpu)),
+            *_cost_at_pace(PACED // scale, 3, pace, cpu),
+        ]
     many = ROWS // scale
     with tempfile.TemporaryDirectory() as folder:
         sizes = {name: Path(folder, f"{name}.db") for name in ("many", "few")}
@@ -87,22 +98,51 @@ def measure(scale: int) -> list[Row]:
     return rows
 
 
-def _cost(jobs: int, looks: int, rate: float | None) -> Row:
+@contextlib.contextmanager
+def _apart() -> Iterator[int | None]:
+    """The CPU for what is measured; what is started otherwise keeps to the other ones."""
+    if not hasattr(os, "sched_setaffinity") or len(every := os.sched_getaffinity(0)) < 2:
+        yield None
+        return
+    os.sched_setaffinity(0, every - {max(every)})
+    try:
+        yield max(every)
+    finally:
+        os.sched_setaffinity(0, every)
+
+
+def _cost(
+    jobs: int, looks: int, rate: float | None, cpu: int | None
+) -> tuple[str, list[list[float]]]:
+    rounds = ROUNDS if rate is None else FEW_ROUNDS
+    with Service(looks=looks) as service:
+        sides = in_fresh_process(
+            streamed, url=service.url, jobs=jobs, rate=rate, rounds=rounds, cpu=cpu
+        )
     queries = f"{looks + 1} {'queries' if looks else 'query'} per job"
-    pace = "flat out" if rate is None else f"{rate:.0f} jobs a second"
-    return _with_and_without(f"{pace}, {queries}", jobs, partial(_one_run, jobs, looks, rate))
+    return f"{_pace(rate)}, {queries}", sides
 
 
-def _with_and_without(told: str, jobs: int, one_run: Callable[..., float]) -> Row:
-    sides = {"with": True, "without": False}
-    runs = in_turn({name: partial(one_run, journaled=side) for name, side in sides.items()}, ROUNDS)
-    each = {name: [seconds / jobs for seconds in values] for name, values in runs.items()}
-    behind = ", ".join(f"{name} {series(values, 'ms', 1e3)}" for name, values in each.items())
-    measured = f"CPU, {told}: with / without"
-    return ratio(NAME, measured, each["with"], each["without"], bar=BAR, behind=behind)
+def _pace(rate: float | None) -> str:
+    return "flat out" if rate is None else f"{rate:.0f} jobs a second"
 
 
-def _cost_of_keeping(jobs: int) -> Row:
+def _cost_at_pace(jobs: int, looks: int, rate: float, cpu: int | None) -> list[Row]:
+    measured, sides = _cost(jobs, looks, rate, cpu)
+    row = _row_of(measured, sides)
+    floor = in_fresh_process(committed, jobs=jobs, rate=rate, cpu=cpu)
+    _, without = sides
+    told = f"SQLite {floor * 1e3:.2f} ms: one commit a job, and nothing else"
+    least = [took + floor for took in without]
+    return [
+        row,
+        ratio(NAME, f"CPU, {measured}: without + SQLite / without", least, without, behind=told),
+    ]
+
+
+def _cost_of_keeping(
+    jobs: int, rate: float | None, cpu: int | None
+) -> tuple[str, list[list[float]]]:
     command = [sys.executable, "-m", "runninghub_async", "emulator", "--duration", "0.2"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as emulator:
         try:
@@ -110,59 +150,105 @@ def _cost_of_keeping(jobs: int) -> Row:
             found = re.search(r"http://[\d.]+:\d+", emulator.stdout.readline())
             if found is None:
                 raise RuntimeError("the emulator did not say where it is")
-            one_run = partial(in_fresh_process, kept, url=found[0], jobs=jobs)
-            return _with_and_without("pictures kept", jobs, one_run)
+            sides = in_fresh_process(
+                kept, url=found[0], jobs=jobs, rate=rate, rounds=FEW_ROUNDS, cpu=cpu
+            )
         finally:
             emulator.terminate()
+    return f"{_pace(rate)}, pictures kept", sides
 
 
-def kept(url: str, jobs: int, journaled: bool) -> float:
-    """CPU seconds of `jobs` posters by `Session.stream`, into a folder."""
-
-    async def main(jobs: int, folder: Path, journal: Path | None) -> None:
-        polling = rh.ExponentialPolling(initial=0.2, factor=1.0, maximum=0.2)
-        limits = rh.Limits(32, None, None)
-        done = 0
-        async with rh.Session(
-            KEY, base_url=url, limits=limits, polling=polling, journal=journal
-        ) as session:
-            async for outcome in session.stream(
-                map(rh.SeedreamV5Lite, prompts(jobs)), folder=folder
-            ):
-                done += outcome.ok
-        if done != jobs:
-            raise RuntimeError(f"{done} of {jobs} jobs succeeded")
-
-    _keep_to_one_cpu()
-    with tempfile.TemporaryDirectory() as folder:
-        asyncio.run(main(1, Path(folder, "first"), None))
-        journal = Path(folder, "run.db") if journaled else None
-        return cpu_of(partial(main, jobs, Path(folder, "kept"), journal))
+def _row_of(measured: str, sides: Sequence[Sequence[float]]) -> Row:
+    with_it, without = sides
+    told = f"with {series(with_it, 'ms', 1e3)}, without {series(without, 'ms', 1e3)}"
+    return ratio(NAME, f"CPU, {measured}: with / without", with_it, without, bar=BAR, behind=told)
 
 
-def streamed(url: str, jobs: int, rate: float | None, journal: str | None) -> float:
-    """CPU seconds of `jobs` jobs by `Session.stream`, `rate` a second.
+def kept(
+    url: str, jobs: int, rate: float | None, rounds: int, cpu: int | None
+) -> list[list[float]]:
+    """CPU seconds of a poster by `Session.stream` into a folder, with a journal and without."""
+    polling = rh.ExponentialPolling(initial=0.2, factor=1.0, maximum=0.2)
+    run = partial(_run, url, rh.Limits(32, rate, None), polling, keep=True)
+    return _in_turns(run, jobs, rounds, cpu)
+
+
+def streamed(
+    url: str, jobs: int, rate: float | None, rounds: int, cpu: int | None
+) -> list[list[float]]:
+    """CPU seconds of a job by `Session.stream`, `rate` a second, with a journal and without."""
+    polling = rh.ExponentialPolling(initial=1e-6, factor=1.0, maximum=1e-6, jitter=0.0)
+    run = partial(_run, url, rh.Limits(IN_FLIGHT, rate, None), polling, keep=False)
+    return _in_turns(run, jobs, rounds, cpu)
+
+
+def committed(jobs: int, rate: float, cpu: int | None) -> float:
+    """CPU seconds of what no journal in SQLite can do without where jobs come one by one: a row on
+    disk before each submit. What is told of the jobs before it is in the same commit."""
+    if cpu is not None:
+        os.sched_setaffinity(0, {cpu})
+    took = 0.0
+    with tempfile.TemporaryDirectory() as folder, sqlite3.connect(f"{folder}/run.db") as db:
+        db.isolation_level = None
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute("CREATE TABLE jobs (key INTEGER PRIMARY KEY, params TEXT, task_id TEXT)")
+        for key, prompt in enumerate(prompts(jobs)):
+            time.sleep(1 / rate)
+            before = cpu_seconds()
+            db.execute("BEGIN IMMEDIATE")
+            row = (key, json.dumps(parameters(prompt)))
+            db.execute("INSERT INTO jobs VALUES (?, ?, NULL)", row)
+            told = (str(FIRST_TASK_ID), key - 1)
+            db.execute("UPDATE jobs SET task_id = ? WHERE key = ?", told)
+            db.execute("COMMIT")
+            took += cpu_seconds() - before
+    return took / jobs
+
+
+async def _run(
+    url: str,
+    limits: rh.Limits,
+    polling: rh.Polling,
+    jobs: int,
+    folder: str,
+    *,
+    keep: bool,
+    journaled: bool,
+) -> None:
+    journal = Path(folder, "run.db") if journaled else None
+    done = 0
+    async with rh.Session(
+        KEY, base_url=url, limits=limits, polling=polling, journal=journal
+    ) as session:
+        requests = map(rh.SeedreamV5Lite, prompts(jobs))
+        async for outcome in session.stream(requests, folder=folder if keep else None):
+            done += outcome.ok
+    if done != jobs:
+        raise RuntimeError(f"{done} of {jobs} jobs succeeded")
+
+
+def _in_turns(
+    run: Callable[..., Coroutine[Any, Any, None]], jobs: int, rounds: int, cpu: int | None
+) -> list[list[float]]:
+    """CPU seconds of a job with a journal and without, once in each round.
 
     One job goes first. Where many requests begin before the first one has been sent, as they do
     once a commit lets them go, Python 3.11 keeps the attributes of all later requests of aiohttp
     in dictionaries of their own; that is 5 % of the time of a job, and no journal's doing.
     """
+    if cpu is not None:
+        os.sched_setaffinity(0, {cpu})
 
-    async def main(jobs: int, journal: str | None) -> None:
-        polling = rh.ExponentialPolling(initial=1e-6, factor=1.0, maximum=1e-6, jitter=0.0)
-        limits = rh.Limits(IN_FLIGHT, rate, None)
-        done = 0
-        async with rh.Session(
-            KEY, base_url=url, limits=limits, polling=polling, journal=journal
-        ) as session:
-            async for outcome in session.stream(map(rh.SeedreamV5Lite, prompts(jobs))):
-                done += outcome.ok
-        if done != jobs:
-            raise RuntimeError(f"{done} of {jobs} jobs succeeded")
+    def one_run(count: int, *, journaled: bool) -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            gc.collect()
+            return cpu_of(partial(run, count, folder, journaled=journaled)) / count
 
-    _keep_to_one_cpu()
-    asyncio.run(main(1, None))
-    return cpu_of(partial(main, jobs, journal))
+    one_run(1, journaled=False)
+    one_run(jobs, journaled=True)
+    sides = {name: partial(one_run, jobs, journaled=name == "with") for name in ("with", "without")}
+    return list(in_turn(sides, rounds).values())
 
 
 def resumed(path: str) -> tuple[float, int]:
@@ -226,17 +312,6 @@ _TASK: Final = (
     '?sign=0123456789abcdef","png",null,"2"]],"usage":[null,null,"0.22","8"]}'
 )
 _FILES: Final = f'[["00042-a-lighthouse-at-dusk.png",4194304,"{"0" * 64}","png"]]'
-
-
-def _keep_to_one_cpu() -> None:
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-
-
-def _one_run(jobs: int, looks: int, rate: float | None, *, journaled: bool) -> float:
-    with Service(looks=looks) as service, tempfile.TemporaryDirectory() as folder:
-        path = str(Path(folder, "run.db")) if journaled else None
-        return in_fresh_process(streamed, url=service.url, jobs=jobs, rate=rate, journal=path)
 
 
 def _row(measured: str, values: list[float], unit: str, bar: float, behind: str) -> Row:

@@ -55,8 +55,9 @@ _SOON: Final = 0.002
 _LATER: Final = 0.2
 
 #: Seconds from one write to the next, at least: most of what a commit costs it costs however few
-#: rows there are in it.
-_PACE: Final = 0.05
+#: rows there are in it. So long is the id of a paid task in memory alone, at most; answers take
+#: longer than that to come, and until then its submit is at risk in the same way.
+_PACE: Final = 0.1
 
 #: So many who wait are nearly all that ever do, at 48 submits under way: they wait no longer.
 _MANY: Final = 44
