@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from ._journal import FAULTY, Begun, Moved
+from ._journal import FAULTY, Begun, JobFacts, Moved
 from ._schema import OPEN
 from ._states import JobState, may_move
 
@@ -39,6 +39,9 @@ _Columns = dict[str, Any]
 
 #: A statement that writes a row, and its values.
 _Row = tuple[str, tuple[Any, ...]]
+
+#: The columns that a move may tell of.
+_FACTS: Final = JobFacts.__annotations__.keys()
 
 #: From which state to which, of a `Begun` or `Moved`.
 _MOVE: Final = operator.itemgetter(1, 2)
@@ -114,12 +117,14 @@ def _told(item: _Item, old: JobState | None) -> _Columns:
     """The columns that `item` tells of, for a row that is `old` yet, or not there."""
     shape, since = _shape(old, item.state)
     columns = shape.copy()
-    if since:
-        columns[since] = item.at
-    if isinstance(item, Moved):
+    if isinstance(item, Begun):
+        columns["attempts"] = item.attempts
+    elif item.facts.keys() <= _FACTS:
         columns |= item.facts
     else:
-        columns["attempts"] = item.attempts
+        raise ValueError(f"facts: expected some of {sorted(_FACTS)}, got {sorted(item.facts)}")
+    if since:
+        columns[since] = item.at
     return columns
 
 
@@ -131,6 +136,7 @@ def _ends(old: JobState | None, state: JobState) -> bool:
 def _write_at_once(db: sqlite3.Connection, batch: Sequence[_Item]) -> None:
     first: dict[str, _Item] = {}
     told: dict[str, _Columns] = {}
+    spent = 0
     for item in batch:
         key, old = item[0], item[1]
         row = told.get(key)
@@ -139,8 +145,11 @@ def _write_at_once(db: sqlite3.Connection, batch: Sequence[_Item]) -> None:
         elif old is None or row["state"] != old._value_:
             raise Otherwise
         else:
-            # The last word on each column.
-            row |= _told(item, old)
+            more = _told(item, old)
+            if "cost" in more:
+                # Each bill counts; else the last word on each column does.
+                spent += row.get("cost", 0)
+            row |= more
     rows: list[_Row] = []
     for (key, item), row in zip(first.items(), told.values(), strict=True):
         if (old := item.old) is not None:
@@ -148,7 +157,8 @@ def _write_at_once(db: sqlite3.Connection, batch: Sequence[_Item]) -> None:
         elif isinstance(item, Begun):
             rows.append(_new(item, row))
     _write_alike(db, rows)
-    _count(db, Counter(map(_MOVE, batch)), sum(row.get("cost", 0) for row in told.values()))
+    spent += sum(row.get("cost", 0) for row in told.values())
+    _count(db, Counter(map(_MOVE, batch)), spent)
 
 
 def _new(job: Begun, columns: _Columns) -> _Row:
@@ -256,7 +266,7 @@ def _match_parked(db: sqlite3.Connection, batch: Iterable[_Item]) -> Answers:
     that are known otherwise by now say nothing more."""
     known: dict[str, str | None] = {}
     for item in batch:
-        begun = isinstance(item, Begun) and item.old is None
+        begun = item.state is JobState.SUBMITTING and item.old in (None, JobState.NEW)
         if begun or item.state is JobState.ACCEPTED:
             row = db.execute(_UNPARK, (item.key,)).fetchone()
             if row is not None and begun:

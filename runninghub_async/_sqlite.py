@@ -55,8 +55,8 @@ _SOON: Final = 0.002
 _LATER: Final = 0.2
 
 #: Seconds from one write to the next, at least: most of what a commit costs it costs however few
-#: rows there are in it. So long is the id of a paid task in memory alone, at most; answers take
-#: longer than that to come, and until then its submit is at risk in the same way.
+#: rows there are in it. So long, and for as long as the write before takes, the id of a paid task
+#: may be in memory alone; answers take longer to come, and its submit is at risk as long.
 _PACE: Final = 0.1
 
 #: So many who wait are nearly all that ever do, at 48 submits under way: they wait no longer.
@@ -147,9 +147,10 @@ class SqliteJobStore:
             return
         late = self._loop.call_later(_LAST_TRY, self._hopeless.set)
         try:
-            self._take_seen()
-            self._send()
-            await self.flush()
+            while self._batch or self._seen or self._done < self._sent:
+                self._take_seen()
+                self._send()
+                await self.flush()
         finally:
             late.cancel()
             self._hopeless.set()
@@ -168,6 +169,19 @@ class SqliteJobStore:
         self._work.put(None)
         self._thread = None
         await wait_out([closed])
+        self._forget()
+
+    def _forget(self) -> None:
+        """Nothing more will be written, until it is opened again; say so to whoever waits."""
+        self._error = self._error or _Lost("is closed", self.path)
+        for _, future in self._waiting:
+            _fail(future, self._error)
+        self._batch, self._waiting = [], []
+        self._seen.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._arranged, self._next = None, math.inf, 0.0
+        self._sent = self._done = 0
 
     def _end(self, closed: asyncio.Future[None]) -> None:
         assert self._loop is not None
@@ -233,6 +247,7 @@ class SqliteJobStore:
             db.execute("ROLLBACK")
             raise
         db.execute("COMMIT")
+        self._renewed = now
 
     def _refuse_if_busy(self, before: tuple[Owner, float] | None, now: float) -> None:
         if before is not None and before[0].lives(before[1], now, self._lease):
@@ -254,7 +269,6 @@ class SqliteJobStore:
             "INSERT OR REPLACE INTO lease VALUES (1, ?, ?, ?, ?, ?)",
             (mine.name, mine.pid, mine.host, mine.started, now),
         )
-        self._renewed = now
 
     def _close(self) -> None:
         if self._db is not None and self._owner is not None:
@@ -294,7 +308,8 @@ class SqliteJobStore:
         try:
             self._refuse_if_lost(db)
             now = time.time()
-            if now - self._renewed > self._lease / 3:
+            renews = now - self._renewed > self._lease / 3
+            if renews:
                 self._renew(db, now)
             result = change(db)
             db.execute("COMMIT")
@@ -302,6 +317,8 @@ class SqliteJobStore:
             if db.in_transaction:
                 db.execute("ROLLBACK")
             raise
+        if renews:
+            self._renewed = now
         return result
 
     def _persist(self, change: Callable[[sqlite3.Connection], _T]) -> _T:
@@ -473,7 +490,11 @@ class SqliteJobStore:
         try:
             return self._persist(lambda db: _rows.write(db, batch, parked=self._parked))
         except _rows.Otherwise:
+            pass
+        try:
             return self._persist(lambda db: _rows.write_each(db, batch, parked=self._parked))
+        except _rows.Otherwise as error:
+            raise JournalError("cannot be written: a row does not take it", self.path) from error
 
     def _write_alone(self, item: Begun | Moved) -> Mapping[str, str | JournalError | None]:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -470,3 +471,106 @@ def test_who_waits_for_what_was_written_waits_for_no_later_writes(tmp_path: Path
 
     asyncio.run(main())
     assert begun < most
+
+
+def test_what_was_billed_twice_counts_twice(tmp_path: Path) -> None:
+    """Also where both bills are written at once."""
+    succeeded, stored = rh.JobState.SUCCEEDED, rh.JobState.STORED
+
+    async def main() -> Decimal:
+        store = rh.SqliteJobStore(tmp_path / "run.db")
+        await store.open("https://service.example")
+        content = rh.Content("a-model", "{}", "a digest")
+        await store.begin(rh.Begun("job", None, rh.JobState.SUBMITTING, 0.0, content))
+        for old, state, cost in (
+            (rh.JobState.SUBMITTING, succeeded, 10**9),
+            (succeeded, stored, None),
+            (stored, succeeded, 2 * 10**9),
+        ):
+            facts = rh.JobFacts() if cost is None else rh.JobFacts(cost=cost)
+            store.note(rh.Moved("job", old, state, 0.0, facts))
+        await store.flush()
+        spent = await store.spent()
+        await store.aclose()
+        return spent
+
+    assert asyncio.run(main()) == 3
+
+
+def test_a_request_that_no_row_takes_fails_alone(tmp_path: Path) -> None:
+    """One without a path, whose row the data base refuses, among good ones."""
+
+    class Pathless:
+        path = None
+
+        def to_params(self) -> dict[str, Any]:
+            return {"prompt": "a poster"}
+
+        def check(self) -> tuple[str, ...]:
+            return ("path: expected a text, got None @ $",)
+
+    service = Service(5.0)
+
+    async def main() -> list[Any]:
+        async with service.session(journal=tmp_path / "run.db") as session:
+            requests: list[Any] = [*posters(3), Pathless(), *posters(3)]
+            return await collect(session.stream(requests, ordered=True))
+
+    outcomes = run(main)
+    assert [outcome.ok for outcome in outcomes] == [True] * 3 + [False] + [True] * 3
+    assert states(tmp_path / "run.db") == {"succeeded": 6}
+
+
+def test_a_store_that_closes_leaves_nobody_waiting(tmp_path: Path) -> None:
+    """Who begins meanwhile is written down, or told; what was noted is there the next time."""
+    store = rh.SqliteJobStore(tmp_path / "run.db")
+
+    def begun(key: str) -> rh.Begun:
+        content = rh.Content("a-model", "{}", key)
+        return rh.Begun(key, None, rh.JobState.SUBMITTING, 0.0, content)
+
+    async def main() -> None:
+        await store.open("https://service.example")
+        await store.begin(begun("one"))
+        first = asyncio.ensure_future(store.begin(begun("another")))
+        await asyncio.sleep(0)
+        closing = asyncio.ensure_future(store.aclose())
+        await asyncio.sleep(0)
+        store.note(rh.Moved("one", rh.JobState.SUBMITTING, rh.JobState.ACCEPTED, 0.0))
+        last = asyncio.ensure_future(store.begin(begun("a third")))
+        assert [await first, await last] == ["", ""]
+        await closing
+        with pytest.raises(rh.JournalError, match="closed"):
+            await store.begin(begun("too late"))
+        await store.open("https://service.example")
+        found = await store.find(["one", "another", "a third", "too late"])
+        assert {key: record.state for key, record in found.items()} == {
+            "one": rh.JobState.ACCEPTED,
+            "another": rh.JobState.UNKNOWN,
+            "a third": rh.JobState.UNKNOWN,
+        }
+        assert await store.begin(begun("in time")) == ""
+        await store.aclose()
+
+    asyncio.run(main())
+
+
+def test_a_move_that_tells_of_what_no_job_has_is_refused(tmp_path: Path, caplog: Any) -> None:
+    """And takes nothing with it."""
+
+    async def main() -> rh.JobState:
+        store = rh.SqliteJobStore(tmp_path / "run.db")
+        await store.open("https://service.example")
+        content = rh.Content("a-model", "{}", "a digest")
+        await store.begin(rh.Begun("job", None, rh.JobState.SUBMITTING, 0.0, content))
+        odd: Any = {"colour": "blue"}
+        move = rh.Moved("job", rh.JobState.SUBMITTING, rh.JobState.ACCEPTED, 0.0)
+        store.note(move)
+        store.note(move._replace(old=rh.JobState.ACCEPTED, state=rh.JobState.FAILED, facts=odd))
+        await store.flush()
+        state = (await store.find(["job"]))["job"].state
+        await store.aclose()
+        return state
+
+    assert asyncio.run(main()) is rh.JobState.ACCEPTED
+    assert "colour" in caplog.text

@@ -109,7 +109,8 @@ class StoreMachine(RuleBasedStateMachine):
             return
         attempts = 1 if job is None else job.attempts + 1
         begun = self.begun(key, JobState.SUBMITTING, batch, attempts)
-        expected = self.early.pop(key, "") if job is None else ""
+        never_sent = job is None or job.state is JobState.NEW
+        expected = self.early.pop(key, "") if never_sent else ""
         job = job or self.add(key, batch, JobState.SUBMITTING)
         assert self.do(self.store.begin(begun)) == expected
         job.state, job.attempts, job.aside = JobState.SUBMITTING, attempts, False
@@ -120,7 +121,6 @@ class StoreMachine(RuleBasedStateMachine):
             begun = self.begun(key, JobState.NEW, batch)
             self.add(key, batch, JobState.NEW)
             self.do(self.note(begun))
-            self.early.pop(key, "")
 
     async def note(self, move: Begun | Moved) -> None:
         self.store.note(move)
