@@ -574,3 +574,43 @@ def test_a_move_that_tells_of_what_no_job_has_is_refused(tmp_path: Path, caplog:
 
     assert asyncio.run(main()) is rh.JobState.ACCEPTED
     assert "colour" in caplog.text
+
+
+def test_what_an_earlier_try_met_with_says_nothing_of_a_success(tmp_path: Path) -> None:
+    """A submit that was refused once: its job shows no error in the end."""
+    refusals = iter([refusal("421")])
+    service = Service(5.0, on_submit=lambda _: next(refusals, None))
+
+    async def main() -> None:
+        async with service.session(journal=tmp_path / "run.db") as session:
+            (request,) = posters(1)
+            await session.run(request)
+
+    run(main)
+    assert not list(refusals)
+    with rh.JournalReader(tmp_path / "run.db") as reader:
+        (job,) = reader.jobs()
+    assert (job.state, job.attempts, job.code, job.error) == (rh.JobState.SUCCEEDED, 2, "", "")
+
+
+def test_an_event_that_came_before_its_job_is_told_when_the_submit_is_to_leave(
+    tmp_path: Path,
+) -> None:
+    """Also where the job was put down first, to be submitted later."""
+
+    async def main() -> list[str | None]:
+        store = rh.SqliteJobStore(tmp_path / "run.db")
+        await store.open("https://service.example")
+        content = rh.Content("a-model", "{}", "a digest")
+        answers = []
+        for key, old in (("at once", None), ("later", rh.JobState.NEW)):
+            await store.event(key, f"the task of {key}")
+            if old is not None:
+                store.note(rh.Begun(key, None, old, 0.0, content))
+                await store.flush()
+            begun = rh.Begun(key, old, rh.JobState.SUBMITTING, 0.0, content)
+            answers.append(await store.begin(begun))
+        await store.aclose()
+        return answers
+
+    assert asyncio.run(main()) == ["the task of at once", "the task of later"]
