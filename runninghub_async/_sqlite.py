@@ -55,8 +55,8 @@ _SOON: Final = 0.002
 _LATER: Final = 0.2
 
 #: Seconds from one write to the next, at least: most of what a commit costs it costs however few
-#: rows there are in it. So long, and for as long as the write before takes, the id of a paid task
-#: may be in memory alone; answers take longer to come, and its submit is at risk as long.
+#: rows there are in it. For so long, and while the write before goes on, the id of a paid task may
+#: be in memory alone; its submit was at risk, too, while the answer was on its way.
 _PACE: Final = 0.1
 
 #: So many who wait are nearly all that ever do, at 48 submits under way: they wait no longer.
