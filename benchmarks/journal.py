@@ -111,6 +111,11 @@ def _apart() -> Iterator[int | None]:
         os.sched_setaffinity(0, every)
 
 
+def _keep_to(cpu: int | None) -> None:
+    if cpu is not None:
+        os.sched_setaffinity(0, {cpu})
+
+
 def _cost(
     jobs: int, looks: int, rate: float | None, cpu: int | None
 ) -> tuple[str, list[list[float]]]:
@@ -185,8 +190,7 @@ def streamed(
 def committed(jobs: int, rate: float, cpu: int | None) -> float:
     """CPU seconds of what no journal in SQLite can do without where jobs come one by one: a row on
     disk before each submit. What is told of the jobs before it is in the same commit."""
-    if cpu is not None:
-        os.sched_setaffinity(0, {cpu})
+    _keep_to(cpu)
     took = 0.0
     with tempfile.TemporaryDirectory() as folder, sqlite3.connect(f"{folder}/run.db") as db:
         db.isolation_level = None
@@ -237,8 +241,7 @@ def _in_turns(
     once a commit lets them go, Python 3.11 keeps the attributes of all later requests of aiohttp
     in dictionaries of their own; that is 5 % of the time of a job, and no journal's doing.
     """
-    if cpu is not None:
-        os.sched_setaffinity(0, {cpu})
+    _keep_to(cpu)
 
     def one_run(count: int, *, journaled: bool) -> float:
         with tempfile.TemporaryDirectory() as folder:

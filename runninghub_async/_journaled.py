@@ -17,7 +17,7 @@ from ._job import Accepted
 from ._journal import JobRecord, place_in
 from ._keeping import Keeper, kept
 from ._outcomes import Outcome, Succeeded
-from ._recorder import Recorder, under_way
+from ._recorder import Recorder, already_live
 from ._recovery import Plan, Step, plan
 from ._scheduler import Entry, Row
 from ._states import JobState
@@ -49,7 +49,7 @@ class FreshFeed(Feed):
             row = self._recorder.row(request, self._pulled, self._batch)
             if row is None or not self._recorder.claimed(row.key):
                 return self.enter(request, row)
-            self.fail(self.enter(request), under_way(row.key))
+            self.fail(self.enter(request), already_live(row.key))
         return None
 
 

@@ -33,7 +33,7 @@ from ._scheduler import Entry, Row
 from ._states import JobState, may_move
 from ._store import JobStore
 
-__all__ = ["Recorder", "under_way"]
+__all__ = ["Recorder", "already_live"]
 
 logger = logging.getLogger("runninghub_async")
 
@@ -90,7 +90,7 @@ class Recorder:
         """Take the job for `entry`. Raises `PayloadError` if another one has it."""
         assert entry.row is not None
         if self.live(entry.row.key) is not None:
-            raise under_way(entry.row.key)
+            raise already_live(entry.row.key)
         self._live[entry.row.key] = entry
 
     def claimed(self, key: str) -> bool:
@@ -149,8 +149,6 @@ class Recorder:
         """`entry` made a move: what `Scheduler.on_move` is told."""
         row, state = entry.row, entry.job.state
         assert row is not None
-        if state is row.recorded:
-            return
         if row.recorded is None:
             self._put_down(entry)
             if state is JobState.NEW:
@@ -235,7 +233,7 @@ class Recorder:
         self.store.note(Moved(row.key, old, state, time.time(), facts))
 
 
-def under_way(key: str) -> PayloadError:
+def already_live(key: str) -> PayloadError:
     """What is wrong with a second job of this key."""
     return PayloadError([f"key: {key!r} is of a job that is under way @ $"])
 

@@ -83,23 +83,6 @@ class Otherwise(Exception):
     """The rows are not as those who wrote the moves thought."""
 
 
-def write(db: sqlite3.Connection, batch: Sequence[_Item], *, parked: bool) -> Answers:
-    """Write moves all at once, as nearly always the rows are as their jobs think. `parked`: there
-    are events of jobs that were not there.
-
-    Raises `Otherwise` where a row was struck out, begun by another or found out about meanwhile;
-    the transaction has to be rolled back, and `write_each` to be asked.
-    """
-    _write_at_once(db, batch)
-    return _match_parked(db, batch) if parked else {}
-
-
-def write_each(db: sqlite3.Connection, batch: Sequence[_Item], *, parked: bool) -> Answers:
-    """Write moves in order, and hold each against its row."""
-    answers = _write_each(db, batch)
-    return {**answers, **_match_parked(db, batch)} if parked else answers
-
-
 @functools.cache
 def _shape(old: JobState | None, state: JobState) -> tuple[_Columns, str]:
     """What every move from `old`, or to a new row, says of the row, and in which column it says
@@ -133,7 +116,13 @@ def _ends(old: JobState | None, state: JobState) -> bool:
     return state in _ENDING and old is not state and old is not JobState.STORED
 
 
-def _write_at_once(db: sqlite3.Connection, batch: Sequence[_Item]) -> None:
+def write(db: sqlite3.Connection, batch: Sequence[_Item], *, parked: bool) -> Answers:
+    """Write moves all at once, as nearly always the rows are as their jobs think. `parked`: there
+    are events of jobs that were not there.
+
+    Raises `Otherwise` where a row was struck out, begun by another or found out about meanwhile;
+    the transaction has to be rolled back, and `write_each` to be asked.
+    """
     first: dict[str, _Item] = {}
     told: dict[str, _Columns] = {}
     spent = 0
@@ -159,6 +148,7 @@ def _write_at_once(db: sqlite3.Connection, batch: Sequence[_Item]) -> None:
     _write_alike(db, rows)
     spent += sum(row.get("cost", 0) for row in told.values())
     _count(db, Counter(map(_MOVE, batch)), spent)
+    return _match_parked(db, batch) if parked else {}
 
 
 def _new(job: Begun, columns: _Columns) -> _Row:
@@ -200,7 +190,8 @@ def _update(*columns: str) -> str:
     return f"UPDATE jobs SET held = 0, {told} WHERE key = ? AND state = ?"
 
 
-def _write_each(db: sqlite3.Connection, batch: Iterable[_Item]) -> Answers:
+def write_each(db: sqlite3.Connection, batch: Sequence[_Item], *, parked: bool) -> Answers:
+    """Write moves in order, and hold each against its row."""
     answers: dict[str, str | None] = {}
     moves: Counter[tuple[JobState | None, JobState]] = Counter()
     spent = 0
@@ -228,7 +219,7 @@ def _write_each(db: sqlite3.Connection, batch: Iterable[_Item]) -> Answers:
         moves[state, item.state] += 1
         spent += columns.get("cost", 0)
     _count(db, moves, spent)
-    return answers
+    return {**answers, **_match_parked(db, batch)} if parked else answers
 
 
 def _count(

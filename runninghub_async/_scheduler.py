@@ -47,7 +47,7 @@ from ._outcomes import Outcome
 from ._retry import Cause, asked_pause
 from ._states import JobState
 
-__all__ = ["Entry", "Row", "Scheduler", "Source", "Step"]
+__all__ = ["MOST_SUBMITTING", "Entry", "Row", "Scheduler", "Source", "Step"]
 
 
 _SENT = Sent()
@@ -439,7 +439,8 @@ class Scheduler:
 
     def _tell(self, entry: Entry, event: Event, action: Action) -> None:
         """Whoever keeps books of jobs or money hears of every move."""
-        if entry.row is not None and self.on_move is not None:
+        row = entry.row
+        if row is not None and row.recorded is not entry.job.state and self.on_move is not None:
             self.on_move(entry, event, action)
         if self.budget is not None and self.budget.after(entry.number, action):
             self._poor = False
@@ -463,8 +464,7 @@ class Scheduler:
         sent_at: float,
     ) -> None:
         entry.job, action = advance(entry.job, event, now, self._rules, self._chance())
-        row = entry.row
-        if (row is not None and row.recorded is not entry.job.state) or self.budget is not None:
+        if entry.row is not None or self.budget is not None:
             self._tell(entry, event, action)
         if entry.gone:
             # Let go of while its query was under way: its slot is free and its task named

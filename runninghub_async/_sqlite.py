@@ -25,6 +25,7 @@ from . import _rows
 from ._exceptions import JournalBusy, JournalError
 from ._journal import Begun, JobRecord, Moved
 from ._owner import LEASE, Owner
+from ._scheduler import MOST_SUBMITTING
 from ._schema import (
     APPLICATION,
     COLUMNS,
@@ -59,8 +60,8 @@ _LATER: Final = 0.2
 #: be in memory alone; its submit was at risk, too, while the answer was on its way.
 _PACE: Final = 0.1
 
-#: So many who wait are nearly all that ever do, at 48 submits under way: they wait no longer.
-_MANY: Final = 44
+#: So many who wait are nearly all that ever do: they wait no longer.
+_MANY: Final = MOST_SUBMITTING - 4
 
 #: How long it may take until it is written that a task was seen running, in seconds. That only
 #: tells who looks on; and often the task has ended by then, and one write tells both.
@@ -160,6 +161,8 @@ class SqliteJobStore:
         """Close, and end the thread, whoever is cancelled meanwhile: the next one may be waiting
         for the journal."""
         assert self._loop is not None
+        # Whoever begins from here on is told so.
+        self._error = self._error or _Lost("is closed", self.path)
         for timer in (self._timer, self._seen_timer):
             if timer is not None:
                 timer.cancel()
@@ -169,13 +172,12 @@ class SqliteJobStore:
         self._work.put(None)
         self._thread = None
         await wait_out([closed])
-        self._forget()
+        self._forget(self._error)
 
-    def _forget(self) -> None:
+    def _forget(self, error: JournalError) -> None:
         """Nothing more will be written, until it is opened again; say so to whoever waits."""
-        self._error = self._error or _Lost("is closed", self.path)
         for _, future in self._waiting:
-            _fail(future, self._error)
+            _fail(future, error)
         self._batch, self._waiting = [], []
         self._seen.clear()
         if self._timer is not None:
