@@ -614,3 +614,38 @@ def test_an_event_that_came_before_its_job_is_told_when_the_submit_is_to_leave(
         return answers
 
     assert asyncio.run(main()) == ["the task of at once", "the task of later"]
+
+
+def test_a_query_that_failed_says_nothing_of_a_success(tmp_path: Path) -> None:
+    """It was repeated, and nothing had become of the job."""
+    answers = iter([rh.Response(500, b"{}")])
+    service = Service(5.0, on_query=lambda _: next(answers, None))
+
+    async def main() -> None:
+        async with service.session(journal=tmp_path / "run.db") as session:
+            await collect(session.stream(posters(1)))
+
+    run(main)
+    assert not list(answers)
+    with rh.JournalReader(tmp_path / "run.db") as reader:
+        (job,) = reader.jobs()
+    assert (job.state, job.code, job.error) == (rh.JobState.SUCCEEDED, "", "")
+
+
+def test_an_event_is_told_also_beside_a_job_that_is_not_to_be_sent(tmp_path: Path) -> None:
+    """Both are begun at once; one of them had been begun before."""
+
+    async def main() -> list[str | None]:
+        store = rh.SqliteJobStore(tmp_path / "run.db")
+        await store.open("https://service.example")
+        content = rh.Content("a-model", "{}", "a digest")
+        jobs = [
+            rh.Begun(key, None, rh.JobState.SUBMITTING, 0.0, content) for key in ("one", "another")
+        ]
+        await store.begin(jobs[1])
+        await store.event("one", "a task")
+        answers = await asyncio.gather(*map(store.begin, jobs))
+        await store.aclose()
+        return answers
+
+    assert asyncio.run(main()) == ["a task", None]
