@@ -56,7 +56,8 @@ class Output:
 
     `url` lives about 24 hours and may be signed: keep its query string. `type` is the file
     extension the service names (`png`, `mp4`, `txt`), lower case, without a dot. `text` is set
-    for text outputs, whose `url` is None. `task_id` says which task made it.
+    for text outputs, whose `url` is None. `task_id` says which task made it. `extra` holds the
+    keys of the service's answer that have no field here, such as the `z_index` of a layer.
     """
 
     url: str | None = None
@@ -64,6 +65,7 @@ class Output:
     text: str | None = None
     node_id: str = ""
     task_id: str = ""
+    extra: Mapping[str, Any] = attrs.field(factory=dict, repr=False, hash=False)
 
 
 @attrs.frozen

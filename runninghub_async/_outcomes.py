@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 import attrs
 
 from ._exceptions import RunningHubError, SubmitUnknown, TaskCancelled
-from ._models import Task
+from ._models import Output, Task
 from ._saved import Download
 
 __all__ = ["Cancelled", "Failed", "Outcome", "Succeeded", "Unfinished", "Unknown"]
@@ -35,12 +35,14 @@ class Succeeded(_Base):
     often the service was asked; `seconds`, from the accepted submit to the answer that ended it;
     `key`, the job's in the journal, empty without one.
 
-    `files`: the results on disk, in the order of `task.outputs`, where the stream
-    keeps them in a folder.
+    `files`: the results on disk, in the order of `task.outputs`, where the stream saves them in
+    a folder. `missing`: the outputs of the task that could not be saved; a warning says why, and
+    a resumed run fetches them. `ok` is True either way.
     """
 
     task: Task
     files: tuple[Download, ...] = ()
+    missing: tuple[Output, ...] = ()
     ok: ClassVar[bool] = True
 
 

@@ -41,6 +41,7 @@ OPEN: Final[Mapping[JobState, int | None]] = {
     JobState.CANCELLED: 2,
     JobState.UNKNOWN: 2,
     JobState.SUCCEEDED: 3,
+    JobState.PARTLY_STORED: 3,
     JobState.STORED: None,
 }
 

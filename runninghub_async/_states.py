@@ -1,6 +1,7 @@
 """The states of a job and its legal moves: the one table that memory, journal and docs share.
 
     new ──> submitting ──> accepted ──> running ──> succeeded ──> stored
+                                                        └──> partly_stored
      ^          │
      └ refused <┴─> unknown, failed;     accepted, running ──> failed, cancelled
 
@@ -26,6 +27,7 @@ class JobState(enum.StrEnum):
     ACCEPTED = "accepted"
     RUNNING = "running"
     SUCCEEDED = "succeeded"
+    PARTLY_STORED = "partly_stored"
     STORED = "stored"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -66,7 +68,14 @@ MOVES: Final[Mapping[JobState, Mapping[JobState, str]]] = {
         _S.FAILED: "seen failed, or the service no longer knows it",
         _S.CANCELLED: "seen cancelled",
     },
-    _S.SUCCEEDED: {_S.STORED: "its results are on disk, whole"},
+    _S.SUCCEEDED: {
+        _S.STORED: "its results are on disk, whole",
+        _S.PARTLY_STORED: "some of its results are on disk, and others could not be fetched",
+    },
+    _S.PARTLY_STORED: {
+        _S.STORED: "the missing results are on disk now",
+        _S.SUCCEEDED: "a file of it is gone or changed: fetch it again",
+    },
     _S.STORED: {_S.SUCCEEDED: "a file of it is gone or changed: fetch it again"},
     _S.FAILED: {_S.NEW: "the user retries it"},
     _S.CANCELLED: {_S.NEW: "the user retries it"},
@@ -78,7 +87,15 @@ MOVES: Final[Mapping[JobState, Mapping[JobState, str]]] = {
 }
 
 #: What a resumed run goes on with.
-OPEN: Final = (_S.NEW, _S.SUBMITTING, _S.REFUSED, _S.ACCEPTED, _S.RUNNING, _S.SUCCEEDED)
+OPEN: Final = (
+    _S.NEW,
+    _S.SUBMITTING,
+    _S.REFUSED,
+    _S.ACCEPTED,
+    _S.RUNNING,
+    _S.SUCCEEDED,
+    _S.PARTLY_STORED,
+)
 
 #: What it leaves as it is, unless it is told otherwise.
 ENDED: Final = (_S.STORED, _S.FAILED, _S.CANCELLED, _S.UNKNOWN)
