@@ -12,26 +12,36 @@ from __future__ import annotations
 
 import email.utils
 import json
+import re
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, Final
 
 import attrs
 
-from ._codes import Submit, code_of_status, look_up
-from ._exceptions import APIError, GraphError, InvalidRequestError, ProtocolError, RateLimitError
+from ._codes import Code, Submit, code_of_status, look_up
+from ._exceptions import (
+    APIError,
+    BlockedError,
+    GraphError,
+    InvalidRequestError,
+    ProtocolError,
+    RateLimitError,
+)
 from ._models import ErrorInfo, Output, Response, Task, TaskPart, TaskStatus, Usage
 from ._nodes import NodeError, node_errors_in
 
 __all__ = [
     "api_error",
     "data_of",
+    "has_status_field",
     "id_in",
     "json_object",
     "loads",
     "number",
     "object_of",
     "refusal",
+    "salvaged_task",
     "status_of",
     "task_of",
     "text",
@@ -50,19 +60,80 @@ _SPELLINGS: Final[dict[str, TaskStatus]] = {
     "PROCESSING": TaskStatus.RUNNING,
 }
 
+#: What a service written in Java, Python or JavaScript makes of a missing id.
+_NO_IDS: Final = frozenset({"null", "none", "nil", "undefined", "nan", "false", "true"})
+
 _FAILED: Final = frozenset({TaskStatus.FAILED, TaskStatus.CANCEL})
 
 _NO_ERROR: Final = frozenset({"", "0", "None"})
 
 
+#: How much JSON is read at once: more objects, keys or values would hold the event loop for over
+#: 50 ms. The longest answer of use, a large workflow, has a tenth of it. Text may be as long as it
+#: likes.
+_MOST_CONTAINERS: Final = 15_000
+_MOST_KEYS: Final = 30_000
+_MOST_VALUES: Final = 120_000
+
+_decoder: Final = json.JSONDecoder(strict=False)
+
+#: What some servers put before their JSON so that no browser runs it.
+_PREFIX: Final = re.compile(r"[\s\ufeff]*(?:\)\]\}',?|while\(1\);|for\(;;\);)?\s*")
+
+
 def loads(text: str | bytes) -> Any:
-    """What the JSON in `text` holds; None if it is none."""
+    """What the JSON in `text` holds; None if it is none, or so much that it would hold the loop.
+
+    A byte that is not UTF-8, a raw line break within a string or something after the end must not
+    lose the fields that count.
+    """
+    if _too_much(text):
+        return None
+    if isinstance(text, str):
+        return _read(text)
+    # Decoded here, since json would first try to guess the encoding.
+    found = _read(text.decode(errors="replace"))
+    if found is None and not text.isascii():
+        # The last byte of a Chinese character in GBK may be a backslash, which ends no string.
+        found = _read(text.decode("gb18030", errors="replace"))
+    return found
+
+
+def _read(text: str) -> Any:
+    start = _PREFIX.match(text)
     try:
-        # Decoded here, since json would first try to guess the encoding.
-        text = text.decode() if isinstance(text, bytes) else text
-        return json.loads(text.lstrip("\ufeff"))
+        return _decoder.raw_decode(text, start.end() if start else 0)[0]
     except (ValueError, RecursionError):
         return None
+
+
+def _too_much(text: str | bytes) -> bool:
+    if len(text) < _MOST_CONTAINERS:
+        return False
+    count = text.count if isinstance(text, str) else text.decode("latin-1").count
+    return (
+        count("{") + count("[") > _MOST_CONTAINERS
+        or count(":") > _MOST_KEYS
+        or count(",") > _MOST_VALUES
+    )
+
+
+#: A task's id in what cannot be read as JSON, also where the JSON is text within JSON.
+_ID: Final = re.compile(rb"""["']task_?[iI]d\\{0,3}["']\s*:\s*\\{0,3}["']?([0-9]{6,32})(?![0-9])""")
+
+
+def salvaged_task(response: Response | None) -> Task | None:
+    """The task whose id stands in an answer that cannot be read as a whole, or that broke off."""
+    found = None if response is None else _ID.search(response.body)
+    return None if found is None else Task(found[1].decode())
+
+
+def has_status_field(answer: Mapping[str, Any]) -> bool:
+    """Whether an answer is of the form that names its task: v2's, flat or in `data`."""
+    if _word(answer, "status"):
+        return True
+    data = answer.get("data")
+    return isinstance(data, dict) and (_word(data, "status") or _word(data, "taskStatus"))
 
 
 def unwrapped(value: Any) -> Any:
@@ -84,9 +155,35 @@ def json_object(response: Response) -> dict[str, Any]:
     row = code_of_status(response.status)
     if row is None or row.error is APIError:
         raise ProtocolError(
-            f"HTTP {response.status} with no JSON object: {response.body[:80]!r}", response
+            f"HTTP {response.status} with no JSON object but {_shown(response)}", response
         )
-    raise row.error(row.meaning, status=response.status, retry_after=_retry_after(response.headers))
+    raise _by_status(row, response)
+
+
+def _by_status(row: Code, response: Response) -> APIError:
+    """The error for an answer of which only the HTTP status speaks."""
+    error = row.error(
+        f"{row.meaning}: {_shown(response)}",
+        status=response.status,
+        retry_after=_retry_after(response.headers),
+    )
+    error.response = response
+    return error
+
+
+_TITLE: Final = re.compile(rb"<title[^>]*>\s*([^<]{1,200})", re.IGNORECASE)
+
+
+def _shown(response: Response) -> str:
+    """An answer that is not the service's, in a few words: where it sends to, its title or its
+    first bytes."""
+    location = response.headers.get("location")
+    if 300 <= response.status < 400 and location:
+        return f"a redirect to {location[:200]!r}"
+    title = _TITLE.search(response.body[:4096])
+    if title is not None:
+        return f"the page {title[1].strip().decode(errors='replace')!r}"
+    return repr(response.body[:80]) if response.body else "an empty body"
 
 
 def api_error(answer: Mapping[str, Any], response: Response) -> APIError | None:
@@ -98,6 +195,8 @@ def api_error(answer: Mapping[str, Any], response: Response) -> APIError | None:
     )
     if code in _NO_ERROR or (code == "200" and "errorCode" not in answer):
         row = code_of_status(response.status)
+        if row is not None and row.error is BlockedError:
+            return _by_status(row, response)
         code = ""
     else:
         row = look_up(code)
@@ -155,9 +254,20 @@ def object_of(response: Response) -> dict[str, Any]:
 def refusal(answer: Mapping[str, Any], response: Response) -> APIError | ProtocolError:
     """The error for an answer that should have told of a task and does not."""
     error = api_error(answer, response)
-    if error is None:
-        return ProtocolError("neither a task id nor an error code in the answer", response)
-    return error
+    if error is not None:
+        return error
+    words = _words_in(answer)
+    said = f"; it says: {words}" if words else ""
+    return ProtocolError(f"neither a task id nor an error code in the answer{said}", response)
+
+
+def _words_in(answer: Mapping[str, Any]) -> str:
+    """What an answer of an unknown form says in words, wherever it says so."""
+    inner = answer.get("error")
+    holders = [answer, *([inner] if isinstance(inner, dict) else [])]
+    names = ("errorMessage", "msg", "message", "error", "detail", "reason", "code", "status")
+    found = (holder.get(name) for name in names for holder in holders)
+    return next((each[:300] for each in found if isinstance(each, str) and each.strip()), "")
 
 
 def told_task(answer: Mapping[str, Any], task_id: str) -> Task | None:
@@ -219,21 +329,33 @@ _RARE: Final = frozenset({"netWssUrl", "parentTaskId", "taskUsageList"})
 
 def task_of(answer: Mapping[str, Any], task_id: str) -> Task:
     """The task that v2's flat fields, or a v1 `data`, describe."""
-    status = status_of(answer.get("status") or answer.get("taskStatus"))
+    word = answer.get("status") or answer.get("taskStatus")
+    status = status_of(word)
     results = answer.get("results")
     usage = answer.get("usage")
     tips, client = answer.get("promptTips"), answer.get("clientId")
+    outputs = (
+        tuple([_output(item, task_id) for item in results if isinstance(item, dict | str)])
+        if isinstance(results, list)
+        else ()
+    )
+    if status is TaskStatus.UNKNOWN:
+        # A word that nobody has documented ends the task if what comes with it does.
+        if any(output.there for output in outputs):
+            status = TaskStatus.SUCCESS
+        elif str(answer.get("errorCode") or "") not in _NO_ERROR:
+            status = TaskStatus.FAILED
     task = Task(
         task_id,
         status,
-        tuple([_output(item, task_id) for item in results if isinstance(item, dict)])
-        if isinstance(results, list)
-        else (),
+        outputs,
         _error_info(answer) if status in _FAILED else None,
         usage_of(usage) if isinstance(usage, dict) else None,
         tips if isinstance(tips, str) else "",
         client if isinstance(client, str) else "",
     )
+    if status is TaskStatus.UNKNOWN and isinstance(word, str):
+        task = attrs.evolve(task, status_word=word)
     if _RARE.isdisjoint(answer):
         return task
     return attrs.evolve(
@@ -268,27 +390,40 @@ def id_in(holder: Mapping[str, Any]) -> str:
     """The task id in `holder`, under either of its names; empty if there is none."""
     for key in ("taskId", "task_id"):
         value = holder.get(key)
-        if isinstance(value, str) and value.strip(" 0"):
-            return value
+        if isinstance(value, str) and value.strip(" 0") and value.lower() not in _NO_IDS:
+            return value.strip()
         # A number beyond 2**53 is exact in Python; a float is not an id any more.
         if isinstance(value, int) and not isinstance(value, bool) and value > 0:
             return str(value)
     return ""
 
 
-def _output(item: Mapping[str, Any], task_id: str) -> Output:
+#: The keys of a result that have a field of their own.
+_OUTPUT_KEYS: Final = frozenset(
+    {
+        "url", "outputUrl", "fileUrl", "text", "content", "output", "outputType", "fileType",
+        "nodeId", "taskCostTime", "consumeMoney", "consumeCoins", "thirdPartyConsumeMoney",
+    }
+)  # fmt: skip
+
+
+def _output(item: Mapping[str, Any] | str, task_id: str) -> Output:
+    if isinstance(item, str):
+        return Output(item or None, task_id=task_id)
     url = item.get("url") or item.get("outputUrl") or item.get("fileUrl")
     text = item.get("text")
     if text is None:
         text = item.get("content") or item.get("output")
     kind = item.get("outputType") or item.get("fileType") or ""
     return Output(
-        url if isinstance(url, str) else None,
+        url if isinstance(url, str) and url else None,
         str(kind).lower().lstrip("."),
         text if isinstance(text, str) else None,
         str(item.get("nodeId") or ""),
         task_id,
-    )
+        {} if _OUTPUT_KEYS.issuperset(item) else
+        {key: value for key, value in item.items() if key not in _OUTPUT_KEYS},
+    )  # fmt: skip
 
 
 def _error_info(answer: Mapping[str, Any]) -> ErrorInfo:

@@ -134,6 +134,12 @@ class Call:
         if not self._result.done():
             self._result.set_exception(error)
 
+    def halt(self, error: RunningHubError) -> None:
+        waits = not self.entry.taken and not self.entry.job.task_id and self.entry.lost is None
+        if waits and self.entry.job.state is not JobState.SUBMITTING:
+            self._taken = True
+            self.stop(self.entry, error)
+
     def let_go(self, entry: Entry) -> None:
         # A mere wait that is given up leaves nothing behind that its caller does not know of.
         if entry.job.attempts and entry.job.task_id:

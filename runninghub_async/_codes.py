@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 from ._exceptions import (
     APIError,
     AuthenticationError,
+    BlockedError,
     CapacityError,
     ContentPolicyError,
     InsufficientBalanceError,
@@ -26,7 +27,7 @@ from ._exceptions import (
     ServerError,
 )
 
-__all__ = ["CODES", "Code", "Submit", "code_of_status", "look_up"]
+__all__ = ["CODES", "OF_ONE_REQUEST", "Code", "Submit", "code_of_status", "look_up"]
 
 
 class Submit(enum.Enum):
@@ -111,17 +112,41 @@ def look_up(code: str) -> Code:
     return CODES.get(code, _UNLISTED)
 
 
+_IN_FRONT = "something in front of the service refused the request"
+_ORIGIN = "this is not the address of the service, check base_url"
+
+#: HTTP statuses that speak without a code of the service. It answers most refusals with HTTP 200,
+#: so these come from a gateway, a firewall or a proxy in front of it, or from another server.
+_STATUSES: Final[dict[int, Code]] = {
+    401: Code(BlockedError, Submit.NEVER, _IN_FRONT),
+    403: Code(BlockedError, Submit.NEVER, _IN_FRONT),
+    404: Code(BlockedError, Submit.NEVER, _ORIGIN),
+    405: Code(BlockedError, Submit.NEVER, _ORIGIN),
+    407: Code(BlockedError, Submit.NEVER, "the proxy wants credentials"),
+    408: CODES["500"],
+    413: Code(BlockedError, Submit.NEVER, "the request is too large for the server"),
+    414: Code(BlockedError, Submit.NEVER, "the URL is too long for the server"),
+    415: Code(BlockedError, Submit.NEVER, "the server does not take this kind of request"),
+    429: CODES["1003"],
+    431: Code(BlockedError, Submit.NEVER, "the headers are too large for the server"),
+}
+_REDIRECT = Code(BlockedError, Submit.NEVER, _ORIGIN)
+
+#: Statuses that speak of one request alone; the others concern every request.
+OF_ONE_REQUEST: Final = frozenset({413, 414, 415, 431})
+
+
 def code_of_status(status: int) -> Code | None:
     """The row for an HTTP status that speaks without a code; None when the status says no error.
 
-    The service answers most refusals with HTTP 200, so the statuses come from the gateway in
-    front of it: 429 asks for a pause, 401 and 403 concern the key, and anything else tells
-    nothing about whether a submit reached the service.
+    401 and 403 speak of the key only in the service's own JSON, with a code: without one they are
+    a firewall's or a portal's, and may concern a single prompt.
     """
-    if status == 429:
-        return CODES["1003"]
-    if status in (401, 403):
-        return CODES[str(status)]
-    if status >= 500 or status == 408:
+    row = _STATUSES.get(status)
+    if row is not None:
+        return row
+    if status >= 500:
         return CODES["500"]
+    if 300 <= status < 400:
+        return _REDIRECT
     return _UNLISTED if status >= 300 else None

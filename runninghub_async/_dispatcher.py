@@ -9,26 +9,36 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import random
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
+import attrs
+
+from ._answers import salvaged_task
 from ._bounded import Bounded
 from ._budget import Admission, listed_price
 from ._exceptions import (
     CapacityError,
     JournalError,
     PayloadError,
+    PolicyError,
+    ProtocolError,
+    RateLimitError,
     RunningHubError,
+    TransportError,
     unforeseen,
 )
 from ._job import Rules
 from ._limits import Limits
-from ._models import Request, Task
+from ._models import Request, Response, Task, TaskStatus
 from ._pacing import RateLimiter, local_limiter
+from ._policies import GuardedPolling, guarded_chance, guarded_unknown
 from ._protocol import FileInBody, parse_query, parse_submit
 from ._recorder import Recorder
 from ._scheduler import Entry, Scheduler, Step
@@ -58,6 +68,10 @@ _NOT_KEPT: Final = "request: holds what no journal can keep, such as keys of sev
 #: After so many queries in a row have failed, say so: the job stays, but its user may know more.
 _MISSES_TOLD: Final = frozenset({5, 20, 100, 500, 2500})
 
+#: The same for a task that has not ended after so many looks: ten minutes at the default pace.
+_LOOKS_TOLD: Final = frozenset({100, 400, 1600, 6400, 25600})
+_QUERIES_TOLD: Final = frozenset({5, 20, 80})
+
 #: The same for one submit that found no free slot; now and then is how it should be.
 _REFUSALS_TOLD: Final = frozenset({5, 25, 125, 625})
 
@@ -79,8 +93,17 @@ class Dispatcher:
         build_query: Callable[[str], Request],
         journal: Recorder | None = None,
     ) -> None:
-        self.scheduler = Scheduler(limits, rules, rng.random)
+        rules = attrs.evolve(
+            rules,
+            polling=GuardedPolling(rules.polling, self.fault),
+            unknown=guarded_unknown(rules.unknown, self.fault),
+        )
+        self.scheduler = Scheduler(limits, rules, guarded_chance(rng.random, self.fault))
+        self.scheduler.say = logger.warning
+        self.scheduler.wall = time.time
         self.rules = rules
+        #: What ended the session; every later call raises it again.
+        self.broken: BaseException | None = None
         self.journal = journal
         if journal is not None:
             self.scheduler.on_move = journal.moved
@@ -101,6 +124,10 @@ class Dispatcher:
         self._workers: set[asyncio.Task[None]] = set()
         self._helpers: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
+        #: When it fires. Not asked of the handle: uvloop gives one without `when` for short waits.
+        self._timer_at = math.inf
+        #: Undocumented status words that have been logged.
+        self._odd_words: Bounded[str, None] = Bounded(100)
         self._looking_again = 0
         self._submitting = 0
         self._submits_done = asyncio.Event()
@@ -176,6 +203,17 @@ class Dispatcher:
         """The limiter of queries and other single calls."""
         return self._query_limiter
 
+    def fault(self, error: PolicyError) -> None:
+        """The user's policy or callable failed: end the session with `error`, after this step."""
+        if self.broken is None and not self.closed:
+            self.broken = error
+            self.loop.call_soon(self._crash, error)
+
+    def _crash(self, error: BaseException) -> None:
+        self.broken = self.broken or error
+        if self._on_crash is not None:
+            self._on_crash(error)
+
     def on_crash(self, callback: Callable[[BaseException], None]) -> None:
         """Tell `callback` if a worker ever dies of an unexpected error."""
         self._on_crash = callback
@@ -198,16 +236,21 @@ class Dispatcher:
                 parked.set_result(None)
                 return
         if len(self._workers) < WORKERS:
-            worker = self.loop.create_task(self._work(), name="runninghub_async worker")
+            worker = self._start(self._work(), "runninghub_async worker")
             self._workers.add(worker)
             worker.add_done_callback(self._worker_ended)
 
     def help(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run `coroutine` as a task that ends, at the latest, with the session."""
-        helper = self.loop.create_task(coroutine, name="runninghub_async helper")
+        helper = self._start(coroutine, "runninghub_async helper")
         self._helpers.add(helper)
         helper.add_done_callback(self._helper_ended)
         return helper
+
+    def _start(self, coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        # Not by the loop's task factory: an eager one would run the first step of a worker within
+        # the step of the one that wakes it, and that of the next within it, without end.
+        return asyncio.Task(coroutine, loop=self.loop, name=name)
 
     async def pause(self, seconds: float) -> None:
         """Wait for so long, or until the session closes."""
@@ -277,14 +320,15 @@ class Dispatcher:
         passed a due time that nobody would then be woken for.
         """
         at = self.scheduler.wake_at(now)
-        if at is None or (self._timer is not None and now < self._timer.when() <= at):
+        if at is None or (self._timer is not None and now < self._timer_at <= at):
             return
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self.loop.call_at(at, self._on_timer)
+        self._timer, self._timer_at = self.loop.call_at(at, self._on_timer), at
 
     def _on_timer(self) -> None:
         self._timer = None
+        self.scheduler.note_silence(self.loop.time())
         self.wake()
 
     async def _query(self) -> None:
@@ -307,6 +351,12 @@ class Dispatcher:
             task = parse_query(answer, entry.job.task_id)
         except RunningHubError as error:
             scheduler.missed(entry, error, clock(), sent_at)
+            if entry.job.not_found in _MISSES_TOLD:
+                logger.warning(
+                    "task %s: the service has said %d times in a row that there is no such task",
+                    entry.job.task_id,
+                    entry.job.not_found,
+                )
             if entry.job.misses in _MISSES_TOLD:
                 logger.warning(
                     "task %s: %d queries in a row failed, the last with: %s",
@@ -319,6 +369,26 @@ class Dispatcher:
             raise
         else:
             scheduler.seen(entry, task, clock(), sent_at)
+            if not task.done or not entry.gone:
+                self._note_wait(entry, task)
+
+    def _note_wait(self, entry: Entry, task: Task) -> None:
+        """Say why a task has not ended yet, where that lasts or is odd."""
+        job = entry.job
+        if task.status_word and task.status_word not in self._odd_words:
+            self._odd_words[task.status_word] = None
+            logger.warning(
+                "task %s has the status %r, which is not documented; it is queried ever less often"
+                " until results or an error code come with it",
+                task.id,
+                task.status_word,
+            )
+        elif task.status is TaskStatus.SUCCESS and job.queries in _QUERIES_TOLD:
+            logger.warning("task %s has succeeded, but its results are not there yet", task.id)
+        elif job.looks in _LOOKS_TOLD:
+            logger.warning(
+                "task %s is still %s after %d queries", task.id, task.status.value, job.queries
+            )
 
     async def _submit(self) -> None:
         scheduler, clock = self.scheduler, self.loop.time
@@ -346,8 +416,7 @@ class Dispatcher:
         scheduler.sending(entry, sent_at)
         self._submitting += 1
         try:
-            answer = await self._transport.send(request)
-            task = parse_submit(answer)
+            task = await self._exchange(request)
         except RunningHubError as error:
             if entry.told:
                 # Its end was announced before its beginning: there is such a task.
@@ -358,9 +427,15 @@ class Dispatcher:
             scheduler.refused(entry, error, clock(), sent_at)
             if entry.announced and entry.job.state is JobState.UNKNOWN:
                 self.lost[entry.announced] = None
-            if isinstance(error, CapacityError) and entry.job.attempts in _REFUSALS_TOLD:
+            if isinstance(error, CapacityError | RateLimitError) and (
+                entry.job.attempts in _REFUSALS_TOLD
+            ):
+                reason = "room" if isinstance(error, CapacityError) else "rate"
                 logger.warning(
-                    "a submit was refused %d times for want of room: %s", entry.job.attempts, error
+                    "a submit was refused %d times for want of %s: %s",
+                    entry.job.attempts,
+                    reason,
+                    error,
                 )
             if entry.job.unsent in _UNSENT_TOLD:
                 logger.warning(
@@ -378,6 +453,26 @@ class Dispatcher:
             self._submitting -= 1
             if not self._submitting:
                 self._submits_done.set()
+
+    async def _exchange(self, request: Request) -> Task:
+        """Send a submit and return its task. Raises what `Transport.send` and `parse_submit` do,
+        and `ProtocolError` for the id of another job's task."""
+        answer: Response | None
+        try:
+            answer = await self._transport.send(request)
+            task = parse_submit(answer)
+        except TransportError as error:
+            # The connection broke within the answer; its beginning may hold the id.
+            answer = error.response
+            salvaged = salvaged_task(answer)
+            if salvaged is None:
+                raise
+            task = salvaged
+        if self.scheduler.has_seen(task.id):
+            raise ProtocolError(
+                f"the answer names task {task.id}, which is another job's", answer or Response(200)
+            )
+        return task
 
     async def _written_down(self, entry: Entry) -> bool:
         """Whether `entry` is still to be sent, now that the journal says that it is."""
@@ -480,5 +575,5 @@ class Dispatcher:
             error = None if self.closed else RuntimeError("a worker was cancelled from outside")
         else:
             error = task.exception()
-        if error is not None and self._on_crash is not None:
-            self._on_crash(error)
+        if error is not None:
+            self._crash(error)

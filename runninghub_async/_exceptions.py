@@ -19,8 +19,12 @@ RunningHubError
         CapacityError             no slot is free; nothing was created
         RateLimitError            too many requests; nothing was created
         ServerError               the service itself is in trouble
+        BlockedError              a gateway, firewall, proxy or another server answered instead
+    OutageError                 the submitting stopped: no submit gets a useful answer any longer
+    PolicyError                 a policy or callable of the user raised or returned nonsense
     TaskError                   the calls worked, the task did not
         TaskFailed
+        ResultsMissing            it succeeded, and the service shows no results
         TaskCancelled
         WaitTimeout               it still runs at the service
     SubmitUnknown               may or may not exist at the service, and may have been billed
@@ -50,6 +54,7 @@ if TYPE_CHECKING:
 __all__ = [
     "APIError",
     "AuthenticationError",
+    "BlockedError",
     "BudgetError",
     "CapacityError",
     "ConnectError",
@@ -61,8 +66,10 @@ __all__ = [
     "JournalBusy",
     "JournalError",
     "NotFoundError",
+    "OutageError",
     "PayloadError",
     "PlanError",
+    "PolicyError",
     "ProtocolError",
     "RateLimitError",
     "ReadError",
@@ -72,6 +79,7 @@ __all__ = [
     "ResultIncomplete",
     "ResultTooLarge",
     "ResultUnsafe",
+    "ResultsMissing",
     "RunningHubError",
     "ServerError",
     "SessionError",
@@ -146,11 +154,17 @@ class JournalBusy(JournalError):
 
 
 class TransportError(RunningHubError):
-    """No answer came. The original exception is the `__cause__`."""
+    """No whole answer came. The original exception is the `__cause__`.
+
+    `response` is what had arrived of the answer when it broke off; None if nothing had.
+    """
+
+    response: Response | None = None
 
 
 class ConnectError(TransportError):
-    """The request certainly did not leave: name resolution, connection, TLS or pool failed."""
+    """The request certainly did not leave: name, connection, proxy or TLS failed, or no
+    connection was free in time."""
 
 
 class ReadError(TransportError):
@@ -182,6 +196,9 @@ class APIError(RunningHubError):
 
     #: What to do about it, for errors that no repetition mends.
     advice = ""
+
+    #: The answer itself, where it is not the service's own.
+    response: Response | None = None
 
     def __init__(
         self,
@@ -256,6 +273,47 @@ class ServerError(APIError):
     """The service is in trouble. After a submit, whether a task exists is not known."""
 
 
+class BlockedError(APIError):
+    """The answer is not the service's: a gateway, a firewall, a login portal, a proxy or another
+    server refused the request. Nothing was created.
+
+    `status` is the HTTP status; the message names the page or where it redirects to.
+    """
+
+    advice = "nothing was created; check base_url, the network and the proxy"
+
+
+class OutageError(RunningHubError):
+    """The submitting stopped, since submits got no useful answer any longer.
+
+    `seen` says what they got instead, `since` when that began (Unix time in seconds), `running`
+    how many tasks still run at the service. The last error is the `__cause__`. What was not
+    submitted was not billed: submit it later, or resume the journal.
+    """
+
+    def __init__(self, message: str, *, seen: str, since: float, running: int) -> None:
+        super().__init__(message)
+        self.seen = seen
+        self.since = since
+        self.running = running
+
+
+class PolicyError(RunningHubError):
+    """A policy or a callable given by the user raised, or returned what makes no sense.
+
+    `name` is the callable's (`polling.delay`, `rng`, `unknown`, `key`, `name`), `task_ids` the
+    tasks that were running when the session ended because of it. The exception that it raised is
+    the `__cause__`.
+    """
+
+    def __init__(self, name: str, fault: str, task_ids: Sequence[str] = ()) -> None:
+        running = f"; tasks that still run: {' '.join(task_ids)}" if task_ids else ""
+        super().__init__(f"{name} {fault}{running}")
+        self.name = name
+        self.fault = fault
+        self.task_ids: tuple[str, ...] = tuple(task_ids)
+
+
 class TaskError(RunningHubError):
     """The calls worked, the task did not. `task_id` is always set."""
 
@@ -298,6 +356,11 @@ class TaskFailed(TaskError):
     def node_errors(self) -> tuple[NodeError, ...]:
         """What the service had found wrong with the nodes of the graph, if it said so."""
         return self.task.node_errors if self.task else ()
+
+
+class ResultsMissing(TaskError):
+    """The service says that the task succeeded, and shows no results, although it was asked
+    again for a while. The task was billed; `Session.wait` or a resumed run asks once more."""
 
 
 class TaskCancelled(TaskError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections import deque
 from collections.abc import (
     AsyncIterable,
@@ -21,6 +22,7 @@ from typing import Any, Final, Literal
 
 import attrs
 
+from ._abandon import Abandonable
 from ._budget import listed_price
 from ._call import OnCancel, waiting_job
 from ._dispatcher import Dispatcher
@@ -32,14 +34,23 @@ from ._money import Money, Sums
 from ._outcomes import Cancelled, Failed, Outcome, Succeeded, Unfinished, Unknown
 from ._recorder import Recorder
 from ._scheduler import Entry, Row
+from ._sizes import size_of
 from ._states import JobState
 
-__all__ = ["NOTHING", "Feed", "OnCancel", "Statistics", "not_kept"]
+__all__ = ["NOTHING", "WINDOW_BYTES", "Feed", "OnCancel", "Statistics", "not_kept"]
 
 logger = logging.getLogger("runninghub_async")
 
 #: With no limit on tasks alive, results that wait for a slow consumer still need one.
 _UNLIMITED_BACKLOG: Final = 1000
+
+#: How long an input that is left early may take to close, in seconds.
+_CLOSE_INPUT: Final = 10.0
+
+#: How many bytes of requests a stream holds that are taken and not handed out, unless it is told
+#: otherwise. Only requests from a certain size on are counted.
+WINDOW_BYTES: Final = 2**25
+_LARGE: Final = 2**12
 
 #: In place of a request, at the end of the input.
 NOTHING: Final = object()
@@ -83,6 +94,7 @@ class Feed:
         keeper: Keeper | None = None,
         on_cancel: OnCancel = "detach",
         fed: bool = False,
+        window_bytes: int | None = WINDOW_BYTES,
     ) -> None:
         self.dispatcher = dispatcher
         self.keeper = keeper
@@ -113,7 +125,13 @@ class Feed:
         self._counted_late: set[int] = set()
         self._exhausted = False
         self._backlog = backlog or slots
+        self._window_bytes = math.inf if window_bytes is None else window_bytes
+        #: The sizes of the large requests that are held, by their places, and their sum.
+        self._large: dict[int, int] = {}
+        self._held_bytes = 0
         self._fetched: deque[Any] = deque()
+        #: The input ignored its cancellation.
+        self._deaf = False
         self._wanted: asyncio.Event | None = None
         self._drained: asyncio.Event | None = None
         self._input: Iterator[Any] | AsyncIterator[Any]
@@ -178,7 +196,15 @@ class Feed:
         entry = Entry(job, self, row=row)
         self.entries[index] = entry
         self._pulled += 1
+        size = size_of(request)
+        if size >= _LARGE:
+            self._large[index] = size
+            self._held_bytes += size
         return entry
+
+    def _release_bytes(self, index: int) -> None:
+        if self._large:
+            self._held_bytes -= self._large.pop(index, 0)
 
     def deliver(self, entry: Entry, result: Outcome | Accepted) -> None:
         if self.keeper is not None and isinstance(result, Succeeded) and not self.closed:
@@ -243,10 +269,18 @@ class Feed:
     def stop(self, entry: Entry, error: RunningHubError) -> None:
         self._stop_taking(error)
         self.let_go(entry)
-        # What had been put back, to be submitted again, would meet the same refusal.
+        self._withdraw_waiting()
+
+    def halt(self, error: RunningHubError) -> None:
+        self._stop_taking(error)
+        self._withdraw_waiting()
+        self._settle_if_done()
+
+    def _withdraw_waiting(self) -> None:
+        """What waits to be submitted again would meet the same refusal."""
         for other in list(self.entries.values()):
-            waits = not other.gone and not other.job.task_id and other.lost is None
-            if waits and other.job.state is not JobState.SUBMITTING:
+            waits = not (other.gone or other.taken or other.fetching or other.job.task_id)
+            if waits and other.lost is None and other.job.state is not JobState.SUBMITTING:
                 other.gone = True
                 self.let_go(other)
 
@@ -258,6 +292,7 @@ class Feed:
         self.entries.pop(entry.job.index, None)
         self._count(entry)
         self.unfinished.append(_unfinished(entry.job))
+        self._release_bytes(entry.job.index)
         self._put_out_in_order()
         self._settle_if_done()
 
@@ -318,6 +353,7 @@ class Feed:
                 raise
         self._handed += 1
         result = self.ready_results.popleft()
+        self._release_bytes(result[0])
         if self._wanted is not None:
             self._ask_for_more()
         self.dispatcher.wake()
@@ -444,6 +480,8 @@ class Feed:
 
     def _room(self) -> int:
         """How many more requests may be taken now."""
+        if self._held_bytes >= self._window_bytes:
+            return 0
         if self._backlog is not None:
             return self._backlog - (self._pulled - self._handed - len(self.unfinished))
         return _UNLIMITED_BACKLOG - len(self.ready_results) - len(self.held_back)
@@ -480,16 +518,35 @@ class Feed:
                     else:
                         self.dispatcher.wake()
         finally:
-            close = getattr(self._input, "aclose", None)
-            if close is not None and self.closed:
-                try:
-                    await close()
-                except Exception:
-                    logger.warning("closing a stream's input failed", exc_info=True)
+            await self._close_input()
+
+    async def _close_input(self) -> None:
+        close = getattr(self._input, "aclose", None)
+        if close is None or not self.closed or self._deaf:
+            return
+        try:
+            async with asyncio.timeout(_CLOSE_INPUT):
+                await Abandonable(close())
+        except Exception:
+            logger.warning("closing a stream's input failed", exc_info=True)
+
+    async def _next_request(self) -> Any:
+        """The next request of an async input; raises `StopAsyncIteration` at its end. An input
+        that ignores its cancellation is left behind."""
+        waiting: Abandonable[Any] = Abandonable(anext(self._input))  # type: ignore[arg-type]
+        try:
+            return await waiting
+        finally:
+            if waiting.abandoned:
+                self._deaf = True
+                logger.warning(
+                    "a stream's input ignored its cancellation and was left behind: %.100r",
+                    self._input,
+                )
 
     async def _fetch(self) -> list[Any]:
         """The next requests of an async input; raises `StopAsyncIteration` at its end."""
-        return [await anext(self._input)]  # type: ignore[arg-type]
+        return [await self._next_request()]
 
     def _stop_taking(self, error: BaseException | None) -> None:
         """Take no more requests, for whatever reason; those read ahead are given back."""

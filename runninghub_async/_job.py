@@ -20,6 +20,8 @@ from ._exceptions import (
     ConnectError,
     JournalError,
     NotFoundError,
+    PolicyError,
+    ResultsMissing,
     RunningHubError,
     SubmitUnknown,
     TaskCancelled,
@@ -66,10 +68,14 @@ __all__ = [
     "unknown_outcome",
 ]
 
-#: A fresh id may take a moment to become visible, so "no such task" has to be said this often in
-#: a row before it is believed.
+#: A fresh id may take a while to become visible, so "no such task" has to be said this often in a
+#: row, and for `RetryPolicy.not_found_after` seconds, before it is believed.
 NOT_FOUND_BELIEVED: Final = 5
 
+#: A workflow may well make nothing, so its results are asked for again for this long at most, in
+#: seconds, and how often results that are late are asked for.
+_RUN_WITHOUT_RESULTS: Final = 10.0
+_RESULTS_WAIT: Final = 5.0
 
 #: What to do about a submit of unknown fate: keep it as it is, or submit again.
 Decision = Literal["hold", "resubmit"]
@@ -91,6 +97,8 @@ class Job(NamedTuple):
     """One request on its way. `follow` is False when the caller wants the task id only; `tips`
     is what the submit's answer found wrong with the graph, nearly always nothing; `key` is the
     job's in the journal; `unsure` if an earlier submit of it may have created a task.
+    `doubtful_since`: since when the service says "no such task", or success without results; 0
+    while it says neither.
 
     A tuple, since a new one is made at every step: it takes a third of the time of a class.
     """
@@ -110,6 +118,7 @@ class Job(NamedTuple):
     tips: str = ""
     key: str = ""
     unsure: bool = False
+    doubtful_since: float = 0.0
 
 
 @attrs.frozen
@@ -240,7 +249,7 @@ _UNSENT: Final = (JobState.NEW, JobState.REFUSED, JobState.UNKNOWN)
 def reject(job: Job, error: RunningHubError) -> tuple[Job, Deliver | Stop]:
     """End a job that was never sent, for a fault of its own; or say that every other one would
     meet the same, as when its files were refused for the key, or there is no network."""
-    if isinstance(error, (*STOPPING, ConnectError, BudgetError, JournalError)):
+    if isinstance(error, (*STOPPING, ConnectError, BudgetError, JournalError, PolicyError)):
         return job, Stop(error)
     failed = job._replace(state=JobState.FAILED)
     return failed, Deliver(Failed(index=job.index, request=job.request, error=error, key=job.key))
@@ -275,7 +284,7 @@ def _accepted(job: Job, task: Task, now: float, rules: Rules, u: float) -> tuple
     )
     if not job.follow:
         return job, Deliver(Accepted(task))
-    if task.status is TaskStatus.SUCCESS and not task.outputs:
+    if task.status is TaskStatus.SUCCESS and not _has_results(task):
         # Done at once, but an answer to a submit does not show results: ask for them.
         return job, LookAt(now)
     if task.done:
@@ -352,19 +361,69 @@ def decision_on(outcome: Unknown, rules: Rules) -> Decision:
 
 
 def _seen(job: Job, task: Task, now: float, rules: Rules, u: float) -> tuple[Job, Action]:
+    if task.status is TaskStatus.SUCCESS and not _has_results(task):
+        return _without_results(job, task, now, rules, u)
     if task.done:
         job = _ended(job._replace(queries=job.queries + 1), task)
         return job, Deliver(outcome_of(job, task, now))
     looks = job.looks + 1
     runs = job.state is JobState.RUNNING or task.status is TaskStatus.RUNNING
+    # A status that nobody has documented may be an end: look ever less often.
+    odd = job.misses + 1 if task.status is TaskStatus.UNKNOWN else 0
     job = job._replace(
         state=JobState.RUNNING if runs else JobState.ACCEPTED,
         queries=job.queries + 1,
         looks=looks,
+        misses=odd,
+        not_found=0,
+        doubtful_since=0.0,
+    )
+    usual = rules.polling.delay(looks, u)
+    return job, LookAt(now + (query_wait(rules.retry, usual, odd) if odd else usual))
+
+
+def _has_results(task: Task) -> bool:
+    """Whether a task that has succeeded shows all its results. An entry about an error is one."""
+    return bool(task.outputs) and all(
+        output.there or any("error" in key.lower() for key in output.extra)
+        for output in task.outputs
+    )
+
+
+def _without_results(
+    job: Job, task: Task, now: float, rules: Rules, u: float
+) -> tuple[Job, Action]:
+    """It has succeeded, and results are missing: status and results come from two stores."""
+    since = job.doubtful_since or now
+    runs_graph = str(getattr(job.request, "path", "")).startswith(("/", "run/"))
+    patience = rules.retry.no_results_after
+    if runs_graph:
+        patience = min(patience, _RUN_WITHOUT_RESULTS)
+    job = job._replace(
+        state=JobState.RUNNING,
+        queries=job.queries + 1,
         misses=0,
         not_found=0,
+        doubtful_since=since,
     )
-    return job, LookAt(now + rules.polling.delay(looks, u))
+    if now - since < patience:
+        return job, LookAt(now + min(rules.polling.delay(job.looks, u), _RESULTS_WAIT))
+    if runs_graph or job.request is None or any(output.there for output in task.outputs):
+        job = _ended(job, task)
+        return job, Deliver(outcome_of(job, task, now))
+    # It stays running: a resumed run asks for the results again.
+    return job, Deliver(
+        Failed(
+            error=ResultsMissing.from_task(task),
+            task=task,
+            index=job.index,
+            request=job.request,
+            attempts=job.attempts,
+            queries=job.queries,
+            seconds=now - job.accepted_at,
+            key=job.key,
+        )
+    )
 
 
 def _missed(
@@ -372,8 +431,12 @@ def _missed(
 ) -> tuple[Job, Action]:
     usual = rules.polling.delay(job.looks, u)
     if isinstance(error, NotFoundError):
-        job = job._replace(queries=job.queries + 1, not_found=job.not_found + 1)
-        if job.not_found >= NOT_FOUND_BELIEVED:
+        since = job.doubtful_since if job.not_found else now
+        job = job._replace(
+            queries=job.queries + 1, not_found=job.not_found + 1, doubtful_since=since
+        )
+        believed = now - since >= rules.retry.not_found_after
+        if believed and job.not_found >= NOT_FOUND_BELIEVED:
             return job._replace(state=JobState.FAILED), Deliver(
                 Failed(
                     error=error,
@@ -387,7 +450,7 @@ def _missed(
             )
         return job, LookAt(now + usual)
     misses = job.misses + 1
-    job = job._replace(queries=job.queries + 1, misses=misses, not_found=0)
+    job = job._replace(queries=job.queries + 1, misses=misses, not_found=0, doubtful_since=0.0)
     return job, LookAt(now + query_wait(rules.retry, usual, misses))
 
 

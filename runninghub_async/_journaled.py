@@ -11,12 +11,13 @@ from weakref import WeakMethod
 import attrs
 
 from ._dispatcher import Dispatcher
-from ._exceptions import JournalError, PayloadError, RunningHubError, unforeseen
+from ._exceptions import JournalError, PayloadError, PolicyError, RunningHubError, unforeseen
 from ._feed import NOTHING, Feed, not_kept
 from ._job import Accepted
 from ._journal import JobRecord, place_in
 from ._keeping import Keeper, kept
 from ._outcomes import Outcome, Succeeded
+from ._policies import policy_error
 from ._recorder import Recorder, already_live
 from ._recovery import Plan, Step, plan
 from ._scheduler import Entry, Row
@@ -128,7 +129,7 @@ class JournaledFeed(Feed):
         entries: list[Entry] = []
         try:
             if isinstance(self._input, AsyncIterator):
-                return [self.enter(await anext(self._input))]
+                return [self.enter(await self._next_request())]
             assert isinstance(self._input, Iterator)
             while not entries or (self._has_room() and len(entries) < _PAGE):
                 entries.append(self.enter(next(self._input)))
@@ -140,11 +141,24 @@ class JournaledFeed(Feed):
 
     def _row(self, entry: Entry) -> Row | None:
         request = entry.job.request
-        own = None if self._key is None else self._key(request)
+        own = None if self._key is None else self._own_key(self._key, request)
         row = self._recorder.row(request, entry.job.index, self._batch, own)
         if row is not None:
             entry.job = entry.job._replace(key=row.key)
         return row
+
+    def _own_key(self, key: Callable[[Any], str], request: Any) -> str:
+        """What the user's `key` gives; the session ends if that is no text."""
+        try:
+            own = key(request)
+        except Exception as error:
+            fault = policy_error("key", error)
+        else:
+            if isinstance(own, str):
+                return own
+            fault = PolicyError("key", f"returned {own!r:.100}, not a text")
+        self.dispatcher.fault(fault)
+        raise fault
 
     async def _admit(self, entries: Sequence[Entry]) -> list[Entry]:
         """Those of `entries` that are to be submitted; what is known of the others goes on from

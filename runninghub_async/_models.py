@@ -67,6 +67,12 @@ class Output:
     task_id: str = ""
     extra: Mapping[str, Any] = attrs.field(factory=dict, repr=False, hash=False)
 
+    @property
+    def there(self) -> bool:
+        """Whether there is anything to fetch or to read: some results are told before they are
+        there, and some are entries about an error."""
+        return self.url is not None or self.text is not None
+
 
 @attrs.frozen
 class Usage:
@@ -135,7 +141,8 @@ class Task:
     `prompt_tips` is the service's JSON text on the validation of the graph, often empty.
     `client_id` is the ComfyUI client's. `progress_url` is the address of the progress socket
     while there is one (`netWssUrl`); it holds a credential, so it stays out of `repr`.
-    `parent_id` and `parts` belong to composite tasks.
+    `parent_id` and `parts` belong to composite tasks. `status_word` is the service's word where
+    `status` is UNKNOWN because nobody has documented that word.
     """
 
     id: str
@@ -148,6 +155,7 @@ class Task:
     progress_url: str = attrs.field(default="", repr=False)
     parent_id: str = attrs.field(default="", repr=False)
     parts: tuple[TaskPart, ...] = attrs.field(default=(), repr=False)
+    status_word: str = attrs.field(default="", repr=False)
 
     @property
     def node_errors(self) -> tuple[NodeError, ...]:
@@ -195,7 +203,8 @@ class Request:
 
     `read_timeout` is the longest silence, in seconds, to put up with once the request is sent.
     `public_only`: the host's name came from outside, so connect to it only if it resolves to an
-    address of the public internet.
+    address of the public internet. `repeatable`: sending it twice does no harm, which is False
+    for submits.
     """
 
     method: str
@@ -205,6 +214,7 @@ class Request:
     read_timeout: float = 60.0
     file: FileBody | None = None
     public_only: bool = False
+    repeatable: bool = True
 
 
 @attrs.frozen

@@ -23,17 +23,20 @@ import attrs
 from ._answers import (
     api_error,
     data_of,
+    has_status_field,
     id_in,
     json_object,
     number,
     object_of,
     refusal,
+    salvaged_task,
     task_of,
     text,
     told_task,
+    unwrapped,
     whole,
 )
-from ._exceptions import PayloadError, ProtocolError
+from ._exceptions import PayloadError, ProtocolError, RunningHubError
 from ._media import content_type, is_file
 from ._models import FileBody, Request, Response, Task
 from ._records import (
@@ -132,7 +135,12 @@ class Site:
         key = api_key.strip()
         if not key.isascii() or not key.isprintable() or " " in key:
             raise ValueError("the API key has characters that no API key has")
-        headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+        headers = {
+            "Authorization": f"Bearer {key}",
+            "Content-Type": "application/json",
+            # Answers are small, and one that is packed and cut off would lose all it holds.
+            "Accept-Encoding": "identity",
+        }
         credentials = {"apiKey": key} if key_in_body else {}
         return cls(normalize_base_url(base_url), key, headers if key else {}, credentials)
 
@@ -165,12 +173,17 @@ def build_submit(site: Site, path: str, params: Mapping[str, Any]) -> Request:
     """
     if path[:1] == "/":
         params = {**site.credentials, **params}
-    return Request("POST", _url(site.base_url, path), site.headers, _body(params), SUBMIT_TIMEOUT)
+    return _submit(site, path, _body(params))
 
 
 def submit_as_written(site: Site, path: str, text: str) -> Request:
     """The same, of params that are JSON already; without local files, and below `/openapi/v2/`."""
-    return Request("POST", _url(site.base_url, path), site.headers, text.encode(), SUBMIT_TIMEOUT)
+    return _submit(site, path, text.encode())
+
+
+def _submit(site: Site, path: str, body: bytes) -> Request:
+    url = _url(site.base_url, path)
+    return Request("POST", url, site.headers, body, SUBMIT_TIMEOUT, repeatable=False)
 
 
 def _body(params: Mapping[str, Any]) -> bytes:
@@ -197,13 +210,19 @@ def build_query(site: Site, task_id: str) -> Request:
 def parse_submit(response: Response) -> Task:
     """The task that an answer to a submit tells of, in either envelope.
 
-    Raises `APIError` for a refusal and `ProtocolError` for an answer with neither a task id nor
-    an error code.
+    An id is also found in an answer that cannot be read as a whole. Raises `APIError` for a
+    refusal and `ProtocolError` for an answer with neither a task id nor an error code.
     """
-    answer = json_object(response)
+    try:
+        answer = json_object(response)
+    except RunningHubError:
+        task = salvaged_task(response)
+        if task is None:
+            raise
+        return task
     if task_id := id_in(answer):
         return task_of(answer, task_id)
-    data = answer.get("data")
+    data = unwrapped(answer.get("data"))
     if isinstance(data, dict) and (task_id := id_in(data)):
         return task_of(data, task_id)
     raise refusal(answer, response)
@@ -216,12 +235,18 @@ def parse_query(response: Response, task_id: str) -> Task:
     the task itself is not failed by either.
     """
     answer = json_object(response)
+    if not 200 <= response.status < 300:
+        # A gateway's page or JSON says nothing about a task, whatever its fields are called.
+        raise refusal(answer, response)
     task = told_task(answer, task_id)
     if task is None:
         raise refusal(answer, response)
-    told = id_in(answer)
-    if told and told != task_id:
-        raise ProtocolError(f"asked for task {task_id}, was told of task {told}", response)
+    data = answer.get("data")
+    found = id_in(answer) or (id_in(data) if isinstance(data, dict) else "")
+    if found and found != task_id:
+        raise ProtocolError(f"asked for task {task_id}, the answer is about task {found}", response)
+    if not found and has_status_field(answer):
+        raise ProtocolError(f"asked for task {task_id}, the answer names no task", response)
     return task
 
 

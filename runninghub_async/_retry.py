@@ -13,14 +13,17 @@ from typing import Final
 
 import attrs
 
-from ._codes import Submit, code_of_status, look_up
+from ._circuit import Trouble
+from ._codes import OF_ONE_REQUEST, Submit, code_of_status, look_up
 from ._exceptions import (
     APIError,
     AuthenticationError,
+    BlockedError,
     CapacityError,
     ConnectError,
     InsufficientBalanceError,
     PlanError,
+    ProtocolError,
     RateLimitError,
     RunningHubError,
     ServerError,
@@ -39,6 +42,7 @@ __all__ = [
     "call_pause",
     "decide_submit",
     "query_wait",
+    "trouble_of",
 ]
 
 
@@ -80,13 +84,24 @@ class RetryPolicy:
     """How to repeat what may be repeated. Waits are in seconds.
 
     `attempts`: how often a submit that cannot even be sent is tried before the submitting stops
-    (None: for ever). `wait_initial`, `wait_exp_base`, `wait_max`: the pauses, exponential;
-    `wait_jitter`: the share by which each is moved either way. `retry_after_max`: the longest
-    `Retry-After` that is believed. `capacity_wait_max`: the longest pause before a submit that
-    found no free slot is tried again; a task of one's own that ends cuts it short.
-    `query_wait_max`: how rarely a task is looked at while its queries fail. `call_attempts`: how
-    often any other call, an upload or a download is tried. Raises `ValueError` for numbers that
-    make no policy.
+    (None: for ever). Before the session's first answer it stops after `unreachable_after` seconds,
+    so that a wrong host or proxy is reported soon. `wait_initial`, `wait_exp_base`, `wait_max`:
+    the pauses, exponential; `wait_jitter`: the share by which each is moved either way.
+    `retry_after_max`: the longest `Retry-After` that is believed. `capacity_wait_max`: the longest
+    pause before a submit that found no free slot is tried again; a task of one's own that ends
+    cuts it short. `query_wait_max`: how rarely a task is queried while its queries fail.
+    `call_attempts`: how often any other call, an upload or a download is tried.
+
+    `outage_wait`, `outage_wait_max`: the first and the longest pause between single submits while
+    no submit gets a useful answer, doubled each time. `outage_max`: how long that may last before
+    the submitting stops with an `OutageError`. `refusal_max`: the same for refusals for want of
+    room or rate, while no task of this session is accepted. None waits for ever.
+
+    `not_found_after`: how long the service must say "no such task", without a break, before it is
+    believed: a new task may take a while to become visible. `no_results_after`: how long a task
+    that has succeeded without results is asked for them.
+
+    Raises `ValueError` for numbers that make no policy.
     """
 
     attempts: int | None = 10
@@ -98,6 +113,13 @@ class RetryPolicy:
     capacity_wait_max: float = 10.0
     query_wait_max: float = 60.0
     call_attempts: int = 5
+    unreachable_after: float = 8.0
+    outage_wait: float = 2.0
+    outage_wait_max: float = 60.0
+    outage_max: float | None = 1800.0
+    refusal_max: float | None = 86400.0
+    not_found_after: float = 120.0
+    no_results_after: float = 60.0
 
     def __attrs_post_init__(self) -> None:
         if self.attempts is not None and self.attempts < 1:
@@ -110,10 +132,19 @@ class RetryPolicy:
             "retry_after_max",
             "capacity_wait_max",
             "query_wait_max",
+            "unreachable_after",
+            "outage_wait",
+            "outage_wait_max",
+            "not_found_after",
+            "no_results_after",
         ):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{name} must be a positive number, not {value!r}")
+        for name in ("outage_max", "refusal_max"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise ValueError(f"{name} must be a positive number or None, not {value!r}")
         if not 0 <= self.wait_jitter < 1:
             raise ValueError("wait_jitter must be at least 0 and less than 1")
         if not (math.isfinite(self.wait_exp_base) and self.wait_exp_base >= 1):
@@ -146,6 +177,19 @@ def decide_submit(policy: RetryPolicy, error: RunningHubError, attempt: int) -> 
         if row is not None and row.submit is Submit.NEVER:
             return GiveUp(Verdict.FAILED)
     return GiveUp(Verdict.UNKNOWN)
+
+
+def trouble_of(error: RunningHubError) -> Trouble | None:
+    """What is wrong with an answer to a submit that says nothing about the submit; None for an
+    answer in the service's own words, and for one that concerns its own request alone."""
+    if isinstance(error, ProtocolError):
+        return Trouble.ORIGIN
+    if isinstance(error, BlockedError):
+        return None if error.status in OF_ONE_REQUEST else Trouble.ORIGIN
+    if isinstance(error, APIError):
+        row = look_up(error.code) if error.code else code_of_status(error.status)
+        return Trouble.OUTAGE if row is None or row.submit is Submit.OPEN else None
+    return Trouble.OUTAGE if isinstance(error, TransportError) else None
 
 
 #: What another try may mend when nothing can be done twice.

@@ -18,8 +18,18 @@ from weakref import WeakValueDictionary
 
 import attrs
 
+from ._bounded import Bounded
 from ._budget import Budget, listed_price
-from ._exceptions import RateLimitError, RunningHubError
+from ._circuit import Circuit, CircuitState
+from ._exceptions import (
+    BlockedError,
+    CapacityError,
+    ConnectError,
+    OutageError,
+    ProtocolError,
+    RateLimitError,
+    RunningHubError,
+)
 from ._job import (
     Accepted,
     Action,
@@ -44,7 +54,7 @@ from ._journal import Content
 from ._limits import Gate, Limits, Window
 from ._models import Task
 from ._outcomes import Outcome
-from ._retry import Cause, asked_pause
+from ._retry import STOPPING, Cause, asked_pause, trouble_of
 from ._states import JobState
 
 __all__ = ["MOST_SUBMITTING", "Entry", "Row", "Scheduler", "Source", "Step"]
@@ -54,6 +64,12 @@ _SENT = Sent()
 
 #: The gate as it nearly always is; told by identity, since it is looked at before every step.
 _OPEN: Final = Gate()
+
+#: Task ids that are remembered, so that a stray answer is not taken for another job's.
+_IDS_KEPT: Final = 10_000
+
+#: Where nothing is answered, so long after the last submit that is said, in seconds.
+_SILENCE: Final = 15.0
 
 #: So many outdated records in the heap are not worth the work of clearing them out.
 _MANY: Final = 64
@@ -94,7 +110,11 @@ class Source(Protocol):
         ...
 
     def stop(self, entry: Entry, error: RunningHubError) -> None:
-        """Every further submit would be refused like this one: take no more."""
+        """This job was refused, and so would be every further one of this source: take no more."""
+        ...
+
+    def halt(self, error: RunningHubError) -> None:
+        """Nothing more is submitted in this session: take no more, and end with `error`."""
         ...
 
     def let_go(self, entry: Entry) -> None:
@@ -150,12 +170,34 @@ class Entry:
         return self.fetching or not self.gone
 
 
+#: Rounds of connecting, with growing pauses, before an address that was never reached is wrong.
+_TRIES_UNREACHED: Final = 4
+
+_NOT_THE_SERVICE: Final = (
+    "These are not the service's own answers: check base_url, the network and the proxy"
+)
+_LATER: Final = "Submit the rest later, or resume the journal"
+
+
+def _spell(seconds: float) -> str:
+    """A duration for a person."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
 class Scheduler:
     """The books of one session. `chance` gives uniform random numbers in [0, 1)."""
 
     def __init__(self, limits: Limits, rules: Rules, chance: Callable[[], float]) -> None:
         self.window = Window.open(limits)
         self.gate = _OPEN
+        retry = rules.retry
+        self.circuit = Circuit(retry.outage_wait, retry.outage_wait_max, retry.outage_max)
+        #: Called with a line for the log, about a wait and its reason.
+        self.say: Callable[[str], object] = str
+        #: The wall clock, in Unix time.
+        self.wall: Callable[[], float] = float
         self.alive = 0
         self.in_flight = 0
         self._submitting = 0
@@ -180,6 +222,14 @@ class Scheduler:
         self._refusals = 0
         self._slot_pause = -math.inf
         self._outdated = 0
+        #: Since when no request could be sent at all, before the first answer of the session.
+        self._unreachable_since: float | None = None
+        #: Since when every submit is refused for want of room or rate, with no task alive.
+        self._refused_since: float | None = None
+        #: Ids of tasks that were created here; the latest ones. An id is no second job's.
+        self._ids: Bounded[str, None] = Bounded(_IDS_KEPT)
+        self._silence_told = False
+        self._last_taken = 0.0
 
     def add(self, source: Source) -> None:
         """Take jobs from `source` from now on, in turn with the others."""
@@ -192,9 +242,11 @@ class Scheduler:
         self._look_at(entry, now)
 
     def adopt(self, entry: Entry, now: float) -> None:
-        """Go on with a job of an earlier session: its task is alive, or its fate unknown and its
-        webhook not given up yet (`due` says until when)."""
+        """Resume a job of an earlier session: its task is alive, or its submit has an unknown
+        outcome and its webhook may yet arrive (`due` says until when)."""
         self.alive += 1
+        if entry.job.task_id:
+            self._ids[entry.job.task_id] = None
         entry.number = next(self._order)
         if self.budget is not None:
             request = entry.job.request
@@ -230,7 +282,12 @@ class Scheduler:
         else:
             entry.lost = None
             self._outdate()
+        self._ids[task_id] = None
         self._apply(entry, Found(task_id), now, now)
+
+    def has_seen(self, task_id: str) -> bool:
+        """Whether `task_id` is of another job: one created here, or one that is followed."""
+        return task_id in self._ids or task_id in self.watched
 
     def _look_at(self, entry: Entry, at: float) -> None:
         # An earlier record of it in the heap is passed over when it comes up.
@@ -267,6 +324,11 @@ class Scheduler:
         if now < self.gate.closed_until:
             return self.gate.closed_until
         at = self._due[0][0] if self._due and self._due[0][0] > now else math.inf
+        again = self.circuit.wake_at()
+        if again is not None and again > now:
+            at = min(at, again)
+        elif self.circuit.silent and not self._silence_told:
+            at = min(at, max(now, self._last_taken + _SILENCE))
         if self._slot_pause > now:
             at = min(at, self._slot_pause)
         elif self._again and self._again[0][0] > now:
@@ -275,6 +337,8 @@ class Scheduler:
 
     def _may_submit(self, now: float) -> bool:
         if self.alive >= self.window.size or now < self._slot_pause:
+            return False
+        if not self.circuit.admits(now):
             return False
         if self.paused or self._poor:
             return False
@@ -317,6 +381,8 @@ class Scheduler:
         entry = self._take_again(now) or self._take_new()
         if entry is not None:
             entry.taken = True
+            self._last_taken = now
+            self.circuit.taken()
             self.alive += 1
             self.in_flight += 1
             self._submitting += 1
@@ -378,6 +444,7 @@ class Scheduler:
     def _put_down(self, entry: Entry) -> None:
         """`entry` was taken, and is not sent after all."""
         entry.taken = False
+        self.circuit.not_sent()
         self.in_flight -= 1
         self.alive -= 1
         self._submitting -= 1
@@ -389,6 +456,9 @@ class Scheduler:
         self._submitting -= 1
         self._passed(sent_at)
         self._refusals = 0
+        self._refused_since = None
+        self._ids[task.id] = None
+        self._answered(now)
         self._apply(entry, Accepted(task), now, sent_at)
 
     def refused(self, entry: Entry, error: RunningHubError, now: float, sent_at: float) -> None:
@@ -396,11 +466,107 @@ class Scheduler:
         self._submitting -= 1
         self.in_flight -= 1
         self._apply(entry, Refused(error, bool(entry.announced)), now, sent_at)
+        self._judge(error, now, sent_at)
+
+    def _judge(self, error: RunningHubError, now: float, sent_at: float) -> None:
+        """What a submit without a task says about all the others."""
+        if isinstance(error, ConnectError):
+            self.circuit.not_sent()
+            self._judge_reach(error, now, sent_at)
+            return
+        trouble = trouble_of(error)
+        if trouble is None:
+            self._answered(now)
+            self._judge_refusal(error, now)
+            if isinstance(error, STOPPING):
+                self._halt(error)
+        elif self.circuit.useless(trouble, str(error), now, self._chance()):
+            self._halt(self._outage(error, now))
+            self.circuit.gave_up(now)
+        elif self.circuit.state is CircuitState.OPEN:
+            self.say(
+                f"{self.circuit.row} submits in a row got no useful answer, the last: {error};"
+                " the others wait, and one is tried from time to time"
+            )
+
+    def _judge_reach(self, error: RunningHubError, now: float, sent_at: float) -> None:
+        """Nothing was sent. Before the first answer that is most likely a wrong address."""
+        if self.circuit.proven or self._rules.retry.attempts is None:
+            return
+        if self._unreachable_since is None:
+            self._unreachable_since = sent_at
+        waited = now - self._unreachable_since
+        if waited >= self._rules.retry.unreachable_after or self.gate.closings >= _TRIES_UNREACHED:
+            self._unreachable_since = None
+            told = ConnectError(
+                f"{error}. No request has reached the service since the session was opened:"
+                " check base_url, the network and the proxy"
+            )
+            told.__cause__ = error
+            self._halt(told)
+
+    def _judge_refusal(self, error: RunningHubError, now: float) -> None:
+        """Refusals for want of room or rate may go on for ever."""
+        longest = self._rules.retry.refusal_max
+        if not isinstance(error, CapacityError | RateLimitError) or self.alive:
+            self._refused_since = None
+        elif self._refused_since is None:
+            self._refused_since = now
+        elif longest is not None and now - self._refused_since >= longest:
+            seconds, self._refused_since = now - self._refused_since, None
+            told = OutageError(
+                f"the submitting stopped: for {_spell(seconds)} every submit was refused, the last"
+                f" with: {error}",
+                seen=str(error), since=self.wall() - seconds, running=self.alive,
+            )  # fmt: skip
+            told.__cause__ = error
+            self._halt(told)
+
+    def _answered(self, now: float) -> None:
+        """A submit had an answer in the service's own words."""
+        self._unreachable_since = None
+        self._silence_told = False
+        since = self.circuit.useful()
+        if since is not None:
+            self.say(f"submits are answered again, after {_spell(now - since)} without")
+
+    def note_silence(self, now: float) -> None:
+        """Say that submits wait because earlier ones have no answer yet."""
+        if self.circuit.silent and not self._silence_told:
+            if now - self._last_taken < _SILENCE:
+                return
+            self._silence_told = True
+            self.say(
+                f"the last {self.circuit.unanswered} submits have had no answer for"
+                f" {_spell(now - self._last_taken)}; the others wait"
+            )
+
+    def _outage(self, error: RunningHubError, now: float) -> OutageError:
+        circuit = self.circuit
+        origin = isinstance(error, BlockedError | ProtocolError)
+        told = OutageError(
+            f"the submitting stopped: {circuit.row} submits in a row got no useful answer"
+            f" within {_spell(now - circuit.since)}, the last: {error}; {self.alive} tasks still"
+            f" run. {_NOT_THE_SERVICE if origin else _LATER}",
+            seen=str(error), since=self.wall() - (now - circuit.since), running=self.alive,
+        )  # fmt: skip
+        told.__cause__ = error
+        return told
+
+    def _halt(self, error: RunningHubError) -> None:
+        """End the submitting of every source with one error."""
+        waiting = [entry.source for _, _, entry in self._again]
+        for source in dict.fromkeys([*self._sources, *waiting]):
+            source.halt(error)
+        self._again = [each for each in self._again if not each[2].gone]
+        heapq.heapify(self._again)
 
     def abandoned(self, entry: Entry) -> None:
         """The exchange about `entry` broke off for a reason that is none of the service's."""
         self.in_flight -= 1
-        self._submitting -= not entry.job.task_id
+        if not entry.job.task_id:
+            self._submitting -= 1
+            self.circuit.not_sent()
         if not entry.gone:
             entry.gone = True
             self._free_slot(entry)
@@ -409,6 +575,7 @@ class Scheduler:
     def seen(self, entry: Entry, task: Task, now: float, sent_at: float) -> None:
         """The query sent at `sent_at` was answered with `task`."""
         self._passed(sent_at)
+        self.circuit.proven = True
         self._apply(entry, Seen(task), now, sent_at)
 
     def missed(self, entry: Entry, error: RunningHubError, now: float, sent_at: float) -> None:

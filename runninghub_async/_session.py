@@ -14,7 +14,6 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 import anyio
-import anyio.to_thread
 
 from ._addresses import host_of
 from ._budget import Budget, listed_price
@@ -26,6 +25,7 @@ from ._download import PASSING, Fetch
 from ._exceptions import (
     JournalError,
     PayloadError,
+    PolicyError,
     ResultGone,
     RunningHubError,
     SessionError,
@@ -45,7 +45,7 @@ from ._families import (
     WebhookEvents,
     Workflows,
 )
-from ._feed import Feed, OnCancel
+from ._feed import WINDOW_BYTES, Feed, OnCancel
 from ._job import Accepted, Job, Rules, UnknownPolicy
 from ._journal import FAULTY, Begun, JobFacts, Moved, error_text
 from ._journaled import FreshFeed, JournaledFeed, ResumedFeed, await_evidence
@@ -77,7 +77,8 @@ from ._sqlite import SqliteJobStore
 from ._states import JobState
 from ._store import JobStore
 from ._stream import JobStream, TaskStream
-from ._transport import AiohttpTransport, Transport
+from ._threads import run_in_thread
+from ._transport import AiohttpTransport, OpeningTransport, Transport
 from ._uploads import OnProgress, Uploader
 from .webhooks import Webhooks
 
@@ -214,9 +215,11 @@ class Session:
             self._loop = asyncio.get_running_loop()
         except RuntimeError:
             raise SessionError("a session needs an asyncio event loop") from None
+        if isinstance(self._transport, OpeningTransport):
+            await self._transport.open()
         if not Catalogue.loaded():
             # Read now, in a thread: the first request must not hold the loop for it.
-            await anyio.to_thread.run_sync(Catalogue.load)
+            await run_in_thread(Catalogue.load)
         if self._store is not None:
             self._journal = await self._open_journal(self._store)
         self._dispatcher = Dispatcher(
@@ -229,7 +232,7 @@ class Session:
             lambda task_id: build_query(self._site, task_id),
             self._journal,
         )
-        self._dispatcher.on_crash(self._end_all)
+        self._dispatcher.on_crash(self._break)
         if self.budget is not None:
             try:
                 self._dispatcher.scheduler.budget = await self._open_budget(self.budget)
@@ -322,7 +325,7 @@ class Session:
                 call.conclude()
             ids = [job.task_id for feed in left for job in feed.unfinished if job.task_id]
             ids += [call.task_id for call in calls if call.on_cancel == "cancel" and call.task_id]
-            last = asyncio.ensure_future(self._let_go(ids))
+            last = asyncio.Task(self._let_go(ids), loop=asyncio.get_running_loop())
             await wait_out([last])
             last.result()
 
@@ -626,6 +629,7 @@ class Session:
         *,
         ordered: bool = False,
         window: int | None = None,
+        window_bytes: int | None = WINDOW_BYTES,
         on_cancel: OnCancel | None = None,
         folder: str | os.PathLike[str] | None = None,
         name: Callable[[Succeeded], str] | None = None,
@@ -638,7 +642,9 @@ class Session:
         `requests` is any iterable or async iterable, finite or not; give an async one if getting
         the next request takes time. A request is taken only when there is a slot for it, and at
         most `window` (default: the limit on concurrency) are taken and not yet handed out, so a
-        slow consumer slows the submits and memory does not grow. `ordered` hands out in input
+        slow consumer slows the submits and memory does not grow. `window_bytes` bounds the same in
+        bytes, for requests that carry pictures as data URIs; default 32 MiB, None for no bound; one
+        request is always taken. `ordered` hands out in input
         order; a wider `window` then keeps slots busy behind a slow task.
 
         `folder`: fetch the results into it, a few at once, each as soon as its task has
@@ -666,7 +672,7 @@ class Session:
             key,
             reuse=reuse,
             ordered=ordered,
-            **self._stream_options(dispatcher, window, on_cancel, folder, name),
+            **self._stream_options(dispatcher, window, window_bytes, on_cancel, folder, name),
         )
         self._feed(feed).start()
         return JobStream(feed, self._cancel_all)
@@ -675,6 +681,7 @@ class Session:
         self,
         *,
         window: int | None = None,
+        window_bytes: int | None = WINDOW_BYTES,
         on_cancel: OnCancel | None = None,
         folder: str | os.PathLike[str] | None = None,
         name: Callable[[Succeeded], str] | None = None,
@@ -697,7 +704,7 @@ class Session:
             self._recorder("resume"),
             check=check,
             ordered=False,
-            **self._stream_options(dispatcher, window, on_cancel, folder, name),
+            **self._stream_options(dispatcher, window, window_bytes, on_cancel, folder, name),
         )
         self._feed(feed).start()
         return JobStream(feed, self._cancel_all)
@@ -757,6 +764,8 @@ class Session:
             raise SessionError(
                 "the session belongs to another event loop; open one session on each loop"
             )
+        if isinstance(self._dispatcher.broken, PolicyError):
+            raise self._dispatcher.broken
         return self._dispatcher
 
     def _feed(self, feed: Feed) -> Feed:
@@ -795,12 +804,15 @@ class Session:
         self,
         dispatcher: Dispatcher,
         window: int | None,
+        window_bytes: int | None,
         on_cancel: OnCancel | None,
         folder: str | os.PathLike[str] | None,
         name: Callable[[Succeeded], str] | None,
     ) -> dict[str, Any]:
         if window is not None and window < 1:
             raise ValueError(f"window must be at least 1, not {window!r}")
+        if window_bytes is not None and window_bytes < 1:
+            raise ValueError(f"window_bytes must be at least 1 or None, not {window_bytes!r}")
         if name is not None and folder is None:
             raise ValueError("name is of files in a folder: give one")
         keeper = None
@@ -808,6 +820,7 @@ class Session:
             keeper = Keeper(Path(folder), self._fetch, dispatcher, name)
         return {
             "backlog": window,
+            "window_bytes": window_bytes,
             "slots": self.limits.max_concurrency,
             "keeper": keeper,
             "on_cancel": self.on_cancel
@@ -876,7 +889,7 @@ class Session:
 
     async def _finish_regardless(self, call: Call) -> Outcome | Accepted:
         """Wait for the job's end even when cancelled, unless it has not been submitted yet."""
-        waiter = asyncio.ensure_future(self._finish(call))
+        waiter = asyncio.Task(self._finish(call), loop=asyncio.get_running_loop())
         try:
             return await asyncio.shield(waiter)
         except asyncio.CancelledError:
@@ -943,6 +956,18 @@ class Session:
             await work
         else:
             await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, dispatcher.loop))
+
+    def _break(self, error: BaseException) -> None:
+        """Something failed that no job can be blamed for: end all with one error."""
+        if isinstance(error, PolicyError) and self._dispatcher is not None:
+            running = [entry.job for feed in self._feeds for entry in feed.entries.values()]
+            running += [call.entry.job for call in self._calls]
+            named = PolicyError(
+                error.name, error.fault, sorted({job.task_id for job in running if job.task_id})
+            )
+            named.__cause__ = error.__cause__
+            error = self._dispatcher.broken = named
+        self._end_all(error)
 
     def _end_all(self, error: BaseException) -> None:
         for feed in self._feeds:

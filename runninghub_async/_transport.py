@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import io
 import ipaddress
 import os
-import socket
-import urllib.request
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Final, Protocol, Self, runtime_checkable
+from typing import Any, Final, Protocol, Self, runtime_checkable
 
 import aiohttp
-import aiohttp.abc
 import anyio
-import anyio.to_thread
 import attrs
 import yarl
 
-from ._addresses import host_of, is_public
-from ._exceptions import ConnectError, PayloadError, ReadError, ReadTimeout, TransportError
+from ._exceptions import (
+    ConnectError,
+    PayloadError,
+    ReadError,
+    ReadTimeout,
+    RunningHubError,
+    SessionError,
+    TransportError,
+)
+from ._exchange import Exchange, WatchedRequest, current
 from ._models import FileBody, Request, Response
+from ._proxies import Proxies
+from ._resolver import PrivateAddressError, PublicResolver, Resolver
 
 __all__ = [
     "AiohttpTransport",
     "NotPublic",
+    "OpeningTransport",
     "SocketTransport",
     "StreamedResponse",
     "StreamingTransport",
@@ -44,8 +52,11 @@ _LARGE_BODY: Final = 2**20
 #: How often a silent socket is asked whether it still lives, in seconds.
 _HEARTBEAT: Final = 20.0
 
-#: An upload that is slower than this, in bytes per second, is given up.
-_SLOWEST: Final = 2**15
+#: The longest header line that is read, in bytes.
+_MAX_HEADER: Final = 2**16
+
+#: A submit leaves on a connection that was used within so many seconds, or on a new one.
+_FRESH: Final = 1.0
 
 
 class NotPublic(ConnectError):
@@ -65,6 +76,15 @@ class Transport(Protocol):
 
     async def aclose(self) -> None:
         """Close all connections."""
+        ...
+
+
+@runtime_checkable
+class OpeningTransport(Transport, Protocol):
+    """A transport that checks what it was given when its session is entered."""
+
+    async def open(self) -> None:
+        """Raises `SessionError` if it cannot be used on this event loop."""
         ...
 
 
@@ -95,24 +115,14 @@ class StreamingTransport(Transport, Protocol):
         ...
 
 
-#: Their errors to ours; the first class that fits wins, so the more special ones come first.
+#: Their errors to ours, once a request has left; the first class that fits wins.
 #: ServerDisconnectedError is "perhaps sent": a kept-alive connection may have died under the
 #: request, or after the service had read it.
-_ERRORS: Final[dict[type[BaseException], type[TransportError]]] = {
-    aiohttp.ConnectionTimeoutError: ConnectError,
+_AFTER: Final[dict[type[BaseException], type[TransportError]]] = {
     aiohttp.SocketTimeoutError: ReadTimeout,
-    aiohttp.ClientConnectorError: ConnectError,
-    aiohttp.InvalidURL: ConnectError,
     aiohttp.ClientError: ReadError,
     TimeoutError: ReadTimeout,
-    OSError: ReadError,
-    # What is odd about an address or an answer; nobody can say whether anything was sent.
-    ValueError: ReadError,
 }
-
-
-_THEIRS: Final = tuple(_ERRORS)
-
 
 #: Theirs whose text is known not to quote the address, which holds the key for some calls and a
 #: signature for others.
@@ -124,20 +134,35 @@ _PLAIN: Final = (
 )
 
 
-def _translated(error: BaseException) -> TransportError:
+def _translated(error: BaseException, *, sent: bool, connect_timeout: float) -> TransportError:
+    """Our error for theirs; `sent` if the request may have left."""
     if isinstance(error, aiohttp.ClientConnectorError) and isinstance(
-        error.os_error, _PrivateError
+        error.os_error, PrivateAddressError
     ):
         return NotPublic(str(error.os_error))
-    ours = next(ours for theirs, ours in _ERRORS.items() if isinstance(error, theirs))
-    text = ""
-    if isinstance(error, _PLAIN):
-        text = str(error)
-    elif isinstance(error, OSError) and error.errno:
-        text = os.strerror(error.errno)
-    elif isinstance(error, aiohttp.ClientResponseError):
-        text = error.message
+    if not sent:
+        return ConnectError(_before(error, connect_timeout))
+    ours = next((ours for theirs, ours in _AFTER.items() if isinstance(error, theirs)), ReadError)
+    text = _words(error)
     return ours(f"{type(error).__name__}: {text}" if text else type(error).__name__)
+
+
+def _before(error: BaseException, connect_timeout: float) -> str:
+    """Why there is no connection."""
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return f"the proxy refused the connection: HTTP {error.status} {error.message}"
+    if isinstance(error, TimeoutError):
+        return f"{type(error).__name__}: no connection within {connect_timeout:g} s"
+    text = _words(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _words(error: BaseException) -> str:
+    if isinstance(error, _PLAIN):
+        return str(error)
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno)
+    return error.message if isinstance(error, aiohttp.ClientResponseError) else ""
 
 
 def _cause(error: BaseException) -> BaseException | None:
@@ -148,19 +173,25 @@ def _cause(error: BaseException) -> BaseException | None:
 class AiohttpTransport:
     """HTTP by aiohttp.
 
-    `connect_timeout`: seconds for a connection, name resolution and TLS included. `connections`:
-    how many at once for calls, and as many again for results from the service's own host and for
-    results from others. `keepalive`: how long an idle
-    connection is kept, in seconds; it is shorter than servers keep theirs, since a submit sent on
-    a connection that the server is just closing has an unknown fate. `trust_env`: take proxies
-    from the environment. `result_networks`: networks, such as `198.18.0.0/15`, into which the
-    names of results may resolve as well, for machines whose VPN answers every name with an
-    address of its own. `session`: bring your own `aiohttp.ClientSession` instead; it stays
-    yours to close.
+    `connect_timeout`: seconds for everything before a request leaves: a free connection, the
+    name, the proxy and TLS. `connections`: how many at once for submits, as many again for other
+    calls, for uploads, for results from the service's own host and for results from others.
+    `keepalive`: how long an idle connection is kept, in seconds; it is shorter than servers keep
+    theirs. A submit is never sent on a connection that has been idle for over a second, since a
+    server that is just closing it leaves the submit's outcome unknown. `trust_env`: use the
+    proxies of the environment (`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`).
+    `result_networks`: networks, such as `198.18.0.0/15`, into which the names of results may
+    resolve as well, for machines whose VPN answers every name with an address of its own.
+
+    `session`: use the connector, default headers, proxy, trace configs and `trust_env` of your own
+    `aiohttp.ClientSession`; it stays yours to close. Its other settings, such as
+    `raise_for_status` or its time-outs, do not reach the requests made here. A session that is
+    closed, belongs to another event loop or has middlewares (which might repeat a submit) is
+    refused with `SessionError` when the `Session` is entered.
 
     The names of `Request.public_only` are connected to only where they resolve to public
-    addresses. A proxy resolves names itself, and a session that was brought is used as it is:
-    with either, the judging of names is left to it.
+    addresses. A proxy resolves names itself, and the connector of a session that was brought is
+    used as it is: with either, the judging of names is left to it.
     """
 
     def __init__(
@@ -169,7 +200,7 @@ class AiohttpTransport:
         connect_timeout: float = 10.0,
         connections: int = 128,
         keepalive: float = 10.0,
-        trust_env: bool = False,
+        trust_env: bool = True,
         result_networks: Sequence[str] = (),
         session: aiohttp.ClientSession | None = None,
     ) -> None:
@@ -177,46 +208,76 @@ class AiohttpTransport:
         self._connect_timeout = connect_timeout
         self._connections = connections
         self._keepalive = keepalive
-        self._trust_env = trust_env
         self._brought = session
         self._closed = False
-        self._calls: aiohttp.ClientSession | None = None
-        self._results: aiohttp.ClientSession | None = None
-        self._public: aiohttp.ClientSession | None = None
-        self._sockets: aiohttp.ClientSession | None = None
-        self._timeouts: dict[float, aiohttp.ClientTimeout] = {}
+        trusted = trust_env if session is None else bool(getattr(session, "trust_env", False))
+        self._proxies = Proxies(trusted=trusted)
+        self._sessions: dict[str, aiohttp.ClientSession] = {}
+        self._timeout = aiohttp.ClientTimeout(
+            total=None, connect=connect_timeout, sock_connect=connect_timeout
+        )
         self._urls: dict[str, yarl.URL] = {}
+
+    async def open(self) -> None:
+        """Check what was brought along. Raises `SessionError` for a `ClientSession` that cannot
+        be used here."""
+        own = self._brought
+        if own is None:
+            return
+        if not isinstance(own, aiohttp.ClientSession):
+            raise SessionError(f"session: expected an aiohttp.ClientSession, got {own!r:.60}")
+        connector = own.connector
+        if own.closed or connector is None or connector.closed:
+            raise SessionError("session: the aiohttp.ClientSession is closed")
+        if getattr(own, "_loop", None) not in (None, asyncio.get_running_loop()):
+            raise SessionError("session: the aiohttp.ClientSession belongs to another event loop")
+        if getattr(own, "_middlewares", ()):
+            raise SessionError(
+                "session: the aiohttp.ClientSession has middlewares, which might send a submit"
+                " twice; bring one without"
+            )
 
     async def send(self, request: Request) -> Response:
         """See `Transport.send`."""
-        if request.public_only:
-            session = self._results_session(request)
-        else:
-            session = self._calls = self._calls or self._open_session()
         payload = _payload(request)
+        watched = isinstance(payload, AsyncIterable)
+        exchange = Exchange(request.read_timeout, holds_clock=watched)
+        token = current.set(exchange)
+        answer: aiohttp.ClientResponse | None = None
+        body = bytearray()
         try:
+            session = self._session_for(request)
+            url = self._url(request.url)
+            proxy = await self._proxy(session, url)
             async with session.request(
                 request.method,
-                self._url(request.url),
-                data=payload,
-                headers=request.headers
-                if request.file is None
-                # Said beforehand, or it would go out in chunks, which storage hosts refuse.
-                else {**request.headers, "Content-Length": str(len(request.file))},
-                timeout=self._timeout(request),
+                url,
+                data=_Watched(payload, exchange) if isinstance(payload, AsyncIterable) else payload,
+                headers=_with_length(request) if watched else request.headers,
+                timeout=self._timeout,
                 allow_redirects=False,
+                **proxy,
             ) as answer:
-                length = answer.content_length
-                if length is not None and length <= MAX_ANSWER_BYTES:
-                    body = await answer.read()
-                else:
-                    body = await _bounded(answer)
-                return Response(answer.status, body, answer.headers)
-        except _THEIRS as error:
-            if isinstance(payload, _Pieces) and payload.fault is not None:
-                raise payload.fault from None
-            raise _translated(error) from _cause(error)
+                # Once more, and not for each piece: a body that drips has to end, too.
+                exchange.restart()
+                await _read(answer, body)
+            return Response(answer.status, bytes(body), answer.headers)
+        except asyncio.CancelledError:
+            if not exchange.was_cancelled_by_clock():
+                raise
+            raise _late(request, _partial(answer, body)) from None
+        except RunningHubError:
+            raise
+        except Exception as error:
+            fault = getattr(payload, "fault", None)
+            if fault is not None:
+                raise fault from None
+            ours = self._translated(error, sent=exchange.sent)
+            ours.response = _partial(answer, body)
+            raise ours from _cause(error)
         finally:
+            exchange.stop()
+            current.reset(token)
             if isinstance(payload, _Pieces):
                 await payload.aclose()
 
@@ -227,25 +288,34 @@ class AiohttpTransport:
         Results have connections of their own: however many are fetched at once, no submit waits
         for one of them, and none of them waits behind a poll.
         """
-        session = self._results_session(request)
         try:
+            session = self._session("public" if request.public_only else "results")
+            url = yarl.URL(request.url, encoded=True)
             answer = await session.request(
                 request.method,
-                yarl.URL(request.url, encoded=True),
+                url,
                 headers=request.headers,
-                # No total: it would count the reading of a large result.
                 timeout=aiohttp.ClientTimeout(
                     total=None,
+                    connect=self._connect_timeout,
                     sock_connect=self._connect_timeout,
                     sock_read=request.read_timeout,
                 ),
                 allow_redirects=False,
+                **await self._proxy(session, url),
             )
-        except _THEIRS as error:
-            raise _translated(error) from _cause(error)
+        except RunningHubError:
+            raise
+        except Exception as error:
+            # A download is harmless: whether its request had left makes no difference, but what
+            # could not be reached should be called so.
+            sent = not isinstance(error, _UNREACHED)
+            raise self._translated(error, sent=sent) from _cause(error)
         try:
             # Outside of the translation: an OSError of the reader's own disk is none of ours.
-            yield StreamedResponse(answer.status, answer.headers, _Chunks(answer))
+            yield StreamedResponse(
+                answer.status, answer.headers, _Chunks(answer, self._connect_timeout)
+            )
         finally:
             answer.release()
             await answer.wait_for_close()
@@ -253,18 +323,21 @@ class AiohttpTransport:
     @contextlib.asynccontextmanager
     async def connect(self, url: str) -> AsyncIterator[AsyncIterator[str | bytes]]:
         """See `SocketTransport.connect`."""
-        if self._sockets is None:
-            self._sockets = self._open_session(own=True)
         try:
-            socket = await self._sockets.ws_connect(
-                yarl.URL(url, encoded=True),
+            session = self._session("sockets")
+            address = yarl.URL(url, encoded=True)
+            socket = await session.ws_connect(
+                address,
                 heartbeat=_HEARTBEAT,
                 max_msg_size=MAX_ANSWER_BYTES,
+                **await self._proxy(session, address),
             )
+        except RunningHubError:
+            raise
         except aiohttp.WSServerHandshakeError as error:
             # Theirs quotes the address, which holds a credential.
             raise ConnectError(f"the socket was refused: HTTP {error.status}") from None
-        except _THEIRS as error:
+        except Exception as error:
             raise ConnectError(f"no socket: {type(error).__name__}") from None
         async with socket:
             yield _messages(socket)
@@ -272,40 +345,71 @@ class AiohttpTransport:
     async def aclose(self) -> None:
         """Close the connections, unless the session was brought along."""
         self._closed = True
-        sessions = {self._calls, self._results, self._public, self._sockets}
-        self._calls = self._results = self._public = self._sockets = None
-        for session in sessions - {None, self._brought}:
-            assert session is not None
+        sessions, self._sessions = self._sessions, {}
+        for session in sessions.values():
             await session.close()
 
-    def _results_session(self, request: Request) -> aiohttp.ClientSession:
-        if request.public_only:
-            self._public = self._public or self._open_session(public_only=True)
-            return self._public
-        self._results = self._results or self._open_session()
-        return self._results
+    def _translated(self, error: BaseException, *, sent: bool) -> TransportError:
+        return _translated(error, sent=sent, connect_timeout=self._connect_timeout)
 
-    def _open_session(
-        self, *, own: bool = False, public_only: bool = False
-    ) -> aiohttp.ClientSession:
+    def _session_for(self, request: Request) -> aiohttp.ClientSession:
+        if request.public_only:
+            return self._session("public")
+        if not request.repeatable:
+            return self._session("submits")
+        large = request.file is not None or len(request.body or b"") >= _LARGE_BODY
+        return self._session("uploads" if large else "calls")
+
+    def _session(self, kind: str) -> aiohttp.ClientSession:
         if self._closed:
             raise ConnectError("the transport is closed")
         # Made when first needed, not in __init__, so that it belongs to the loop it is used on.
-        if self._brought is not None and not own:
-            return self._brought
-        return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
+        session = self._sessions.get(kind)
+        if session is None:
+            session = self._sessions[kind] = self._open_session(kind)
+        return session
+
+    def _open_session(self, kind: str) -> aiohttp.ClientSession:
+        options: dict[str, Any] = {}
+        own = self._brought if kind != "sockets" else None
+        if own is not None:
+            # Its connections, but not its settings: each may change what an answer means.
+            options |= {
+                "connector": own.connector,
+                "connector_owner": False,
+                "headers": own.headers,
+                "trace_configs": own.trace_configs,
+                "proxy": getattr(own, "_default_proxy", None),
+                "proxy_auth": getattr(own, "_default_proxy_auth", None),
+            }
+        else:
+            options["connector"] = aiohttp.TCPConnector(
                 limit=self._connections,
-                keepalive_timeout=self._keepalive,
-                resolver=_PublicResolver(self._result_networks, proxies=self._trust_env)
-                if public_only
-                else None,
-            ),
+                keepalive_timeout=min(self._keepalive, _FRESH) if kind == "submits"
+                else self._keepalive,
+                resolver=PublicResolver(self._result_networks, lambda: self._proxies.hosts)
+                if kind == "public"
+                else Resolver(),
+            )  # fmt: skip
+        return aiohttp.ClientSession(
             cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=self._trust_env,
+            request_class=WatchedRequest,
+            # Gateways put long policies into one header; 8 kB of aiohttp's default lose the answer.
+            max_line_size=_MAX_HEADER,
+            max_field_size=_MAX_HEADER,
             # A socket cannot be told to stay where it is; a call is told each time.
-            middlewares=(_refuse_redirects,) if own else (),
+            middlewares=(_refuse_redirects,) if kind == "sockets" else (),
+            **options,
         )
+
+    async def _proxy(self, session: aiohttp.ClientSession, url: yarl.URL) -> dict[str, Any]:
+        """The arguments that send a request through the proxy of the environment, if any."""
+        proxy = await self._proxies.find(
+            "https" if url.scheme in ("https", "wss") else "http", f"{url.host}:{url.port}"
+        )
+        if proxy is None or getattr(session, "_default_proxy", None) is not None:
+            return {}
+        return {"proxy": proxy.url, "proxy_auth": proxy.auth}
 
     def _url(self, url: str) -> yarl.URL:
         # Encoded already: a signed query must reach its host as the service wrote it. A session
@@ -317,70 +421,53 @@ class AiohttpTransport:
                 self._urls[url] = known
         return known
 
-    def _timeout(self, request: Request) -> aiohttp.ClientTimeout:
-        read_timeout = request.read_timeout
-        size = len(request.file or request.body or b"")
-        if size >= _LARGE_BODY:
-            # Sending takes its time, and the silence is counted from its end.
-            return aiohttp.ClientTimeout(
-                total=self._connect_timeout + read_timeout + size / _SLOWEST,
-                sock_connect=self._connect_timeout,
-                sock_read=read_timeout,
-            )
-        known = self._timeouts.get(read_timeout)
-        if known is None:
-            # One timer for the whole exchange costs less than one for each read, and an answer
-            # of the API comes in one piece. Connecting has its own, so that a connection that
-            # could not be made is never taken for an answer that did not come.
-            known = self._timeouts[read_timeout] = aiohttp.ClientTimeout(
-                total=self._connect_timeout + read_timeout, sock_connect=self._connect_timeout
-            )
-        return known
+
+#: What says that a host was not reached at all.
+_UNREACHED: Final = (
+    aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError,
+    aiohttp.InvalidURL,
+)  # fmt: skip
 
 
-_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+def _with_length(request: Request) -> dict[str, str]:
+    # Given beforehand, or the body would go out in chunks, which storage hosts refuse.
+    size = len(request.file) if request.file is not None else len(request.body or b"")
+    return {**request.headers, "Content-Length": str(size)}
 
 
-class _PrivateError(OSError):
-    """What a resolver may raise: a name that leads to no public address."""
+def _late(request: Request, partial: Response | None) -> ReadTimeout:
+    error = ReadTimeout(f"no answer within {request.read_timeout:g} s")
+    error.response = partial
+    return error
 
 
-class _PublicResolver(aiohttp.abc.AbstractResolver):
-    """The system's resolver, but for addresses that are neither public nor in `networks`.
-    `proxies`: those that the environment names are exempt, since they stand between this machine
-    and the internet."""
-
-    def __init__(self, networks: tuple[_Network, ...], *, proxies: bool) -> None:
-        self._networks = networks
-        self._resolver = aiohttp.ThreadedResolver()
-        addresses = urllib.request.getproxies().values() if proxies else ()
-        self._exempt = frozenset(map(host_of, addresses))
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[aiohttp.abc.ResolveResult]:
-        found = await self._resolver.resolve(host, port, family)
-        if host in self._exempt:
-            return found
-        public = [each for each in found if self._admits(each["host"])]
-        if not public:
-            raise _PrivateError(f"the host {host[:100]!r} leads to no public address")
-        return public
-
-    def _admits(self, address: str) -> bool:
-        if is_public(address):
-            return True
-        return any(ipaddress.ip_address(address) in network for network in self._networks)
-
-    async def close(self) -> None:
-        await self._resolver.close()
+def _partial(answer: aiohttp.ClientResponse | None, body: bytearray) -> Response | None:
+    """What of an answer had arrived when it broke off."""
+    return None if answer is None else Response(answer.status, bytes(body), answer.headers)
 
 
-class _Chunks:
-    """The body of an answer, in pieces; what breaks is told as a `TransportError`."""
+async def _read(answer: aiohttp.ClientResponse, body: bytearray) -> None:
+    """Read the answer into `body`, whose size is that of the unpacked bytes."""
+    content = answer.content
+    while True:
+        try:
+            body += await content.readany()
+        except Exception:
+            # What had arrived before the connection broke lies there, and aiohttp keeps it.
+            body += b"".join(getattr(content, "_buffer", ()))
+            raise
+        if len(body) > MAX_ANSWER_BYTES:
+            raise ReadError(f"the answer is longer than {MAX_ANSWER_BYTES} bytes")
+        if content.at_eof():
+            return
 
-    def __init__(self, answer: aiohttp.ClientResponse) -> None:
-        self._pieces = answer.content.iter_chunked(_CHUNK)
+
+class _Watched:
+    """The pieces of a long body; `exchange` learns when the last one was handed over."""
+
+    def __init__(self, pieces: AsyncIterable[bytes], exchange: Exchange) -> None:
+        self._pieces = aiter(pieces)
+        self._exchange = exchange
 
     def __aiter__(self) -> Self:
         return self
@@ -388,8 +475,29 @@ class _Chunks:
     async def __anext__(self) -> bytes:
         try:
             return await anext(self._pieces)
-        except _THEIRS as error:
-            raise _translated(error) from _cause(error)
+        except StopAsyncIteration:
+            self._exchange.written()
+            raise
+
+
+class _Chunks:
+    """The body of an answer, in pieces; a failure is raised as a `TransportError`."""
+
+    def __init__(self, answer: aiohttp.ClientResponse, connect_timeout: float) -> None:
+        self._pieces = answer.content.iter_chunked(_CHUNK)
+        self._connect_timeout = connect_timeout
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            return await anext(self._pieces)
+        except StopAsyncIteration:
+            raise
+        except Exception as error:
+            ours = _translated(error, sent=True, connect_timeout=self._connect_timeout)
+            raise ours from _cause(error)
 
 
 async def _refuse_redirects(
@@ -482,12 +590,3 @@ def file_stamp(facts: os.stat_result) -> tuple[int, ...]:
 
 def _changed(body: FileBody) -> PayloadError:
     return PayloadError([f"{body.path}: was changed while it was being uploaded @ $"])
-
-
-async def _bounded(answer: aiohttp.ClientResponse) -> bytes:
-    body = bytearray()
-    async for chunk in answer.content.iter_any():
-        body += chunk
-        if len(body) > MAX_ANSWER_BYTES:
-            raise ReadError(f"the answer is longer than {MAX_ANSWER_BYTES} bytes")
-    return bytes(body)

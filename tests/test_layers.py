@@ -23,10 +23,10 @@ ORDER = (
     "_records", "_plain",
     # rules
     "_codes", "_catalogue", "_seedream", "_typed", "_apps", "_runs", "_answers",
-    "_protocol", "_protocol_v1", "_progress", "_polling", "_retry", "_limits", "_job",
-    "_budget", "_journal", "_scheduler", "_recovery",
+    "_protocol", "_protocol_v1", "_progress", "_polling", "_circuit", "_retry", "_limits", "_job", "_policies",
+    "_sizes", "_budget", "_journal", "_scheduler", "_recovery",
     # the wire
-    "_threads", "_transport", "_pacing", "_shielded", "_decode", "_partial", "_download",
+    "_threads", "_abandon", "_proxies", "_resolver", "_exchange", "_transport", "_pacing", "_shielded", "_decode", "_partial", "_download",
     # the calls
     "_store", "_owner", "_schema", "_rows", "_sqlite", "_reader", "_recorder",
     "_dispatcher", "_call", "_keeping", "_feed",
