@@ -370,14 +370,15 @@ class AiohttpTransport:
         return session
 
     def _open_session(self, kind: str) -> aiohttp.ClientSession:
-        options: dict[str, Any] = {}
+        # Answers are small, and one that is packed and cut off would lose all it holds.
+        options: dict[str, Any] = {"headers": {"Accept-Encoding": "identity"}}
         own = self._brought if kind != "sockets" else None
         if own is not None:
             # Its connections, but not its settings: each may change what an answer means.
             options |= {
                 "connector": own.connector,
                 "connector_owner": False,
-                "headers": own.headers,
+                "headers": {**own.headers, "Accept-Encoding": "identity"},
                 "trace_configs": own.trace_configs,
                 "proxy": getattr(own, "_default_proxy", None),
                 "proxy_auth": getattr(own, "_default_proxy_auth", None),

@@ -23,10 +23,11 @@ ORDER = (
     "_records", "_plain",
     # rules
     "_codes", "_catalogue", "_seedream", "_typed", "_apps", "_runs", "_answers",
-    "_protocol", "_protocol_v1", "_progress", "_polling", "_circuit", "_retry", "_limits", "_job", "_policies",
-    "_sizes", "_budget", "_journal", "_scheduler", "_recovery",
+    "_protocol", "_protocol_v1", "_progress", "_polling", "_circuit", "_retry", "_limits", "_job",
+    "_policies",    "_sizes", "_budget", "_journal", "_scheduler", "_recovery",
     # the wire
-    "_threads", "_abandon", "_proxies", "_resolver", "_exchange", "_transport", "_pacing", "_shielded", "_decode", "_partial", "_download",
+    "_threads", "_abandon", "_proxies", "_resolver", "_exchange", "_transport",
+    "_pacing", "_shielded", "_decode", "_partial", "_download",
     # the calls
     "_store", "_owner", "_schema", "_rows", "_sqlite", "_reader", "_recorder",
     "_dispatcher", "_call", "_keeping", "_feed",
@@ -111,13 +112,13 @@ def test_rules_know_no_loop_clock_chance_files_or_network(name: str) -> None:
 
 
 def test_each_foreign_library_has_one_door() -> None:
-    """aiohttp in the transport, the webhooks' adapter and the emulator; aiolimiter in one file."""
+    """aiohttp on the wire, in the webhooks' adapter and the emulator; aiolimiter in one file."""
     users = {
         lib: {n for n in ORDER if lib in imports(n)} for lib in ("aiohttp", "aiolimiter", "PIL")
     }
     assert users == {
-        "aiohttp": {"_transport", "webhooks", "emulator._webhooks", "emulator._progress",
-                    "emulator._proxy", "emulator._routes", "emulator._server",
+        "aiohttp": {"_proxies", "_resolver", "_exchange", "_transport", "webhooks",
+                    "emulator._webhooks", "emulator._progress", "emulator._proxy", "emulator._routes", "emulator._server",
                     "emulator._storage"},
         "aiolimiter": {"_pacing"},
         "PIL": {"_decode", "emulator._pictures"},

@@ -122,9 +122,11 @@ def test_submit_many_loses_no_task_to_a_refusal(code: str) -> None:
 def test_as_completed_gives_failed_and_forgotten_tasks_too() -> None:
     """No error is raised for them; a forgotten one is UNKNOWN with its error."""
     answers = {
-        "11": json_response({"status": "FAILED", "errorCode": "1015", "errorMessage": "sorry"}),
+        "11": json_response(
+            {"taskId": "11", "status": "FAILED", "errorCode": "1015", "errorMessage": "sorry"}
+        ),
         "12": rh.Response(200, sample("query_1004")),
-        "13": json_response({"status": "SUCCESS"}),
+        "13": json_response({"taskId": "13", "status": "SUCCESS"}),
     }
 
     async def main() -> dict[str, rh.Task]:
@@ -159,11 +161,13 @@ def test_a_wait_that_runs_out_keeps_the_id() -> None:
 
 
 def test_wait_returns_a_failed_task_and_raises_for_an_unknown_one() -> None:
-    """wait tells how it ended; only 1004, said five times, is an error."""
+    """wait returns how it ended; only 1004 is an error, once it has lasted for two minutes."""
 
     async def main() -> None:
         service = Service(
-            on_query=lambda i: json_response({"status": "FAILED"}) if i == "1" else refusal("1004")
+            on_query=lambda i: (
+                json_response({"taskId": "1", "status": "FAILED"}) if i == "1" else refusal("1004")
+            )
         )
         async with service.session() as session:
             assert (await session.wait("1")).status is rh.TaskStatus.FAILED

@@ -175,8 +175,9 @@ def test_trouble_that_lasts_is_told(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         service = Service(1.0, on_query=lambda _: refusal("1005") if loop.time() < 300 else None)
-        service._on_submit = lambda _: rh.ConnectError("no route") if loop.time() < 60 else None
         async with service.session() as session:
+            await session.submit(POSTER)
+            service._on_submit = lambda _: rh.ConnectError("no route") if loop.time() < 60 else None
             await session.run(POSTER)
         assert "could not be sent 3 times in a row: no route" in caplog.text
         assert "5 queries in a row failed" in caplog.text
