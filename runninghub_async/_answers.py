@@ -110,13 +110,15 @@ def _read(text: str) -> Any:
 def _too_much(text: str | bytes) -> bool:
     if len(text) < _MOST_CONTAINERS:
         return False
-    count = text.count if isinstance(text, str) else text.decode("latin-1").count
-    return (
-        count("{") + count("[") > _MOST_CONTAINERS
-        or count(":") > _MOST_KEYS
-        or count(",") > _MOST_VALUES
-    )
+    braces: tuple[Any, ...] = ("{", "[", ":", ",")
+    if isinstance(text, bytes):
+        braces = (b"{", b"[", b":", b",")
+    objects, lists, keys, values = map(text.count, braces)
+    return objects + lists > _MOST_CONTAINERS or keys > _MOST_KEYS or values > _MOST_VALUES
 
+
+#: How far into an answer an id is looked for, in bytes.
+_ID_WITHIN: Final = 2**20
 
 #: A task's id in what cannot be read as JSON, also where the JSON is text within JSON.
 _ID: Final = re.compile(rb"""["']task_?[iI]d\\{0,3}["']\s*:\s*\\{0,3}["']?([0-9]{6,32})(?![0-9])""")
@@ -124,7 +126,7 @@ _ID: Final = re.compile(rb"""["']task_?[iI]d\\{0,3}["']\s*:\s*\\{0,3}["']?([0-9]
 
 def salvaged_task(response: Response | None) -> Task | None:
     """The task whose id stands in an answer that cannot be read as a whole, or that broke off."""
-    found = None if response is None else _ID.search(response.body)
+    found = None if response is None else _ID.search(response.body, 0, _ID_WITHIN)
     return None if found is None else Task(found[1].decode())
 
 

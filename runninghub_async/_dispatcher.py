@@ -92,6 +92,8 @@ class Dispatcher:
         upload_files: Callable[[Entry], Awaitable[Request]],
         build_query: Callable[[str], Request],
         journal: Recorder | None = None,
+        *,
+        origin: str = "",
     ) -> None:
         rules = attrs.evolve(
             rules,
@@ -101,6 +103,7 @@ class Dispatcher:
         self.scheduler = Scheduler(limits, rules, guarded_chance(rng.random, self.fault))
         self.scheduler.say = logger.warning
         self.scheduler.wall = time.time
+        self.scheduler.origin = origin
         self.rules = rules
         #: What ended the session; every later call raises it again.
         self.broken: BaseException | None = None

@@ -44,6 +44,8 @@ class Succeeded(_Base):
     files: tuple[Download, ...] = ()
     missing: tuple[Output, ...] = ()
     ok: ClassVar[bool] = True
+    #: There is none; so that every outcome can be asked for its error.
+    error: ClassVar[None] = None
 
 
 @attrs.frozen(kw_only=True)

@@ -481,8 +481,8 @@ class Scheduler:
             if isinstance(error, STOPPING):
                 self._halt(error)
         elif self.circuit.useless(trouble, str(error), now, self._chance()):
-            self._halt(self._outage(error, now))
             self.circuit.gave_up(now)
+            self._halt(self._outage(error, now))
         elif self.circuit.state is CircuitState.OPEN:
             self.say(
                 f"{self.circuit.row} submits in a row got no useful answer, the last: {error};"
@@ -499,7 +499,7 @@ class Scheduler:
         if waited >= self._rules.retry.unreachable_after or self.gate.closings >= _TRIES_UNREACHED:
             self._unreachable_since = None
             told = ConnectError(
-                f"{error}. No request has reached the service since the session was opened:"
+                f"{error}. No request has reached {self.origin} since the session was opened:"
                 " check base_url, the network and the proxy"
             )
             told.__cause__ = error
@@ -544,11 +544,12 @@ class Scheduler:
     def _outage(self, error: RunningHubError, now: float) -> OutageError:
         circuit = self.circuit
         origin = isinstance(error, BlockedError | ProtocolError)
+        running = self.alive - self._submitting
         told = OutageError(
-            f"the submitting stopped: {circuit.row} submits in a row got no useful answer"
-            f" within {_spell(now - circuit.since)}, the last: {error}; {self.alive} tasks still"
-            f" run. {_NOT_THE_SERVICE if origin else _LATER}",
-            seen=str(error), since=self.wall() - (now - circuit.since), running=self.alive,
+            f"the submitting stopped: the last {circuit.row} submits to {self.origin} got no"
+            f" useful answer, for {_spell(now - circuit.since)} now; the last one: {error}."
+            f" {running} tasks still run. {_NOT_THE_SERVICE if origin else _LATER}",
+            seen=str(error), since=self.wall() - (now - circuit.since), running=running,
         )  # fmt: skip
         told.__cause__ = error
         return told

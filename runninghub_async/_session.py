@@ -231,6 +231,7 @@ class Session:
             self._preparer.submit_with_files,
             lambda task_id: build_query(self._site, task_id),
             self._journal,
+            origin=self._site.base_url,
         )
         self._dispatcher.on_crash(self._break)
         if self.budget is not None:

@@ -30,7 +30,7 @@ _limiters: anyio.lowlevel.RunVar[dict[str, anyio.CapacityLimiter]] = anyio.lowle
 
 async def run_in_thread(
     function: Callable[[Unpack[_Args]], _T],
-    *args: Unpack[_Args],
+    *args: *_Args,
     kind: Literal["files", "checks", "names"] = "files",
     abandon: bool = False,
 ) -> _T:

@@ -118,8 +118,8 @@ def test_each_foreign_library_has_one_door() -> None:
     }
     assert users == {
         "aiohttp": {"_proxies", "_resolver", "_exchange", "_transport", "webhooks",
-                    "emulator._webhooks", "emulator._progress", "emulator._proxy", "emulator._routes", "emulator._server",
-                    "emulator._storage"},
+                    "emulator._webhooks", "emulator._progress", "emulator._proxy",
+                    "emulator._routes", "emulator._server", "emulator._storage"},
         "aiolimiter": {"_pacing"},
         "PIL": {"_decode", "emulator._pictures"},
     }  # fmt: skip
