@@ -66,7 +66,8 @@ class Circuit:
     def admits(self, now: float) -> bool:
         """Whether one more submit may leave."""
         if self.state is CircuitState.CLOSED:
-            return self.unanswered < (MOST_BEFORE_AN_ANSWER if self.proven else _MOST_UNPROVEN)
+            most = MOST_BEFORE_AN_ANSWER if self.proven else _MOST_UNPROVEN
+            return self.unanswered + self.row < most
         return self.state is CircuitState.OPEN and now >= self._until
 
     def wake_at(self) -> float | None:

@@ -280,7 +280,7 @@ class BlockedError(APIError):
     `status` is the HTTP status; the message names the page or where it redirects to.
     """
 
-    advice = "nothing was created; check base_url, the network and the proxy"
+    advice = "nothing was created"
 
 
 class OutageError(RunningHubError):
