@@ -10,6 +10,7 @@ Sources: the service's documentation, "API Error Code Reference" and "Query gene
 
 from __future__ import annotations
 
+import codecs
 import email.utils
 import json
 import re
@@ -92,6 +93,7 @@ def loads(text: str | bytes) -> Any:
     if isinstance(text, str):
         return _read(text)
     # Decoded here, since json would first try to guess the encoding.
+    text = text.removeprefix(codecs.BOM_UTF8)
     found = _read(text.decode(errors="replace"))
     if found is None and not text.isascii():
         # The last byte of a Chinese character in GBK may be a backslash, which ends no string.

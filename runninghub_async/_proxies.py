@@ -9,12 +9,12 @@ API key.
 
 from __future__ import annotations
 
+import base64
 import urllib.request
 from collections.abc import Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
-import aiohttp
 import attrs
 import yarl
 
@@ -30,10 +30,10 @@ _HOSTS: Final = 256
 
 @attrs.frozen
 class Proxy:
-    """A proxy's address without credentials, and the credentials."""
+    """A proxy's address without credentials, and the header that carries them."""
 
     url: yarl.URL
-    auth: aiohttp.BasicAuth | None = attrs.field(default=None, repr=False)
+    headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
 
 
 class Proxies:
@@ -85,8 +85,8 @@ def _parsed(address: str) -> Proxy:
             f"the environment names a {url.scheme} proxy, and only http and https proxies are"
             " supported: change HTTPS_PROXY or ALL_PROXY, or list the host in NO_PROXY"
         )
-    auth = None
-    if url.user is not None:
-        auth = aiohttp.BasicAuth(url.user, url.password or "")
-        url = url.with_user(None)
-    return Proxy(url, auth)
+    if url.user is None:
+        return Proxy(url)
+    credentials = f"{url.user}:{url.password or ''}".encode()
+    header = f"Basic {base64.b64encode(credentials).decode()}"
+    return Proxy(url.with_user(None), {"Proxy-Authorization": header})

@@ -248,12 +248,13 @@ class AiohttpTransport:
         try:
             session = self._session_for(request)
             url = self._url(request.url)
-            proxy = await self._proxy(session, url)
+            headers = _with_length(request) if watched else request.headers
+            headers, proxy = await self._proxy(session, url, headers)
             async with session.request(
                 request.method,
                 url,
                 data=_Watched(payload, exchange) if isinstance(payload, AsyncIterable) else payload,
-                headers=_with_length(request) if watched else request.headers,
+                headers=headers,
                 timeout=self._timeout,
                 allow_redirects=False,
                 **proxy,
@@ -266,6 +267,9 @@ class AiohttpTransport:
             if not exchange.was_cancelled_by_clock():
                 raise
             raise _late(request, _partial(answer, body)) from None
+        except TransportError as error:
+            error.response = _partial(answer, body)
+            raise
         except RunningHubError:
             raise
         except Exception as error:
@@ -291,10 +295,11 @@ class AiohttpTransport:
         try:
             session = self._session("public" if request.public_only else "results")
             url = yarl.URL(request.url, encoded=True)
+            headers, proxy = await self._proxy(session, url, request.headers)
             answer = await session.request(
                 request.method,
                 url,
-                headers=request.headers,
+                headers=headers,
                 timeout=aiohttp.ClientTimeout(
                     total=None,
                     connect=self._connect_timeout,
@@ -302,7 +307,7 @@ class AiohttpTransport:
                     sock_read=request.read_timeout,
                 ),
                 allow_redirects=False,
-                **await self._proxy(session, url),
+                **proxy,
             )
         except RunningHubError:
             raise
@@ -326,11 +331,13 @@ class AiohttpTransport:
         try:
             session = self._session("sockets")
             address = yarl.URL(url, encoded=True)
+            headers, proxy = await self._proxy(session, address, {})
             socket = await session.ws_connect(
                 address,
                 heartbeat=_HEARTBEAT,
                 max_msg_size=MAX_ANSWER_BYTES,
-                **await self._proxy(session, address),
+                headers=headers,
+                **proxy,
             )
         except RunningHubError:
             raise
@@ -403,14 +410,19 @@ class AiohttpTransport:
             **options,
         )
 
-    async def _proxy(self, session: aiohttp.ClientSession, url: yarl.URL) -> dict[str, Any]:
-        """The arguments that send a request through the proxy of the environment, if any."""
-        proxy = await self._proxies.find(
-            "https" if url.scheme in ("https", "wss") else "http", f"{url.host}:{url.port}"
-        )
+    async def _proxy(
+        self, session: aiohttp.ClientSession, url: yarl.URL, headers: Mapping[str, str]
+    ) -> tuple[Mapping[str, str], dict[str, Any]]:
+        """The headers of a request to `url`, and the arguments that send it through the proxy of
+        the environment, if there is one."""
+        secure = url.scheme in ("https", "wss")
+        proxy = await self._proxies.find("https" if secure else "http", f"{url.host}:{url.port}")
         if proxy is None or getattr(session, "_default_proxy", None) is not None:
-            return {}
-        return {"proxy": proxy.url, "proxy_auth": proxy.auth}
+            return headers, {}
+        if secure:
+            # They belong to the CONNECT, and not to what goes through the tunnel.
+            return headers, {"proxy": proxy.url, "proxy_headers": proxy.headers}
+        return {**headers, **proxy.headers}, {"proxy": proxy.url}
 
     def _url(self, url: str) -> yarl.URL:
         # Encoded already: a signed query must reach its host as the service wrote it. A session

@@ -117,7 +117,7 @@ def test_each_foreign_library_has_one_door() -> None:
         lib: {n for n in ORDER if lib in imports(n)} for lib in ("aiohttp", "aiolimiter", "PIL")
     }
     assert users == {
-        "aiohttp": {"_proxies", "_resolver", "_exchange", "_transport", "webhooks",
+        "aiohttp": {"_resolver", "_exchange", "_transport", "webhooks",
                     "emulator._webhooks", "emulator._progress", "emulator._proxy",
                     "emulator._routes", "emulator._server", "emulator._storage"},
         "aiolimiter": {"_pacing"},

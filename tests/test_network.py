@@ -1,0 +1,533 @@
+"""Before and after a request left: what certainly was not sent, and what has arrived."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import itertools
+import logging
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from rawserver import Asked, http, raw_server
+from support import FIRST_ID, png
+
+import runninghub_async as rh
+
+POSTERS = [rh.SeedreamV5Lite(f"a poster of the number {n}") for n in range(8)]
+QUICK = rh.ExponentialPolling(0.02, 1.2, 0.1)
+SOON = rh.RetryPolicy(attempts=3, wait_initial=0.02, wait_max=0.1)
+OPEN = rh.Limits(8, None, None)
+
+
+def session(url: str, transport: rh.AiohttpTransport | None = None, **options: Any) -> rh.Session:
+    options = {"polling": QUICK, "retry": SOON, "limits": OPEN, **options}
+    return rh.Session("a-key", base_url=url, transport=transport, **options)
+
+
+def service() -> Any:
+    """Answers like the service: every task succeeds at once."""
+    ids = itertools.count(FIRST_ID)
+
+    async def answer(asked: Asked) -> bytes:
+        if asked.target.endswith("/query"):
+            task_id = asked.fields["taskId"]
+            results = [{"url": f"http://{asked.headers['host']}/files/x.png", "outputType": "png"}]
+            return http({"taskId": task_id, "status": "SUCCESS", "results": results})
+        if asked.target.endswith("/files/x.png"):
+            return http(png(), headers={"Content-Type": "image/png"})
+        return http({"taskId": str(next(ids)), "status": "RUNNING"})
+
+    return answer
+
+
+async def outcomes_of(session: rh.Session, count: int = 2) -> tuple[list[rh.Outcome], Any]:
+    found: list[rh.Outcome] = []
+    try:
+        async with session as opened:
+            async for outcome in opened.stream(POSTERS[:count]):
+                found.append(outcome)
+    except rh.RunningHubError as error:
+        return found, error
+    return found, None
+
+
+# -- before -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n", "HTTP 407"),
+        (b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n", "HTTP 503"),
+        (b"nonsense\r\n\r\n", ""),
+        (None, ""),
+        (b"", "within 0.5 s"),
+    ],
+)
+def test_a_proxy_that_gives_no_way_through_is_no_lost_response(
+    answer: bytes | None, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refused, unreadable, closed or silent at CONNECT: the submit never left."""
+
+    async def main() -> None:
+        never = asyncio.Event()
+
+        async def at_connect(asked: Asked) -> bytes | None:
+            assert asked.method == "CONNECT"
+            if answer == b"":
+                await never.wait()
+            return answer
+
+        async with raw_server(at_connect) as proxy:
+            monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+            transport = rh.AiohttpTransport(connect_timeout=0.5)
+            found, error = await outcomes_of(session("https://www.runninghub.ai", transport))
+        assert found == []
+        assert isinstance(error, rh.ConnectError)
+        assert words in str(error)
+
+    asyncio.run(main())
+
+
+def test_results_and_calls_go_through_the_proxy_of_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Submits, queries and results, with the credentials in its address; NO_PROXY is honoured."""
+
+    async def main() -> None:
+        async with raw_server(service()) as proxy:
+            monkeypatch.setenv("http_proxy", f"http://me:secret-word@127.0.0.1:{proxy.port}")
+            async with session("http://api.example") as opened:
+                task = await opened.run(POSTERS[0])
+                await opened.download(task.outputs[0], tmp_path / "x.png")
+            assert {asked.target for asked in proxy.asked} == {
+                "http://api.example/openapi/v2/seedream-v5-lite/text-to-image",
+                "http://api.example/openapi/v2/query",
+                "http://api.example/files/x.png",
+            }
+            assert all("proxy-authorization" in asked.headers for asked in proxy.asked)
+            proxy.asked.clear()
+            async with raw_server(service()) as direct:
+                monkeypatch.setenv("no_proxy", "127.0.0.1")
+                async with session(direct.url) as opened:
+                    await opened.run(POSTERS[0])
+            assert proxy.asked == []
+
+    asyncio.run(main())
+
+
+def test_a_proxy_that_cannot_be_used_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A SOCKS proxy in the environment: an error that says so, and nothing sent past it."""
+    monkeypatch.setenv("all_proxy", "socks5://127.0.0.1:1080")
+    found, error = asyncio.run(outcomes_of(session("http://127.0.0.1:9")))
+    assert found == []
+    assert isinstance(error, rh.ConnectError)
+    assert "socks5" in str(error)
+    assert "NO_PROXY" in str(error)
+
+
+def test_a_name_that_takes_long_is_no_lost_response(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name server answers after the connect time-out: the submit never left."""
+    usual = socket.getaddrinfo
+    answered = threading.Event()
+
+    def slow(host: Any, *args: Any, **options: Any) -> Any:
+        if host == "slow.example":
+            answered.wait(20)
+            host = "127.0.0.1"
+        return usual(host, *args, **options)
+
+    async def main() -> None:
+        async with raw_server(service()) as server:
+            transport = rh.AiohttpTransport(connect_timeout=0.3)
+            found, error = await outcomes_of(
+                session(f"http://slow.example:{server.port}", transport)
+            )
+            answered.set()
+            assert found == []
+            assert isinstance(error, rh.ConnectError)
+            assert server.connections == 0
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    asyncio.run(main())
+
+
+def test_threads_of_the_application_do_not_hold_up_names(tmp_path: Path) -> None:
+    """The loop's default executor is full: names are resolved and files written all the same."""
+    release = threading.Event()
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        held = [loop.run_in_executor(None, release.wait, 60) for _ in range(64)]
+        try:
+            async with (
+                raw_server(service()) as server,
+                session(f"http://localhost:{server.port}") as opened,
+            ):
+                async for outcome in opened.stream(POSTERS[:2], folder=tmp_path):
+                    assert isinstance(outcome, rh.Succeeded)
+                    assert outcome.files
+        finally:
+            release.set()
+            await asyncio.wait(held)
+
+    asyncio.run(main())
+
+
+def test_uploads_do_not_take_the_connections_of_submits() -> None:
+    """All connections for uploads are held by a host that does not answer: submits leave."""
+
+    async def main() -> None:
+        usual, never = service(), asyncio.Event()
+        begun = asyncio.Semaphore(0)
+
+        async def answer(asked: Asked) -> bytes | None:
+            if "upload" in asked.target:
+                begun.release()
+                await never.wait()
+            return await usual(asked)
+
+        big = b"\x89PNG\r\n\x1a\n" + bytes(2**20)
+        async with raw_server(answer) as server:
+            transport = rh.AiohttpTransport(connect_timeout=0.5, connections=4)
+            async with session(server.url, transport) as opened:
+                uploads = [
+                    asyncio.ensure_future(opened.upload(big + bytes([n]), name=f"{n}.png"))
+                    for n in range(4)
+                ]
+                for _ in uploads:
+                    await begun.acquire()
+                found = [outcome async for outcome in opened.stream(POSTERS[:2])]
+                for upload in uploads:
+                    upload.cancel()
+                await asyncio.gather(*uploads, return_exceptions=True)
+        assert all(outcome.ok for outcome in found)
+
+    asyncio.run(main())
+
+
+# -- after --------------------------------------------------------------------------------------
+
+
+@contextmanager
+def threaded_server(answer: bytes) -> Iterator[tuple[int, threading.Event]]:
+    """Answers one request from a thread of its own; the event says that it has."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    answered = threading.Event()
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(65536)
+            connection.sendall(answer)
+            answered.set()
+            connection.recv(65536)
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield listener.getsockname()[1], answered
+    finally:
+        listener.close()
+        thread.join(10)
+
+
+def test_an_answer_that_came_while_the_loop_was_blocked_is_read() -> None:
+    """The clock runs out while the loop does nothing; what lies in the socket is read first."""
+
+    async def main(port: int, answered: threading.Event) -> None:
+        transport = rh.AiohttpTransport()
+        request = rh.Request("POST", f"http://127.0.0.1:{port}/", body=b"{}", read_timeout=0.3)
+        sending = asyncio.ensure_future(transport.send(request))
+
+        def block() -> None:
+            until = time.monotonic() + 1.0
+            while time.monotonic() < until or not answered.is_set():
+                pass
+
+        asyncio.get_running_loop().call_later(0.05, block)
+        response = await sending
+        assert response.body == b'{"taskId": "1"}'
+        await transport.aclose()
+
+    with threaded_server(http({"taskId": "1"})) as (port, answered):
+        asyncio.run(main(port, answered))
+
+
+def test_silence_after_the_request_left_is_a_time_out() -> None:
+    """Nothing comes, or the answer's body drips: `ReadTimeout`, and what had come is in it."""
+
+    async def main() -> None:
+        never = asyncio.Event()
+
+        async def answer(asked: Asked) -> bytes | None:
+            if asked.target == "/drips":
+                await asked.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc")
+                while not never.is_set():
+                    await asked.write(b"d")
+                    await asyncio.sleep(0.05)
+            await never.wait()
+            return None
+
+        transport = rh.AiohttpTransport()
+        async with raw_server(answer) as server:
+            with pytest.raises(rh.ReadTimeout) as silent:
+                await transport.send(rh.Request("POST", f"{server.url}/", read_timeout=0.2))
+            with pytest.raises(rh.ReadTimeout) as drips:
+                await transport.send(rh.Request("POST", f"{server.url}/drips", read_timeout=0.2))
+        await transport.aclose()
+        assert silent.value.response is None
+        assert drips.value.response is not None
+        assert drips.value.response.body.startswith(b"abcd")
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("cut", [60, 45])
+def test_an_id_in_an_answer_that_breaks_off_is_accepted(cut: int) -> None:
+    """The connection is closed in the middle of the answer, behind the id: the task is followed."""
+
+    async def main() -> None:
+        usual = service()
+
+        async def answer(asked: Asked) -> bytes | None:
+            data: bytes = await usual(asked)
+            if "text-to-image" in asked.target:
+                head, _, body = data.partition(b"\r\n\r\n")
+                await asked.write(
+                    head.replace(b"Length: ", b"Length: 9") + b"\r\n\r\n" + body[:cut]
+                )
+                return None
+            return data
+
+        async with raw_server(answer) as server, session(server.url) as opened:
+            task = await opened.run(POSTERS[0])
+        assert task.id == str(FIRST_ID)
+
+    asyncio.run(main())
+
+
+BAD = {
+    "cut UTF-8": b"\xe6\x8f\x90\xe7\xa4",
+    "GBK": "提示".encode("gbk"),
+    "GBK with a backslash": "乗".encode("gbk") + "誠".encode("gbk") + b"\x81\x5c",
+    "line break": b"one\ntwo",
+    "control character": b"a\x01b",
+}
+
+
+@pytest.mark.parametrize("bad", BAD)
+@pytest.mark.parametrize("around", ["%s", "\ufeff%s", ")]}',\n%s", "%s\n<!-- served by 7 -->"])
+def test_one_odd_byte_loses_no_answer(bad: str, around: str) -> None:
+    """In a message that nobody needs, before or after the JSON: the fields that count are read."""
+
+    async def main() -> None:
+        usual = service()
+
+        async def answer(asked: Asked) -> bytes:
+            data: bytes = await usual(asked)
+            body = data.partition(b"\r\n\r\n")[2]
+            body = body[:-1] + b', "errorMessage": "' + BAD[bad] + b'"}'
+            return http(around.encode().replace(b"%s", body))
+
+        async with raw_server(answer) as server, session(server.url) as opened:
+            task = await opened.run(POSTERS[0])
+        assert task.outputs
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        (b'{"taskId":"2013508786110730241","errorMessage":"said "twice" "}', True),
+        (b'{"data": "{\\"taskId\\": \\"2013508786110730241\\"}", "code": 0}', True),
+        (b"{'taskId': '2013508786110730241'}", True),
+        (b'{"taskId": 2013508786110730241, "x":', True),
+        (b'{"taskId": "null", "x":', False),
+        (b"<html>2013508786110730241</html>", False),
+    ],
+)
+def test_an_id_is_looked_for_in_an_answer_that_cannot_be_read(body: bytes, found: bool) -> None:
+    """Where it stands under its name; a mere number is no id."""
+
+    async def main() -> None:
+        async def answer(asked: Asked) -> bytes:
+            del asked
+            return http(body)
+
+        async with raw_server(answer) as server, session(server.url) as opened:
+            if found:
+                assert (await opened.submit(POSTERS[0])).id == "2013508786110730241"
+            else:
+                with pytest.raises(rh.SubmitUnknown):
+                    await opened.submit(POSTERS[0])
+
+    asyncio.run(main())
+
+
+def test_a_stray_answer_on_a_reused_connection_is_not_taken() -> None:
+    """The server sends one answer too many; the next submit does not take it for its own."""
+
+    async def main() -> None:
+        usual = service()
+
+        async def answer(asked: Asked) -> bytes:
+            data: bytes = await usual(asked)
+            submits = "text-to-image" in asked.target
+            stray = http({"taskId": "2013508786110799999", "status": "RUNNING"})
+            return data + stray if submits else data
+
+        async with raw_server(answer) as server:
+            async with session(server.url, limits=rh.Limits(1, None, None)) as opened:
+                found = [outcome async for outcome in opened.stream(POSTERS)]
+        ids = [outcome.task.id for outcome in found if outcome.task is not None]
+        assert all(outcome.ok for outcome in found)
+        assert sorted(ids) == [str(FIRST_ID + n) for n in range(8)]
+
+    asyncio.run(main())
+
+
+def test_long_headers_do_not_lose_the_answer() -> None:
+    """A gateway's policy header of 20 kB is no reason to call a submit unknown."""
+
+    async def main() -> None:
+        async def answer(asked: Asked) -> bytes:
+            del asked
+            policy = {"Content-Security-Policy": "img-src " + "x" * 20_000}
+            return http({"taskId": "2013508786110730241"}, headers=policy)
+
+        async with raw_server(answer) as server, session(server.url) as opened:
+            assert (await opened.submit(POSTERS[0])).id == "2013508786110730241"
+
+    asyncio.run(main())
+
+
+def test_an_answer_is_bounded_as_it_unpacks() -> None:
+    """200 kB that unpack to 200 MB are given up after a few, and not collected."""
+
+    async def main() -> None:
+        packed = gzip.compress(bytes(200 * 2**20), 9)
+
+        async def answer(asked: Asked) -> bytes:
+            del asked
+            return http(packed, headers={"Content-Encoding": "gzip"})
+
+        transport = rh.AiohttpTransport()
+        async with raw_server(answer) as server:
+            with pytest.raises(rh.ReadError, match="longer than") as caught:
+                await transport.send(rh.Request("GET", server.url))
+            assert caught.value.response is not None
+            assert len(caught.value.response.body) < 20 * 2**20
+        await transport.aclose()
+
+    asyncio.run(main())
+
+
+# -- a session that is brought along ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"raise_for_status": True},
+        {"auto_decompress": False},
+        {"timeout": aiohttp.ClientTimeout(total=0.001)},
+        {"base_url": "http://elsewhere.example/"},
+        {"headers": {"User-Agent": "mine", "Authorization": "Bearer other"}},
+        {"version": aiohttp.HttpVersion10},
+        {"read_bufsize": 16},
+        {"skip_auto_headers": ["Content-Type", "User-Agent"]},
+    ],
+)
+def test_no_setting_of_a_session_that_is_brought_changes_what_an_answer_means(
+    options: dict[str, Any],
+) -> None:
+    """A pause that the service asks for, a refusal and an id beside HTTP 500 mean the same."""
+
+    async def main() -> None:
+        usual = service()
+        first = [
+            http({"errorCode": "1003", "errorMessage": "slow down"}, 429),
+            http({"errorCode": "1501", "errorMessage": "content refused"}, 400),
+            http({"taskId": "2013508786110799999", "status": "RUNNING"}, 500),
+        ]
+
+        async def answer(asked: Asked) -> bytes:
+            assert asked.headers["authorization"] == "Bearer a-key"
+            if "text-to-image" in asked.target and first:
+                return first.pop(0)
+            data: bytes = await usual(asked)
+            return data
+
+        async with raw_server(answer) as server, aiohttp.ClientSession(**options) as own:
+            transport = rh.AiohttpTransport(session=own)
+            found, error = await outcomes_of(
+                session(server.url, transport, limits=rh.Limits(1, None, None)), 3
+            )
+            assert not own.closed
+        assert error is None
+        assert [outcome.ok for outcome in found] == [False, True, True]
+        assert "content refused" in str(found[0].error)
+
+    asyncio.run(main())
+
+
+def test_a_session_that_cannot_be_used_is_refused_on_entering() -> None:
+    """Closed, of another loop, with middlewares, or none at all: before anything is sent."""
+
+    async def middleware(request: Any, handler: Any) -> Any:
+        return await handler(request)
+
+    async def made() -> aiohttp.ClientSession:
+        return aiohttp.ClientSession()
+
+    async def entered(own: Any) -> str:
+        with pytest.raises(rh.SessionError) as caught:
+            async with session("http://127.0.0.1:9", rh.AiohttpTransport(session=own)):
+                pass
+        return str(caught.value)
+
+    async def main(foreign: aiohttp.ClientSession) -> None:
+        closed = aiohttp.ClientSession()
+        await closed.close()
+        assert "closed" in await entered(closed)
+        assert "another event loop" in await entered(foreign)
+        async with aiohttp.ClientSession(middlewares=[middleware]) as own:
+            assert "middlewares" in await entered(own)
+        assert "aiohttp.ClientSession" in await entered(object())
+
+    other = asyncio.new_event_loop()
+    foreign = other.run_until_complete(made())
+    try:
+        asyncio.run(main(foreign))
+    finally:
+        other.run_until_complete(foreign.close())
+        other.close()
+
+
+def test_a_session_that_is_closed_in_mid_run_ends_in_connect_errors(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The application closes its own session: nothing is unknown, and one error says why."""
+
+    async def main() -> None:
+        async with raw_server(service()) as server:
+            own = aiohttp.ClientSession()
+            async with session(server.url, rh.AiohttpTransport(session=own)) as opened:
+                await opened.run(POSTERS[0])
+                await own.close()
+                with caplog.at_level(logging.ERROR):
+                    with pytest.raises(rh.ConnectError):
+                        await opened.run(POSTERS[1])
+
+    asyncio.run(main())
