@@ -22,8 +22,9 @@ __all__ = ["Fault", "FaultScript"]
 Place = Literal["submit", "query", "upload", "result", "task", "call", "webhook"]
 Kind = Literal[
     "refuse", "rate", "delay", "drop", "reset", "half", "garbage", "status", "both", "stale",
-    "unready", "fail", "hidden", "empty", "reorder", "lost", "duplicate", "late", "redirect",
-    "endless", "longer", "shorter", "html", "bomb", "flipped", "cut", "whole", "name",
+    "unready", "fail", "error", "reason", "bare", "hidden", "empty", "reorder", "lost",
+    "duplicate", "late", "redirect", "endless", "longer", "shorter", "html", "bomb", "flipped",
+    "cut", "whole", "name",
 ]  # fmt: skip
 
 _ANSWERS: Final = frozenset(
@@ -40,7 +41,7 @@ _KINDS: Final[dict[str, frozenset[str]]] = {
     "query": _ANSWERS | {"stale", "unready"},
     "upload": _ANSWERS,
     "result": _ANSWERS - {"refuse", "rate"} | _HOSTILE,
-    "task": frozenset({"fail", "hidden", "empty", "reorder", "name"}),
+    "task": frozenset({"fail", "error", "reason", "bare", "hidden", "empty", "reorder", "name"}),
     "call": _ANSWERS,
     "webhook": frozenset({"lost", "duplicate", "delay", "garbage"}),
 }
@@ -68,7 +69,10 @@ class Fault:
     live task as CREATE, or in v1 outputs as code 0 without data. Of a task, `fail` lets it fail
     with `code`, `hidden` leaves it unknown for its first `seconds` (3), `empty` lets it succeed
     without results, `reorder` turns the order of its results around, and `name` calls the type
-    of each of its files `../../x`, in their URLs too. Of a webhook, `lost` never sends it,
+    of each of its files `../../x`, in their URLs too. Three are forms of Query V2 that single
+    clients have reported: `error` lets a task fail with `code` under the status ERROR, `reason`
+    lets it fail with a `failedReason` that is text, and `bare` gives its results as bare URLs.
+    Of a webhook, `lost` never sends it,
     `duplicate` sends it `times_each` times more, `delay` sends it `seconds` late, and `garbage`
     sends what is not JSON.
 

@@ -66,7 +66,7 @@ def mismatch(graph: Graph, changes: Any) -> str:
         if node not in graph:
             reason = "node_not_found_in_workflow"
         elif field not in inputs:
-            reason = "field_not_found_in_node"
+            reason = "field_not_found_in_node_inputs"
         elif item.get("fieldValue") is None:
             reason = "field_value_is_null"
         elif _link(inputs[field]) and not _link(item["fieldValue"]):

@@ -71,8 +71,9 @@ def _parameter(header: str, name: str) -> str | None:
 class Uploads:
     """The files of one emulator, in memory, the last 64; of LoRAs only their digests."""
 
-    def __init__(self, service: Service, limit: int) -> None:
+    def __init__(self, service: Service, limit: int, *, english: bool = False) -> None:
         self._service = service
+        self._english = english
         self.limit = limit
         self._files: OrderedDict[str, tuple[bytes, float]] = OrderedDict()
         self._loras: set[str] = set()
@@ -84,13 +85,14 @@ class Uploads:
         if len(part.body) > self.limit:
             return says("message", "809")[0]
         stored, kind = self._keep(part, digest, now)
+        # Each site has its own word for a success and for the name.
         return {
-            "code": 0,
+            "code": 200 if self._english else 0,
             "message": "success",
             "data": {
                 "type": kind,
                 "download_url": f"{origin}/uploads/{stored}",
-                "fileName": f"openapi/{stored}",
+                "filename" if self._english else "fileName": f"openapi/{stored}",
                 "size": str(len(part.body)),
             },
         }
@@ -112,6 +114,12 @@ class Uploads:
         self._files[name := part.filename or "image.png"] = part.body, now + _A_DAY
         self._trim()
         return {"name": name, "subfolder": "", "type": "input"}
+
+    def shown(self, name: str, now: float) -> bytes | None:
+        """The bytes of an upload by the name that either upload gave it."""
+        stored = name.removeprefix("api/").removeprefix("openapi/")
+        found = (self.file(each, now) for each in (stored, f"{stored}.zip"))
+        return next((body for body in found if body is not None), None)
 
     def file(self, name: str, now: float) -> bytes | None:
         """The bytes of an upload, for as long as its URL holds."""
