@@ -330,7 +330,7 @@ def test_models_searches_and_shows() -> None:
     ):
         assert fact in one
     assert call("models", "no", "such").returncode == 1
-    assert "363 of 363 models" in call("models").stdout
+    assert "480 of 480 models" in call("models").stdout
 
 
 def test_help_and_version() -> None:

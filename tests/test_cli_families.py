@@ -286,7 +286,7 @@ def test_every_name_of_every_model_shows_it(run: Run) -> None:
 
 def test_models_counts_and_gives_json(run: Run) -> None:
     """--count is the number alone; --json a list, or one object for a name."""
-    assert run("models", "--count").out == "363\n"
+    assert run("models", "--count").out == "480\n"
     listed = run("models", "seedream", "--json")
     assert {"seedream-v4/text-to-image", MODEL} <= {spec["path"] for spec in listed.json}
     one = run("models", MODEL, "--json").json
