@@ -94,7 +94,7 @@ Handler = Callable[[State, Call], Answer | Awaitable[Answer]]
 class Route:
     """How requests to a path are taken.
 
-    `method`: those it takes, parted by spaces; empty for all.
+    `method`: the documented one; empty for all. `also`: another one that is taken.
     `key`: where the API key is looked for beside the Bearer header: a field of body, query or
     form; "/" for the path, "raw" for the header without its scheme, "" for nowhere else, and
     None where it does not matter. `denied`: the code of a wrong one in the older envelope, if it
@@ -110,6 +110,7 @@ class Route:
     denied: str = ""
     body: Literal["json", "form", "stream"] = "json"
     first: Callable[[Any], dict[str, Any] | None] | None = None
+    also: str = ""
 
 
 # -- newer endpoints ------------------------------------------------------------------------------
@@ -482,8 +483,8 @@ _EXACT: Final = {
     _TASK + "create": Route("POST", "submit", "v1", _create, "apiKey"),
     _TASK + "ai-app/run": Route("POST", "submit", "v1", _app_run, "apiKey"),
     _TASK + "quick-ai-app/run": Route("POST", "submit", "v1", _quick_run, "apiKey"),
-    _TASK + "status": Route("GET POST", "query", "v1", _status, "apiKey"),
-    _TASK + "outputs": Route("GET POST", "query", "v1", _outputs, "apiKey"),
+    _TASK + "status": Route("POST", "query", "v1", _status, "apiKey", also="GET"),
+    _TASK + "outputs": Route("POST", "query", "v1", _outputs, "apiKey", also="GET"),
     _TASK + "cancel": Route("POST", "call", "v1", _cancel, "apiKey"),
     _TASK + "upload": Route("POST", "upload", "v1", _old_upload, "apiKey", body="form"),
     _TASK + "getWebhookDetail": Route("POST", "call", "v1", _webhook_detail, "apiKey"),
@@ -494,9 +495,9 @@ _EXACT: Final = {
     "/api/fast/creation/model/params": Route("POST", "call", "v1", _styles, None),
     "/api/webapp/apiCallDemo": Route("GET", "call", "v1", _demo, "apiKey"),
     # Pages of the site that anybody may read.
-    "/api/webapp/detail": Route("GET POST", "call", "v1", _app_page, None),
-    "/api/sku/list": Route("GET POST", "call", "v1", _model_list, None),
-    "/api/sku/detail": Route("GET POST", "call", "v1", _model_page, None),
+    "/api/webapp/detail": Route("POST", "call", "v1", _app_page, None, also="GET"),
+    "/api/sku/list": Route("POST", "call", "v1", _model_list, None, also="GET"),
+    "/api/sku/detail": Route("POST", "call", "v1", _model_page, None, also="GET"),
     "/uc/openapi/accountStatus": Route("POST", "call", "v1", _account, "apikey", "806"),
     "/ws/c_instance": Route("GET", "call", "v1", _progress, None),
     "/_emulator/stats": Route("GET", None, "v1", _stats, None),

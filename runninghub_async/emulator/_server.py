@@ -238,7 +238,7 @@ class Emulator:
             body = None
         self._record(request, body or b"")
         head = request.method == "HEAD" and route.place == "result"
-        if route.method and request.method not in route.method.split() and not head:
+        if route.method and request.method not in (route.method, route.also) and not head:
             return self._told(route, *says(route.family, "1009"))
         if route.place is not None:
             counted = _COUNTED[route.place]
