@@ -1,9 +1,10 @@
-"""What public clients send, each form as they send it, and what single ones have been answered."""
+"""What public clients send, each form as they send it, and answers that few of them reported."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -100,10 +101,10 @@ def test_a_form_that_a_public_client_sends_is_taken(
         async with client.http.request(
             method, url, data=text, headers={"Content-Type": "application/json", **headers}
         ) as answer:
-            told = await answer.json()
+            said = await answer.json()
         assert answer.status == 200
-        assert told.get("errorCode", "") == ""
-        assert told.get("code", 0) in (0, 804)
+        assert said.get("errorCode", "") == ""
+        assert said.get("code", 0) in (0, 804)
 
     emulated(use, api_key="any-key")
 
@@ -201,12 +202,12 @@ def test_uploads_and_the_files_of_apps_can_be_looked_at() -> None:
                 return answer.status, await answer.read(), answer.content_type
 
         for name in ("a.png", "a.zip"):
-            _, told = await upload(client, TASK + "upload", b"of " + name.encode(), name, **KEY)
-            stored = told["data"]["fileName"]
+            _, said = await upload(client, TASK + "upload", b"of " + name.encode(), name, **KEY)
+            stored = said["data"]["fileName"]
             assert (await view(stored))[:2] == (200, b"of " + name.encode())
             assert (await view(stored.replace("/", "%2F")))[0] == 200
-        _, told = await upload(client, V2 + "media/upload/binary", b"newer", "b.png")
-        assert (await view(told["data"]["fileName"]))[1] == b"newer"
+        _, said = await upload(client, V2 + "media/upload/binary", b"newer", "b.png")
+        assert (await view(said["data"]["fileName"]))[1] == b"newer"
         demo = await client.get(f"/api/webapp/apiCallDemo?apiKey=any-key&webappId={APP}")
         for node in demo["data"]["nodeInfoList"]:
             if node["fieldType"] in ("IMAGE", "VIDEO", "AUDIO"):
@@ -226,9 +227,9 @@ def test_each_site_words_an_upload_in_its_own_way(site: Any, code: int, key: str
         async with Emulator(site=site, error_status=400) as emulator:
             async with aiohttp.ClientSession() as http:
                 path = V2 + "media/upload/binary"
-                status, told = await upload(Client(emulator.url, http), path, b"x", "a.png")
-            assert (status, told["code"]) == (200, code)
-            assert told["data"][key].startswith("openapi/")
+                status, said = await upload(Client(emulator.url, http), path, b"x", "a.png")
+            assert (status, said["code"]) == (200, code)
+            assert said["data"][key].startswith("openapi/")
             async with rh.Session("k", base_url=emulator.url) as session:
                 sent = await session.upload(b"\x89PNG\r\n\x1a\n and more", name="a.png")
             assert sent.name.startswith("openapi/")
@@ -246,21 +247,23 @@ def test_wan_27_takes_2048_characters_and_no_more() -> None:
             ("alibaba/wan-2.7/text-to-image", 2049, "1007"),
             ("alibaba/wan-2.7/text-to-image-pro", 2049, "1007"),
         ):
-            told = await client.post(V2 + path, {"prompt": "x" * length})
-            assert told["errorCode"] == code
+            said = await client.post(V2 + path, {"prompt": "x" * length})
+            assert said["errorCode"] == code
 
     emulated(use)
 
 
-def test_a_model_is_called_by_its_number() -> None:
-    """Its parameters are not known, so any pass; files are uploaded and results come home."""
+def test_a_model_is_called_by_its_number(tmp_path: Path) -> None:
+    """Its parameters are not known, so any pass; local files are uploaded, results are fetched."""
 
     async def main() -> None:
         async with (
             Emulator(duration=0.05) as emulator,
             rh.Session("k", base_url=emulator.url) as session,
         ):
-            request = rh.ModelRequest(NUMBER, {"prompt": "a boat", "anything": [1, {"a": None}]})
+            (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n and more")
+            params = {"prompt": "a boat", "anything": [1, {"a": None}], "image": tmp_path / "a.png"}
+            request = rh.ModelRequest(NUMBER, params)
             assert request.path == NUMBER
             assert request.check() == ()
             assert request.price() is None
@@ -268,6 +271,7 @@ def test_a_model_is_called_by_its_number() -> None:
             assert task.outputs[0].type == "png"
             assert (await session.price(request)).amount is None
             assert emulator.created == {"a boat": 1}
+            assert emulator.stats.uploads == 1
             with pytest.raises(rh.PayloadError):
                 await session.submit(rh.ModelRequest(NUMBER[:-1], {"prompt": "a boat"}))
 
@@ -292,12 +296,12 @@ def test_public_pages_want_no_key() -> None:
         assert "seedream-v5-pro/text-to-image" in paths
         number = models["records"][0]["id"]
         assert len(number) == 19
-        for told in (
+        for said in (
             await ask("/api/sku/detail", id=number),
             await ask(f"/api/sku/detail?id={number}"),
             await client.get(f"/api/sku/detail?id={number}"),
         ):
-            assert told["data"]["rhEndpoint"] == models["records"][0]["rhEndpoint"]
+            assert said["data"]["rhEndpoint"] == models["records"][0]["rhEndpoint"]
         assert (await ask("/api/sku/detail", id="5"))["code"] == 301
 
     emulated(use, api_key="secret")
@@ -323,7 +327,7 @@ def test_the_layers_of_a_picture_say_where_they_belong() -> None:
     emulated(use, duration=1.0)
 
 
-def test_what_single_clients_have_met_can_be_had() -> None:
+def test_forms_that_single_clients_have_reported_can_be_ordered() -> None:
     """Bare URLs as results, a status ERROR, and a reason that is text."""
 
     async def use(client: Client) -> None:
@@ -333,8 +337,8 @@ def test_what_single_clients_have_met_can_be_had() -> None:
         assert (error["status"], error["errorCode"]) == ("ERROR", "1015")
         failing = {**PROMPT, "fieldValue": "this one has a reason"}
         made = await create(client, nodeInfoList=[failing])
-        told = await outputs(client, made["data"]["taskId"])
-        assert json.loads(told["data"]["failedReason"])["node_id"] == "3"
+        said = await outputs(client, made["data"]["taskId"])
+        assert json.loads(said["data"]["failedReason"])["node_id"] == "3"
         newer = await client.post(QUERY, {"taskId": made["data"]["taskId"]})
         assert json.loads(newer["failedReason"])["node_id"] == "3"
 

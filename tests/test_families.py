@@ -340,6 +340,45 @@ def test_a_file_of_the_older_upload_can_be_shown() -> None:
     emulated(use)
 
 
+def test_the_layers_of_a_picture_say_where_they_belong() -> None:
+    """Keys of a result that have no field of their own are in `Output.extra`."""
+
+    async def use(session: rh.Session, emulator: Emulator) -> None:
+        picture = "https://media.example/a.png"
+        layers = rh.models["seedream-v5-pro/layer-decomposition"](imageUrl=picture)
+        task = await session.run(layers)
+        assert len(task.outputs) > 1
+        assert [output.extra["z_index"] for output in task.outputs] == [*range(len(task.outputs))]
+        assert all(len(output.extra["bounding_box"]) == 4 for output in task.outputs)
+        plain = await session.run(rh.models["seedream-v4/text-to-image"](prompt="a boat at sea"))
+        assert plain.outputs[0].extra == {}
+
+    emulated(use)
+
+
+def test_results_that_are_bare_urls_are_outputs(tmp_path: Path) -> None:
+    """With the type that the URL shows; they are downloaded like any other."""
+
+    async def use(session: rh.Session, emulator: Emulator) -> None:
+        task = await session.run(rh.models["seedream-v4/text-to-image"](prompt="a boat at sea"))
+        (output,) = task.outputs
+        assert (await session.download(output, tmp_path / "x.png")).image_type == "png"
+
+    emulated(use, faults=[Fault(on="task", kind="bare")])
+
+
+def test_a_status_error_with_a_code_is_a_failed_task() -> None:
+    """One client has reported it; the reason is the code's."""
+
+    async def use(session: rh.Session, emulator: Emulator) -> None:
+        with pytest.raises(rh.TaskFailed) as caught:
+            await session.run(rh.models["seedream-v4/text-to-image"](prompt="a boat at sea"))
+        assert caught.value.code == "1501"
+        assert isinstance(caught.value.reason, rh.ContentPolicyError)
+
+    emulated(use, faults=[Fault(on="task", kind="error", code="1501")])
+
+
 def test_an_app_lists_its_choices_in_two_ways() -> None:
     """As a list, and as `COMBO` with options; values are held against either."""
 

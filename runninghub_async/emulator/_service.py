@@ -236,7 +236,7 @@ class Service:
         spec = self._called(path, params)
         if isinstance(spec, dict):
             return spec
-        price = spec.price_of(params)
+        price = spec.price_of(_as_documented(spec, params))
         amount = f"{price.amount:f}" if price else None
         return {
             "errorCode": "",
@@ -446,8 +446,8 @@ class Service:
     def files(
         self, task: Emulated, now: float, origin: str
     ) -> list[tuple[str, str, str, Mapping[str, Any]]]:
-        """Node id, extension and URL of each result, and what is told beside these; the URLs are
-        good from now on."""
+        """Node id, extension and URL of each result, and its further keys; the URLs are good from
+        now on."""
         if task.quirk == "empty":
             return []
         found = []
@@ -680,11 +680,15 @@ def _coins(instance: str) -> Decimal:
 
 
 def _as_documented(spec: ModelSpec, params: Mapping[str, Any]) -> dict[str, Any]:
-    """`params` with choices as text, as the catalogue's rules have them."""
-    return {
-        key: _word(value) if (param := spec.param(key)) and param.type == "enum" else value
-        for key, value in params.items()
-    }
+    """`params` with choices as text and switches as such, as the catalogue's rules have them."""
+    found = dict(params)
+    for key, value in params.items():
+        kind = param.type if (param := spec.param(key)) is not None else ""
+        if kind == "enum":
+            found[key] = _word(value)
+        elif kind == "boolean" and not isinstance(value, bool):
+            found[key] = str(value).lower() in ("true", "1")
+    return found
 
 
 def _fault_in(spec: ModelSpec, params: Mapping[str, Any]) -> str:
