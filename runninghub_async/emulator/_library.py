@@ -20,7 +20,7 @@ import hashlib
 import itertools
 import json
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
@@ -166,7 +166,8 @@ class Library:
         word = str(fields.get("search") or fields.get("name") or "").casefold()
         catalogue = Catalogue.load()
         found = catalogue.search(word) if word else list(catalogue)
-        return _page([_shown(spec) for spec in found], fields)
+        page = _page(found, fields)
+        return page and {**page, "records": [_shown(spec) for spec in page["records"]]}
 
     def model(self, params: Any) -> dict[str, Any] | None:
         """The site's page of one model, by its number; None for one that is not there."""
@@ -249,7 +250,7 @@ def _shown(spec: ModelSpec) -> dict[str, Any]:
     }
 
 
-def _page(records: list[dict[str, Any]], params: Mapping[str, Any]) -> dict[str, Any] | None:
+def _page(records: Sequence[Any], params: Mapping[str, Any]) -> dict[str, Any] | None:
     current, size = _count(params.get("current", 1)), _count(params.get("size", 10))
     if current < 1 or not 1 <= size <= LARGEST_PAGE:
         return None

@@ -286,12 +286,13 @@ def _app_page(state: State, call: Call) -> Answer:
     return _v1.app_page(state.stock, call.params, state.origin)
 
 
-def _model_list(state: State, call: Call) -> Answer:
-    return _data(state.stock.models(call.params))
+async def _model_list(state: State, call: Call) -> Answer:
+    # To go through all models takes long enough to keep others waiting.
+    return _data(await run_in_thread(state.stock.models, call.params))
 
 
-def _model_page(state: State, call: Call) -> Answer:
-    return _data(state.stock.model(call.params))
+async def _model_page(state: State, call: Call) -> Answer:
+    return _data(await run_in_thread(state.stock.model, call.params))
 
 
 def _lora_place(state: State, call: Call) -> Answer:
