@@ -137,7 +137,7 @@ def test_an_app_that_is_none_is_not_found_either_way() -> None:
         async with Emulator() as emulator, rh.Session("k", base_url=emulator.url) as session:
             for api in ("v1", "v2"):
                 with pytest.raises(rh.NotFoundError):
-                    await session.submit(rh.AppRequest("5", {}, api=api))  # type: ignore[arg-type]
+                    await session.submit(rh.AppRequest("5", {}, api=api))
             with pytest.raises(rh.NotFoundError):
                 await session.apps.get("5")
             outcomes = [o async for o in session.stream([rh.AppRequest("5", {})])]
@@ -256,7 +256,6 @@ def test_wan_27_takes_2048_characters_and_no_more() -> None:
 
 def test_a_model_is_called_by_its_number(tmp_path: Path) -> None:
     """Its parameters are not known, so any pass; local files are uploaded, results are fetched."""
-
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n and more")
 
     async def main() -> None:

@@ -286,8 +286,8 @@ class Emulator:
         """The answer to a request that is turned away before anything is done."""
         fault, kind = call.fault, call.fault.kind if call.fault is not None else ""
         if not self._authorized(route, call):
-            if route.first is not None and (answer := route.first(call.params)):
-                return self._told(route, answer)
+            if route.first is not None and (wrong := route.first(call.params)):
+                return self._told(route, wrong)
             return self._told(route, *self._unknown_key(route))
         stored = route.place in (None, "result") or route.method == "PUT"
         if not stored and self._service.too_fast(call.now):
