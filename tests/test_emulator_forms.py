@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -250,6 +251,24 @@ def test_wan_27_takes_2048_characters_and_no_more() -> None:
         ):
             said = await client.post(V2 + path, {"prompt": "x" * length})
             assert said["errorCode"] == code
+
+    emulated(use)
+
+
+def test_a_task_does_not_hold_the_pictures_that_it_was_given() -> None:
+    """Data URIs are megabytes each, and a task is remembered for a day."""
+
+    async def use(client: Client) -> None:
+        body = {"prompt": "a paper boat", "imageUrls": ["data:image/png;base64," + "A" * 1_000_000]}
+        tracemalloc.start()
+        try:
+            for _ in range(20):
+                edit = V2 + "seedream-v5-lite/image-to-image"
+                assert (await client.post(edit, body))["taskId"]
+            held, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert held < 10_000_000
 
     emulated(use)
 

@@ -99,8 +99,8 @@ class Emulator:
     `workflows`: saved workflows by id, each a `Workflow` or just its graph. `apps`: AI apps by
     id, each an `App` or a list of its inputs. The built-in ones are described in `_library`.
 
-    It keeps uploaded files in memory, the last 64, and in `requests` what arrived, the last
-    10,000. Its pictures are drawn from the prompt, not generated, and say so.
+    It keeps uploaded files in memory, the last 64 or 256 MB, and in `requests` the last 10,000
+    requests. Its pictures are drawn from the prompt, not generated, and say so.
     """
 
     def __init__(

@@ -61,6 +61,9 @@ _PROMPT_LIMITS: Final = (("alibaba/wan-2.7/", 2048), ("alibaba/wan-2.7-spicy/", 
 
 _LAYERS: Final = "seedream-v5-pro/layer-decomposition"
 
+#: What a result is drawn from.
+_DRAWN: Final = ("prompt", "width", "height", "resolution")
+
 _SIDES: Final = {"1k": 1024, "2k": 2048, "3k": 3072, "4k": 4096}
 
 _FINE: Final = json.dumps(
@@ -313,7 +316,8 @@ class Service:
         return Work(
             family="model",
             path=spec.path,
-            params=params,
+            # The rest may be pictures as data URIs, of which a task would hold megabytes for a day.
+            params={key: params[key] for key in _DRAWN if key in params},
             files=(("2", _kind(spec, params)),) * count,
             extra=extra,
             price=price.amount if price else Decimal(0),

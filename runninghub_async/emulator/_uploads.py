@@ -22,7 +22,9 @@ MAX_UPLOAD: Final = 30 * 2**20
 _A_DAY: Final = 86400.0
 _AN_HOUR: Final = 3600.0
 
+#: How many uploads are kept, and how many bytes of them; the first ones are forgotten.
 _KEPT: Final = 64
+_KEPT_BYTES: Final = 256 * 2**20
 
 _MEDIA: Final = {
     "image": {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp"},
@@ -69,7 +71,7 @@ def _parameter(header: str, name: str) -> str | None:
 
 
 class Uploads:
-    """The files of one emulator, in memory, the last 64; of LoRAs only their digests."""
+    """The files of one emulator, in memory, the last 64 or 256 MB; of LoRAs only their digests."""
 
     def __init__(self, service: Service, limit: int, *, english: bool = False) -> None:
         self._service = service
@@ -134,8 +136,10 @@ class Uploads:
         return stored, kind
 
     def _trim(self) -> None:
-        while len(self._files) > _KEPT:
-            self._files.popitem(last=False)
+        held = sum(len(body) for body, _ in self._files.values())
+        while len(self._files) > _KEPT or (held > _KEPT_BYTES and len(self._files) > 1):
+            _, (body, _) = self._files.popitem(last=False)
+            held -= len(body)
 
     # -- LoRAs --------------------------------------------------------------------------------
 
