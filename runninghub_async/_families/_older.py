@@ -54,8 +54,8 @@ class Older:
         `default` of a media input): `GET /task/openapi/view/<fileName>`.
 
         `name` is the file's name at the service, or what an upload gave. The URL needs no API
-        key, so whoever has it sees the file. It is not asked whether the file is there. How long
-        the service shows it is not known. Raises `PayloadError` for an empty name.
+        key, so anybody who has it sees the file. The call does not ask whether the file is there.
+        How long the service shows it is not known. Raises `PayloadError` for an empty name.
         """
         text = name.name if isinstance(name, Upload) else name
         if not isinstance(text, str) or not text.strip("/"):

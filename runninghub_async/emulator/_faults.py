@@ -51,11 +51,11 @@ _KINDS: Final[dict[str, frozenset[str]]] = {
 class Fault:
     """One rule of a fault script.
 
-    `on`: what it befalls: `submit` (whatever creates a task), `query` (Query V2, v1 status and
-    outputs), `upload` (both uploads and the PUT of a LoRA), `result` (a download), `call` (every
-    other endpoint), `task` or `webhook` (a delivery).
+    `on`: the requests it is for: `submit` (every request that creates a task), `query` (Query V2,
+    v1 status and outputs), `upload` (both uploads and the PUT of a LoRA), `result` (a download),
+    `call` (every other endpoint), `task` or `webhook` (a delivery).
 
-    `kind`: `refuse` answers the error `code`, in the envelope of whoever was asked ("-1" is
+    `kind`: `refuse` answers the error `code`, in the envelope of that endpoint ("-1" is
     HTTP 401); `rate` answers HTTP 429, with `seconds` as Retry-After if given; `delay` answers
     after `seconds`; `drop` closes the connection before anything is done; `reset` does what was
     asked and closes the connection instead of answering; `half` answers half a body; `garbage`
@@ -133,7 +133,7 @@ class FaultScript:
         return cls(rules, rng)
 
     def strike(self, place: Place, prompt: str = "") -> Fault | None:
-        """The fault that befalls this request, if any; the first rule that strikes wins."""
+        """The fault for this request, if any; the first rule that applies wins."""
         for number, fault in enumerate(self._faults):
             if fault.on != place or fault.match not in prompt:
                 continue
@@ -155,9 +155,9 @@ def _fault(rule: Mapping[str, Any]) -> Fault:
     try:
         return cattrs.Converter(forbid_extra_keys=True).structure(rule, Fault)
     except (cattrs.BaseValidationError, ValueError) as error:
-        told = (
+        said = (
             "; ".join(cattrs.transform_error(error))
             if isinstance(error, cattrs.BaseValidationError)
             else str(error)
         )
-        raise ValueError(f"fault rule {json.dumps(rule)}: {told}") from None
+        raise ValueError(f"fault rule {json.dumps(rule)}: {said}") from None

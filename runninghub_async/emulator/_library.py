@@ -373,8 +373,8 @@ def _built_in_apps() -> dict[str, App]:
                [["euler", "dpmpp_2m", "ddim"], {"default": "euler"}], "sampler"),
         _input("12", "ImpactSwitch", "select", "SWITCH", "1", ["1", "2", "3"], "branch"),
         _input("10", "LoadImage", "image", "IMAGE", "example.png", files, "picture"),
-        _input("13", "LoadAudio", "audio", "AUDIO", "example.mp3", None, "sound"),
-        _input("14", "LoadVideo", "file", "VIDEO", "example.mp4", None, "film"),
+        _input("13", "LoadAudio", "audio", "AUDIO", "example.mp3", None, "audio"),
+        _input("14", "LoadVideo", "file", "VIDEO", "example.mp4", None, "video"),
     )  # fmt: skip
     media = (("20", "mp4"), ("21", "mp3"), ("22", "glb"), ("23", "txt"))
     return {

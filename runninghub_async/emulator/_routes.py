@@ -1,7 +1,7 @@
 """Every path the service has, as a table, and what is answered there.
 
 A handler is given the emulator's state and a request that has been let in; it answers with JSON
-and leaves keys, limits and faults to whoever called it.
+and leaves keys, limits and faults to its caller.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class State:
     origin: str
 
     def socket(self, task: Emulated, now: float) -> str:
-        """Where a task's progress is told; the URL is a credential, as the service's own."""
+        """Where a task's progress is sent; the URL is a credential, as the service's own."""
         host = self.origin.replace("http", "ws", 1)
         token = f"{task.id}.{self.service.sign(f'ws/{task.id}', 0, now)}"
         return (
@@ -55,7 +55,7 @@ class State:
 
 @attrs.define
 class Call:
-    """A request on its way through: what it asks for, and what befalls it. `rest` is the path
+    """A request on its way through: what it asks for, and its fault. `rest` is the path
     after the route's own; of a form, `params` are the fields without a file."""
 
     request: web.BaseRequest
@@ -264,7 +264,7 @@ def _webhook_detail(state: State, call: Call) -> Answer:
     if event is None:
         return _v1.refused("1", "webhook event not exists")
     return _v1.done({"userApiKey": _masked(str(call.field("apiKey") or "")),
-                     **state.webhooks.told(event)})  # fmt: skip
+                     **state.webhooks.shown(event)})  # fmt: skip
 
 
 def _webhook_again(state: State, call: Call) -> Answer:

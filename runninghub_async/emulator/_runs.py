@@ -126,8 +126,8 @@ def proxy_work(params: Any, instance: str) -> Work | Refused:
     found = checked(graph, {})
     if not found.sound:
         tips = json.loads(found.tips)
-        told = {"error": tips["error"], "node_errors": tips["node_errors"]}
-        return Refused("433", json.dumps(told))
+        said = {"error": tips["error"], "node_errors": tips["node_errors"]}
+        return Refused("433", json.dumps(said))
     return Work(
         family="proxy",
         path="",

@@ -1,4 +1,4 @@
-"""The emulated service over HTTP, on loopback: what befalls each request before it is answered."""
+"""The emulated service over HTTP, on loopback: keys, limits and faults of each request."""
 
 from __future__ import annotations
 
@@ -239,13 +239,13 @@ class Emulator:
         self._record(request, body or b"")
         head = request.method == "HEAD" and route.place == "result"
         if route.method and request.method not in (route.method, route.also) and not head:
-            return self._told(route, *says(route.family, "1009"))
+            return self._sent(route, *says(route.family, "1009"))
         if route.place is not None:
             counted = _COUNTED[route.place]
             setattr(self._service.stats, counted, getattr(self._service.stats, counted) + 1)
         if body is None:
             self._service.stats.refused += route.place == "submit"
-            return self._told(route, *says(route.family, "1008"))
+            return self._sent(route, *says(route.family, "1008"))
         return await self._answer(request, route, rest, body)
 
     async def _answer(
@@ -277,27 +277,27 @@ class Emulator:
             await asyncio.sleep(fault.seconds or 0)
         if isinstance(answer, web.StreamResponse):
             return _cut(request) if fault is not None and fault.kind == "reset" else answer
-        told, status = answer if isinstance(answer, tuple) else (answer, 200)
+        said, status = answer if isinstance(answer, tuple) else (answer, 200)
         if fault is not None:
-            return self._spoilt(route, call, told, status)
-        return self._told(route, told, status)
+            return self._spoilt(route, call, said, status)
+        return self._sent(route, said, status)
 
     def _refused(self, route: Route, call: Call) -> web.StreamResponse | None:
         """The answer to a request that is turned away before anything is done."""
         fault, kind = call.fault, call.fault.kind if call.fault is not None else ""
         if not self._authorized(route, call):
             if route.first is not None and (wrong := route.first(call.params)):
-                return self._told(route, wrong)
-            return self._told(route, *self._unknown_key(route))
+                return self._sent(route, wrong)
+            return self._sent(route, *self._unknown_key(route))
         stored = route.place in (None, "result") or route.method == "PUT"
         if not stored and self._service.too_fast(call.now):
-            return self._told(route, *says(route.family, "1003"))
+            return self._sent(route, *says(route.family, "1003"))
         if fault is None:
             return None
         if kind == "refuse":
             if stored:
                 return denied()
-            return self._told(route, *says(route.family, fault.code))
+            return self._sent(route, *says(route.family, fault.code))
         if kind == "rate":
             answer = _json(says(route.family, "1003")[0], 429)
             if fault.seconds is not None:
@@ -322,9 +322,9 @@ class Emulator:
             return _garbled(fault.kind, answer)
         if fault.kind == "both" and not code_in(answer):
             answer = {**answer, **_coded(route, fault)}
-        return self._told(route, answer, status)
+        return self._sent(route, answer, status)
 
-    def _told(self, route: Route, answer: Any, status: int = 200) -> web.Response:
+    def _sent(self, route: Route, answer: Any, status: int = 200) -> web.Response:
         if self._error_status != 200 and status == 200 and route.family != "v1":
             # A task that failed is no error of the request that asks for it.
             wrong = code_in(answer) and not answer.get("status")
@@ -416,9 +416,9 @@ def _unpacked(kind: str, body: bytes) -> tuple[dict[str, str], Part | None, str]
 
 
 def _coded(route: Route, fault: Fault) -> dict[str, Any]:
-    """The error that is told along with a task."""
-    told = says(route.family, fault.code)[0]
-    return {key: told[key] for key in ("errorCode", "errorMessage", "code", "msg") if key in told}
+    """The error that is answered together with a task."""
+    said = says(route.family, fault.code)[0]
+    return {key: said[key] for key in ("errorCode", "errorMessage", "code", "msg") if key in said}
 
 
 def _request(

@@ -199,7 +199,7 @@ class Service:
         self._coins = Decimal(0)
         self._secret = rng.randbytes(16)
         self._next_id = FIRST_TASK_ID
-        #: Is told of each new task whose end somebody wants to hear of.
+        #: Called with each new task that has a webhook.
         self.on_webhook: Callable[[Emulated], None] | None = None
 
     # -- submit -------------------------------------------------------------------------------
@@ -327,8 +327,8 @@ class Service:
     def _free(self, now: float) -> float:
         """When a machine is free: at once, but for those in an exclusive key's own queue.
 
-        Each waits for the place it was given; one that a cancelled task leaves goes to whoever
-        comes next.
+        Each waits for the place it was given; one that a cancelled task leaves goes to the
+        next.
         """
         machines = self.max_concurrency
         if self.key_type != "EXCLUSIVE" or machines is None or self.alive(now) < machines:
@@ -405,9 +405,9 @@ class Service:
                 "failedReason": {},
                 "usage": None,
             }
-        return self.told(task, now, origin, quirk=quirk)
+        return self.shown(task, now, origin, quirk=quirk)
 
-    def told(self, task: Emulated, now: float, origin: str, *, quirk: str = "") -> dict[str, Any]:
+    def shown(self, task: Emulated, now: float, origin: str, *, quirk: str = "") -> dict[str, Any]:
         """A task in the words of Query V2."""
         status = task.status(now)
         answer = self._answer(task.id, status)
@@ -456,10 +456,10 @@ class Service:
             return []
         found = []
         for n, (node, kind) in enumerate(task.work.files):
-            told = _STRAY if task.quirk == "name" and kind != "txt" else kind
-            place = f"{origin}/results/{task.id}/{n}.{quote(told, safe='')}"
+            said = _STRAY if task.quirk == "name" and kind != "txt" else kind
+            place = f"{origin}/results/{task.id}/{n}.{quote(said, safe='')}"
             extra = task.work.extra[n] if n < len(task.work.extra) else {}
-            found.append((node, told, f"{place}?sign={self.sign(task.id, n, now)}", extra))
+            found.append((node, said, f"{place}?sign={self.sign(task.id, n, now)}", extra))
         return found[::-1] if task.quirk == "reorder" else found
 
     def cancel(self, task: Emulated, now: float) -> bool:
@@ -609,7 +609,7 @@ def failed_reason(task: Emulated) -> dict[str, str]:
         ((key, str(n.get("class_type"))) for key, n in task.work.graph.items()), ("3", "KSampler")
     )
     trace = ['  File "/workspace/ComfyUI/execution.py", line 361, in execute\n',
-             "RuntimeError: the emulator was told to fail\n"]  # fmt: skip
+             "RuntimeError: the fault script says that this task fails\n"]  # fmt: skip
     return {
         "current_outputs": "{}",
         "exception_type": "RuntimeError",
@@ -617,7 +617,7 @@ def failed_reason(task: Emulated) -> dict[str, str]:
         "current_inputs": "{}",
         "traceback": json.dumps(trace),
         "node_id": node,
-        "exception_message": "the emulator was told to fail",
+        "exception_message": "the fault script says that this task fails",
     }
 
 

@@ -31,7 +31,7 @@ def refused(code: str, text: str = "") -> dict[str, Any]:
 
 
 def created(task: Emulated, now: float, socket: str | None) -> dict[str, Any]:
-    """How `create` and both app runs are answered; `socket` is where progress is told."""
+    """How `create` and both app runs are answered; `socket` is the address of its progress."""
     running = now >= task.starts
     return done(
         {
