@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import argparse
 import itertools
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from xml.sax.saxutils import escape
 
+from runninghub_async import Catalogue
 from runninghub_async._cli._parser import build_parser
 from runninghub_async._codes import CODES
 from runninghub_async._retry import Cause, Retry, RetryPolicy, Verdict, decide_submit
@@ -93,7 +95,17 @@ def states() -> str:
     return "\n".join(lines)
 
 
+def prices() -> str:
+    """A row for each source and date of prices: how many models have theirs from there."""
+    taken = Counter((s.price.as_of, s.price.source) for s in Catalogue.load() if s.price)
+    lines = ["| taken from | as of | models |", "|---|---|---|"]
+    lines += [f"| {source} | {date} | {taken[date, source]} |" for date, source in sorted(taken)]
+    unknown = sum(spec.price is None for spec in Catalogue.load())
+    return "\n".join([*lines, f"| no source has one | | {unknown} |"])
+
+
 TABLES = {
+    "money.md": ("prices", prices),
     "errors.md": ("codes", codes),
     "cli.md": ("commands", commands),
     "journal.md": ("states", states),
@@ -104,8 +116,11 @@ def with_tables(page: str, text: str) -> str:
     """`text` of the page with its table as it is to be."""
     name, make = TABLES[page]
     start, end = f"<!-- {name} -->\n", f"\n<!-- end of {name} -->"
-    before, _, rest = text.partition(start)
-    return f"{before}{start}\n{make()}\n{end}{rest.partition(end)[2]}"
+    before, found, rest = text.partition(start)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
+        raise ValueError(f"{page}: no place for the table {name}")
+    return f"{before}{start}\n{make()}\n{end}{after}"
 
 
 # -- the drawing of the states --------------------------------------------------------------------

@@ -13,7 +13,7 @@ time; neither is imported here.
 """
 
 from ._apps import App, AppInput
-from ._catalogue import Catalogue, ModelSpec, ParamSpec, PriceRule, PriceSpec
+from ._catalogue import Catalogue, ModelSpec, ParamSpec, PriceRule, PriceSpec, SourceConflict
 from ._exceptions import (
     APIError,
     AuthenticationError,
@@ -123,6 +123,7 @@ from ._seedream import (
     SeedreamRequest,
     SeedreamV4,
     SeedreamV5Lite,
+    SeedreamV5Pro,
     SeedreamV45,
 )
 from ._session import Session
@@ -246,6 +247,8 @@ __all__ = [
     "SeedreamV4",
     "SeedreamV45",
     "SeedreamV5Lite",
+    "SeedreamV5Pro",
+    "SourceConflict",
     "ServerError",
     "Session",
     "SessionError",

@@ -203,10 +203,7 @@ def api_error(answer: Mapping[str, Any], response: Response) -> APIError | None:
             return _by_status(row, response)
         code = ""
     else:
-        row = look_up(code)
-        if code == "1" and "apikey" in words.lower().replace(" ", ""):
-            # One code for whatever an endpoint has to say; of the key it says so in words.
-            row = look_up("401")
+        row = look_up(code, words)
         by_status = code_of_status(response.status)
         if row.submit is Submit.OPEN and by_status and by_status.error is RateLimitError:
             row = by_status

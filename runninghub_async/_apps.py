@@ -23,9 +23,10 @@ _MEDIA: Final = frozenset({"IMAGE", "AUDIO", "VIDEO"})
 class AppInput:
     """One input of an AI app: field `field` of node `node_id`.
 
-    `type`: STRING, INT, FLOAT, BOOLEAN, LIST, SWITCH, IMAGE, AUDIO or VIDEO. `default` is what
-    the app was saved with. `choices` are the values of a LIST or SWITCH as they are sent, in
-    the same order as `labels`. `min` and `max` where the app names them.
+    `type`: STRING, INT, FLOAT, BOOLEAN, LIST, SWITCH, IMAGE, AUDIO or VIDEO, or COMBO, which is
+    another word for LIST. `default` is what the app was saved with. `choices` are the values of a
+    LIST or SWITCH as they are sent, in the same order as `labels`. `min` and `max` where the app
+    names them.
     """
 
     node_id: str
@@ -47,7 +48,7 @@ class AppInput:
             case "BOOLEAN":
                 if not isinstance(value, bool) and value not in ("true", "false"):
                     yield f"expected true or false, got {value!r:.60}"
-            case "LIST" | "SWITCH":
+            case "LIST" | "SWITCH" | "COMBO":
                 if self.choices and _text(value) not in self.choices:
                     shown = ", ".join(self.choices[:12]) + (", …" if self.choices[12:] else "")
                     yield f"expected one of {shown}, got {value!r:.60}"
@@ -150,8 +151,9 @@ def _input(item: Mapping[str, Any]) -> AppInput:
 def _options(data: Any) -> tuple[list[tuple[str, str]], Mapping[str, Any]]:
     """The choices and the facts in a `fieldData`, in whichever of its shapes.
 
-    Seen are ComfyUI's `[["a", "b"], {"default": "a"}]` and `["INT", {"min": 1}]`, plain
-    `["a", "b"]`, and lists of objects with a `name` and an `index` or `value`.
+    Seen are ComfyUI's `[["a", "b"], {"default": "a"}]`, `["COMBO", {"options": ["a", "b"]}]` and
+    `["INT", {"min": 1}]`, plain `["a", "b"]`, and lists of objects with a `name` and an `index`
+    or `value`.
     """
     if isinstance(data, str):
         try:
@@ -163,6 +165,8 @@ def _options(data: Any) -> tuple[list[tuple[str, str]], Mapping[str, Any]]:
     if not isinstance(data, list):
         return [], {}
     facts = data[1] if len(data) > 1 and isinstance(data[1], Mapping) else {}
+    if data[:1] == ["COMBO"] and len(data) <= 2:
+        return _options_of(facts.get("options") if facts else data[-1]), facts
     if data and isinstance(data[0], list):
         return _options_of(data[0]), facts
     if facts and isinstance(data[0], str):

@@ -10,10 +10,11 @@ import difflib
 import functools
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from importlib import resources
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Final, Literal, Self, TypeGuard
 
 import attrs
 import cattrs
@@ -24,11 +25,13 @@ from ._money import Money
 
 __all__ = [
     "Catalogue",
+    "SourceConflict",
     "ModelSpec",
     "ParamSpec",
     "PriceRule",
     "PriceSpec",
     "check_option",
+    "is_number",
 ]
 
 ParamType = Literal[
@@ -40,6 +43,15 @@ COMMON_FIELDS = frozenset({"webhookUrl", "instanceType", "retainSeconds"})
 
 #: `retainSeconds` keeps a machine warm after a run for so long, in seconds; that is billed.
 _RETAIN = (10, 180)
+
+
+#: How a model that has no path of words is addressed.
+_NUMBER = re.compile(r"[1-9][0-9]{18}")
+
+
+def is_number(model: str) -> bool:
+    """Whether `model` is a number of the site (19 digits), by which some models are called."""
+    return _NUMBER.fullmatch(model) is not None
 
 
 def check_option(key: str, value: Any) -> str:
@@ -181,21 +193,49 @@ class ParamSpec:
 
 @attrs.frozen
 class PriceRule:
-    """An amount for calls whose parameters equal `when`; absent ones count as their default."""
+    """An amount for calls whose parameters equal `when`; absent ones count as their default.
+    With `max_megapixels` it is for pictures of at most so many million pixels."""
 
     when: Mapping[str, Any]
     amount: Decimal
+    max_megapixels: Decimal | None = None
 
 
 @attrs.frozen
 class PriceSpec:
     """The listed price of a model: the first rule that fits, per `unit` (call, image, second, …;
-    None when the source names none). `at_least` where the source says "from"."""
+    None when the source names none). `at_least` where the source says "from".
+
+    `as_of` is the date of the price, `YYYY-MM-DD`, and `source` says where it was taken from; the
+    service may have changed it since. `headline`: only the one amount that the site shows first
+    is known. `extra_image` is charged for each picture given after the first.
+    """
 
     currency: str
     unit: str | None = None
     rules: tuple[PriceRule, ...] = ()
     at_least: bool = False
+    as_of: str = ""
+    source: str = ""
+    headline: bool = False
+    extra_image: Decimal | None = None
+
+
+@attrs.frozen
+class SourceConflict:
+    """Where credible sources differ: `at` says for which models and fields, `fact` what each
+    source says and which was taken."""
+
+    at: str
+    fact: str
+
+    @property
+    def note(self) -> str:
+        """The same for a model that it is about: without the model's name."""
+        about = self.at.partition(":")[2].strip()
+        if self.at.startswith("price "):
+            about = f"price of {about}" if about else "price"
+        return f"{about}: {self.fact}" if about else self.fact
 
 
 @attrs.frozen
@@ -204,7 +244,9 @@ class ModelSpec:
 
     The name and the path often differ; the path is what is sent. `documented` says whether the
     model has a page in the service's own documentation, `incomplete` that the sources leave
-    parameters out, so that unknown ones pass.
+    parameters out, so that unknown ones pass. `last_seen` is the date of the newest source
+    that lists the model, where the newest of all do not: it may be gone. `notes` say where
+    sources differ about it, and what was taken.
     """
 
     path: str
@@ -218,6 +260,8 @@ class ModelSpec:
     deprecated: bool = False
     incomplete: bool = False
     price: PriceSpec | None = None
+    last_seen: str = ""
+    notes: tuple[str, ...] = ()
     _by_key: dict[str, ParamSpec] = attrs.field(init=False, repr=False, eq=False)
     _required: dict[str, None] = attrs.field(init=False, repr=False, eq=False)
 
@@ -229,6 +273,11 @@ class ModelSpec:
         object.__setattr__(self, "_by_key", keys)
         required = dict.fromkeys(param.name for param in self.params if param.required)
         object.__setattr__(self, "_required", required)
+
+    @property
+    def price_date(self) -> str:
+        """The date of the listed price, `YYYY-MM-DD`; empty if none is known."""
+        return self.price.as_of if self.price else ""
 
     def param(self, key: str) -> ParamSpec | None:
         """The parameter with this name or alias."""
@@ -303,9 +352,9 @@ class ModelSpec:
         """The listed price of a call with `params`, at most; None where no rule tells.
 
         Per image it counts as many as may come back (`maxImages`, `imageNum`), per second the
-        `duration` asked for, per thousand characters those begun. None, too, where what is paid
-        for is not in the request, such as the length of a film. An estimate from the catalogue's
-        date, not a quotation.
+        `duration` asked for, per thousand characters and per five seconds those begun. None, too,
+        where what is paid for is not in the request, such as the length of a video. An estimate
+        as of the price's date (`price_date`), not a quotation.
         """
         if self.price is None or self.price.at_least:
             return None
@@ -313,10 +362,31 @@ class ModelSpec:
         times = self._units(self.price.unit, params)
         if amount is None or times is None:
             return None
-        return Money(amount * times, self.price.currency)
+        amount *= times
+        if self.price.extra_image is not None:
+            given = params.get("imageUrls")
+            if _is_list(given) and len(given) > 1:
+                amount += self.price.extra_image * (len(given) - 1)
+        return Money(amount, self.price.currency)
 
     def _fits(self, rule: PriceRule, params: Mapping[str, Any]) -> bool:
+        if rule.max_megapixels is not None and not (
+            self._pixels(params) <= rule.max_megapixels * 1_000_000
+        ):
+            return False
         return all(self._value(params, key) == value for key, value in rule.when.items())
+
+    def _pixels(self, params: Mapping[str, Any]) -> Decimal:
+        """The pixels of a picture, at most: `resolution` and the two sides may both be given."""
+        named = params.get("resolution")
+        sides = [key for key in ("width", "height") if params.get(key) is not None]
+        if named is None and not sides:
+            named = self._value(params, "resolution")
+        found = [Decimal(_SIDES.get(str(named).lower(), 0)) ** 2]
+        if sides or named is None:
+            values = [_count(self._value(params, key)) for key in ("width", "height")]
+            found.append((values[0] or Decimal(0)) * (values[1] or Decimal(0)))
+        return max(found)
 
     def _units(self, unit: str | None, params: Mapping[str, Any]) -> Decimal | None:
         if unit == "call":
@@ -327,6 +397,9 @@ class ModelSpec:
             return _count(self._value(params, "maxImages") or self._value(params, "imageNum") or 1)
         if unit == "second":
             return _count(self._value(params, "duration"))
+        if unit == "5_seconds":
+            seconds = _count(self._value(params, "duration"))
+            return None if seconds is None else -(-seconds // 5)
         if unit == "1000_characters":
             text = next((params[key] for key in ("text", "prompt") if key in params), None)
             # Begun thousands count whole: the estimate is an upper bound.
@@ -347,8 +420,11 @@ class Catalogue:
         self.as_of: str = head["as_of"]
         self.prices_as_of: str = head["prices_as_of"]
         self.sources: tuple[str, ...] = tuple(head["sources"])
-        # Kept as text: 363 models as objects are tens of thousands, which every full garbage
-        # collection of a long run would go through, for the one or two that it uses.
+        #: Where the sources differ; `ModelSpec.notes` has what concerns a model.
+        self.conflicts = tuple(SourceConflict(**each) for each in head.get("conflicts", ()))
+        self._price_sources: dict[str, str] = head.get("price_sources", {})
+        # Kept as text: hundreds of models as objects are tens of thousands, which every full
+        # garbage collection of a long run would go through, for the one or two that it uses.
         self._lines: dict[str, str] = {}
         self._paths: dict[str, str] = {}
         for (path, *names), line in zip(head["names"], lines, strict=True):
@@ -401,6 +477,10 @@ class Catalogue:
         spec = self._specs.get(path)
         if spec is None:
             facts = json.loads(self._lines[path])
+            # What many models share stands once, at the top of the file.
+            if price := facts.get("price"):
+                price.setdefault("source", self._price_sources.get(price.get("as_of"), ""))
+            facts["notes"] = [self.conflicts[number].note for number in facts.get("notes", ())]
             spec = self._specs[path] = _converter().structure(facts, ModelSpec)
         return spec
 
@@ -433,6 +513,14 @@ def _kind(value: Any) -> str:
         case int() | float():
             return f"the number {value!r:.40}"
     return f"a {type(value).__name__}"
+
+
+#: Pixels of a side, by the names of resolutions.
+_SIDES: Final = {"1k": 1024, "1.5k": 1536, "2k": 2048, "3k": 3072, "4k": 4096, "8k": 8192}
+
+
+def _is_list(value: Any) -> TypeGuard[Sequence[Any]]:
+    return isinstance(value, list | tuple)
 
 
 def _count(value: Any) -> Decimal | None:

@@ -4,8 +4,9 @@ In this file: what each documented code means, which error it becomes, and what 
 submit that it answers. Not in this file: reading answers, waiting, deciding to repeat.
 
 The codes are those of the service's own tables (v1: 301 to 1520; model API: 1000 to 1505), plus
-a few that were only ever met in the field (401, 403, 414, 1520, 1601, -1). A code without a row
-is treated as an `APIError` that leaves a submit's fate open.
+a few that only clients have reported (401, 403, 414, 605, 1520, 1601, -1). A code without a row
+is treated as an `APIError` that leaves a submit's fate open. Two codes mean different things by
+the text beside them, 1 and 301; `look_up` reads that text.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Code(NamedTuple):
 CODES: Final[dict[str, Code]] = {
     # v1 codes; the service also sends them as v2 `errorCode` strings.
     "-1": Code(AuthenticationError, Submit.NEVER, "API key verification failed"),
-    "1": Code(InvalidRequestError, Submit.NEVER, "what the call asked for is not there"),
+    "1": Code(InvalidRequestError, Submit.NEVER, "refused; the text says why"),
     "301": Code(InvalidRequestError, Submit.NEVER, "bad or missing parameter"),
     "380": Code(NotFoundError, Submit.NEVER, "no such workflow"),
     "401": Code(AuthenticationError, Submit.NEVER, "API key missing or invalid"),
@@ -64,9 +65,10 @@ CODES: Final[dict[str, Code]] = {
     "435": Code(InvalidRequestError, Submit.NEVER, "no exclusive machine of this class"),
     "436": Code(PlanError, Submit.NEVER, "exclusive membership expired"),
     "500": Code(ServerError, Submit.OPEN, "server error"),
+    "605": Code(InsufficientBalanceError, Submit.NEVER, "balance too low"),
     "801": Code(PlanError, Submit.NEVER, "free users may not use the API"),
     "802": Code(AuthenticationError, Submit.NEVER, "API key not authorised"),
-    "803": Code(InvalidRequestError, Submit.NEVER, "nodeInfoList does not fit the graph"),
+    "803": Code(InvalidRequestError, Submit.NEVER, "node values do not fit the workflow"),
     "804": Code(APIError, Submit.OPEN, "task is running"),
     "805": Code(APIError, Submit.OPEN, "task failed or was aborted"),
     "806": Code(AuthenticationError, Submit.NEVER, "no user for this API key"),
@@ -96,7 +98,9 @@ CODES: Final[dict[str, Code]] = {
     "1013": Code(APIError, Submit.OPEN, "file processing failed"),
     "1014": Code(PlanError, Submit.NEVER, "standard models need an enterprise-shared key"),
     "1015": Code(APIError, Submit.OPEN, "generation failed"),
-    "1101": Code(InvalidRequestError, Submit.NEVER, "workflow node data could not be parsed"),
+    "1101": Code(
+        InvalidRequestError, Submit.NEVER, "node info error: node data could not be parsed"
+    ),
     "1501": Code(ContentPolicyError, Submit.NEVER, "content verification failed"),
     "1504": Code(ServerError, Submit.OPEN, "model response timed out"),
     "1505": Code(ContentPolicyError, Submit.NEVER, "photorealistic real people are prohibited"),
@@ -104,12 +108,40 @@ CODES: Final[dict[str, Code]] = {
     "1601": Code(AuthenticationError, Submit.NEVER, "API key verification failed"),
 }
 
-_UNLISTED = Code(APIError, Submit.OPEN, "undocumented code")
+_UNLISTED: Final = Code(APIError, Submit.OPEN, "undocumented code")
+#: Code 1 about something that does not exist. Nothing was created, whatever it is.
+_NOT_THERE: Final = Code(NotFoundError, Submit.NEVER, "what the call asked for does not exist")
 
 
-def look_up(code: str) -> Code:
-    """The row of `code`; a row that leaves everything open when there is none."""
-    return CODES.get(code, _UNLISTED)
+#: What the older API says of a wrong key in place of a code of its own: no user has it. In lower
+#: case and without spaces, as `look_up` compares.
+_NO_USER: Final = (
+    "usernotexist", "usernotfound", "userdoesnotexist", "userdoesn'texist", "usernotexists",
+    "用户不存在",
+)  # fmt: skip
+#: Words about the key itself.
+_KEY: Final = ("apikey", "api_key", "api密钥")
+#: Words for what is not there.
+_ABSENT: Final = ("notexist", "notfound", "doesnotexist", "不存在")
+
+
+def look_up(code: str, words: str = "") -> Code:
+    """The row of `code`; a row that leaves everything open when there is none.
+
+    `words` is the text of the answer. The service uses code 301 for a wrong parameter and also
+    for a wrong key ("user not exist"), and code 1 for whatever an endpoint refuses: a wrong key,
+    or something that does not exist ("webapp not exists").
+    """
+    if code not in ("1", "301"):
+        return CODES.get(code, _UNLISTED)
+    said = words.lower().replace(" ", "")
+    if any(each in said for each in _NO_USER):
+        return CODES["806"]
+    if code == "1" and any(each in said for each in _KEY):
+        return CODES["401"]
+    if code == "1" and any(each in said for each in _ABSENT):
+        return _NOT_THERE
+    return CODES[code]
 
 
 _IN_FRONT = "something in front of the service refused the request"

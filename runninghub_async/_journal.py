@@ -331,5 +331,5 @@ def error_in(record: JobRecord) -> RunningHubError:
         return PayloadError(record.error.partition(": ")[2].split("; "))
     if record.code:
         message = record.error.partition(": ")[2]
-        return look_up(record.code).error(message, code=record.code)
+        return look_up(record.code, message).error(message, code=record.code)
     return RunningHubError(record.error or "failed in an earlier run")

@@ -28,10 +28,12 @@ __all__ = [
     "build_lora_put",
     "build_old_upload",
     "build_styles",
+    "build_view",
     "build_v1",
     "parse_account",
     "parse_app",
     "parse_done",
+    "parse_duplicate",
     "parse_lora",
     "parse_status",
     "parse_styles",
@@ -96,6 +98,22 @@ def parse_workflow(response: Response, workflow_id: str) -> Workflow:
     if not isinstance(graph, dict):
         raise ProtocolError("prompt is no graph", response)
     return Workflow(workflow_id, graph)
+
+
+def parse_duplicate(response: Response) -> str:
+    """`/api/openapi/workflow/duplicate`: the new workflow's id (schema `WorkflowDuplicateResponse`;
+    clients have read it as `workflowId`, too)."""
+    data = object_of(response)
+    for key in ("newWorkflowId", "workflowId"):
+        value = data.get(key)
+        if isinstance(value, str | int) and not isinstance(value, bool) and str(value).isdigit():
+            return str(value)
+    raise ProtocolError("no id of a new workflow", response)
+
+
+def build_view(site: Site, name: str) -> str:
+    """`GET /task/openapi/view/<fileName>`: where a file of the older upload is shown."""
+    return f"{site.base_url}/task/openapi/view/{quote(name)}"
 
 
 def build_styles(site: Site, app_id: str, kind: int) -> Request:

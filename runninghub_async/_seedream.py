@@ -10,11 +10,11 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, Protocol, cast
+from typing import Any, ClassVar, Final, Literal, Protocol, cast
 
 import attrs
 
-from ._catalogue import Catalogue, ModelSpec
+from ._catalogue import Catalogue, ModelSpec, is_number
 from ._exceptions import PayloadError
 from ._media import FilePath, is_file
 from ._money import Money
@@ -25,6 +25,7 @@ __all__ = [
     "SeedreamRequest",
     "SeedreamV4",
     "SeedreamV5Lite",
+    "SeedreamV5Pro",
     "SeedreamV45",
 ]
 
@@ -180,8 +181,54 @@ class SeedreamV5Lite(SeedreamRequest):
 
 
 @attrs.frozen
+class SeedreamV5Pro(SeedreamRequest):
+    """seedream-v5-pro: sides of 240 to 8192 pixels, `resolution` of 1k or 2k; one picture a call.
+
+    `output_format`: `jpeg`, the default, or `png`. A picture costs 0.27 CNY up to 2.36 megapixels
+    and 0.54 CNY above, and each picture in `image_urls` after the first costs 0.018 CNY (page of
+    2026-07-09). The sides are 1024 by default, which is the cheaper size; `resolution` is not
+    sent unless it is set, since it overrides both. `sequential_image_generation` and `max_images`
+    are fields that this model does not have, so `check` refuses them.
+    See `SeedreamRequest` for the other fields.
+    """
+
+    width: int | None = 1024
+    height: int | None = 1024
+    sequential_image_generation: Literal["disabled", "auto"] | None = attrs.field(
+        default=None, kw_only=True
+    )
+    max_images: int | None = attrs.field(default=None, kw_only=True)
+    output_format: Literal["jpeg", "png"] | None = attrs.field(default="jpeg", kw_only=True)
+    family: ClassVar[str] = "seedream-v5-pro"
+    wire_names: ClassVar[Mapping[str, str]] = {
+        **SeedreamRequest.wire_names,
+        "output_format": "outputFormat",
+    }
+
+    def checked_params(
+        self, params: dict[str, Any] | None = None
+    ) -> tuple[tuple[str, ...], dict[str, Any]]:
+        """As for every seedream request. The model's page has a shorter limit on prompts than the
+        service's registry; a typed request holds to its page."""
+        problems, params = super().checked_params(params)
+        if isinstance(self.prompt, str) and len(self.prompt) > _PAGE_LIMIT:
+            known = _spec(self.path).param("prompt")
+            if known is not None and known.max_length and len(self.prompt) <= known.max_length:
+                wider = f"; a ModelRequest takes up to {known.max_length}"
+                problems += (f"prompt: longer than {_PAGE_LIMIT}{wider} @ $.prompt",)
+        return problems, params
+
+
+#: The longest prompt, in characters, that the page of seedream-v5-pro allows.
+_PAGE_LIMIT: Final = 2000
+
+
+@attrs.frozen
 class ModelRequest:
     """Any model of the service, by path or by documented name, with its own JSON fields.
+
+    A number of 19 digits is a model, too: some are called by it, `/openapi/v2/<19 digits>`. The
+    parameters of such a model are not known, so any pass.
 
     In `params` a media field takes a `pathlib.Path` as well as a URL: the file is uploaded
     first, once per content. `checked=False` sends `params` unseen, and takes `model` as a path:
@@ -198,11 +245,16 @@ class ModelRequest:
     @property
     def path(self) -> str:
         """The model's path. Raises `PayloadError` for a name that the catalogue does not know."""
-        return _spec(self.model).path if self.checked else self.model.strip("/")
+        return _spec(self.model).path if self._known else self.model.strip("/")
+
+    @property
+    def _known(self) -> bool:
+        """Whether the catalogue has, or should have, this model."""
+        return self.checked and not is_number(self.model)
 
     def to_params(self) -> dict[str, Any]:
         """The JSON body."""
-        if not self.checked:
+        if not self._known:
             return dict(self.params)
         return _spec(self.model).wire_params(self.params, documented_keys=self.documented_keys)
 
@@ -210,7 +262,7 @@ class ModelRequest:
         """Every fault against the catalogue, each as `description @ $.path`."""
         if not isinstance(self.params, Mapping):
             return (f"params: expected a mapping, got {type(self.params).__name__} @ $",)
-        if not self.checked:
+        if not self._known:
             segments = self.model.strip("/").split("/")
             fine = all(s not in ("", ".", "..") and not set(s) & set("?#% \\") for s in segments)
             return () if fine else (f"model: {self.model!r} is not a path @ $.model",)
@@ -223,6 +275,6 @@ class ModelRequest:
         """What it costs at most, by the catalogue, without asking; None where no rule tells, or
         the catalogue does not know the model."""
         catalogue = Catalogue.load()
-        if not self.checked and self.model not in catalogue:
+        if not self._known and self.model not in catalogue:
             return None
         return _spec(self.model).price_of(self.params)

@@ -24,7 +24,7 @@ class _AlibabaHappyhorse10ImageToVideo(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """image-to-video by Alibaba (HappyHorse); 0.9 to 1.6 CNY per second."""
+        """image-to-video by Alibaba (HappyHorse); 0.67 to 1.19 CNY per second."""
 
 class _AlibabaHappyhorse10ReferenceToVideo(Protocol):
     def __call__(
@@ -41,7 +41,7 @@ class _AlibabaHappyhorse10ReferenceToVideo(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """reference-to-video by Alibaba (HappyHorse); 0.9 to 1.6 CNY per second."""
+        """reference-to-video by Alibaba (HappyHorse); 0.67 to 1.19 CNY per second."""
 
 class _AlibabaHappyhorse10TextToVideo(Protocol):
     def __call__(
@@ -57,7 +57,7 @@ class _AlibabaHappyhorse10TextToVideo(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """text-to-video by Alibaba (HappyHorse); 0.9 to 1.6 CNY per second."""
+        """text-to-video by Alibaba (HappyHorse); 0.67 to 1.19 CNY per second."""
 
 class _AlibabaHappyhorse10VideoEdit(Protocol):
     def __call__(
@@ -74,7 +74,56 @@ class _AlibabaHappyhorse10VideoEdit(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """video-edit by Alibaba (HappyHorse); 0.9 to 1.6 CNY per second."""
+        """video-edit by Alibaba (HappyHorse); 0.67 to 1.19 CNY per second."""
+
+class _AlibabaHappyhorse11ImageToVideo(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        imageUrl: str | PathLike[str],
+        resolution: Literal["720p", "1080p"],
+        duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"],
+        prompt: str = ...,
+        seed: int = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """image-to-video by Alibaba (HappyHorse); 0.69 to 0.92 CNY per second."""
+
+class _AlibabaHappyhorse11ReferenceToVideo(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        prompt: str,
+        imageUrls: Sequence[str | PathLike[str]],
+        resolution: Literal["720p", "1080p"],
+        duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"],
+        aspectRatio: Literal["16:9", "9:16", "3:4", "4:3", "1:1", "4:5", "5:4", "9:21", "21:9"] = ...,
+        seed: int = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """reference-to-video by Alibaba (HappyHorse); 0.69 to 0.92 CNY per second."""
+
+class _AlibabaHappyhorse11TextToVideo(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        prompt: str,
+        resolution: Literal["720p", "1080p"],
+        duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"],
+        aspectRatio: Literal["16:9", "9:16", "1:1", "4:3", "3:4", "4:5", "5:4", "9:21", "21:9"] = ...,
+        seed: int = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """text-to-video by Alibaba (HappyHorse); 0.69 to 0.92 CNY per second."""
 
 class _AlibabaQwenImage20ProImageEdit(Protocol):
     def __call__(
@@ -140,6 +189,114 @@ class _AlibabaQwenImage20TextToImage(Protocol):
     ) -> ModelRequest:
         """text-to-image by Alibaba (Qwen); 0.13 CNY per image."""
 
+class _AlibabaQwenImage30ProImageEdit(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        imageUrls: Sequence[str | PathLike[str]],
+        prompt: str,
+        negativePrompt: str = ...,
+        size: str = ...,
+        imageNum: Literal["1", "2", "3", "4", "5", "6"] = ...,
+        promptExtend: bool = ...,
+        seed: int = ...,
+        promptExtendMode: Literal["direct", "agent"] = ...,
+        enableThinking: bool = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """image-to-image by Alibaba (Qwen); 0.7 CNY per image."""
+
+class _AlibabaQwenImage30ProTextToImage(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        prompt: str,
+        negativePrompt: str = ...,
+        size: str = ...,
+        imageNum: Literal["1", "2", "3", "4", "5", "6"] = ...,
+        promptExtend: bool = ...,
+        seed: int = ...,
+        promptExtendMode: Literal["direct", "agent"] = ...,
+        enableThinking: bool = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """text-to-image by Alibaba (Qwen); 0.7 CNY per image."""
+
+class _AlibabaQwenImage30ImageEdit(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        imageUrls: Sequence[str | PathLike[str]],
+        prompt: str,
+        negativePrompt: str = ...,
+        size: str = ...,
+        imageNum: Literal["1", "2", "3", "4", "5", "6"] = ...,
+        promptExtend: bool = ...,
+        promptExtendMode: Literal["direct", "agent"] = ...,
+        enableThinking: bool = ...,
+        seed: int = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """image-to-image by Alibaba (Qwen); price not known."""
+
+class _AlibabaQwenImage30TextToImage(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        prompt: str,
+        negativePrompt: str = ...,
+        size: str = ...,
+        imageNum: Literal["1", "2", "3", "4", "5", "6"] = ...,
+        promptExtend: bool = ...,
+        promptExtendMode: Literal["direct", "agent"] = ...,
+        enableThinking: bool = ...,
+        seed: int = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """text-to-image by Alibaba (Qwen); price not known."""
+
+class _AlibabaQwen3TtsFlash(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        text: str,
+        voice: Literal["Cherry", "Serena", "Ethan", "Chelsie", "Momo", "Vivian", "Moon", "Maia", "Kai", "Nofish", "Bella", "Jennifer", "Ryan", "Katerina", "Aiden", "Eldric Sage", "Mia", "Mochi", "Bellona", "Vincent", "Bunny", "Neil", "Elias", "Arthur", "Nini", "Seren", "Pip", "Stella", "Bodega", "Sonrisa", "Alek", "Dolce", "Sohee", "Ono Anna", "Lenn", "Emilien", "Andre", "Radio Gol", "Jada", "Dylan", "Li", "Marcus", "Roy", "Peter", "Sunny", "Eric", "Rocky", "Kiki"],
+        languageType: Literal["Auto", "Chinese", "English", "German", "Italian", "Portuguese", "Spanish", "Japanese", "Korean", "French", "Russian"] = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """text-to-speech by Alibaba (Qwen); price not known."""
+
+class _AlibabaQwen3TtsInstructFlash(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        text: str,
+        voice: Literal["Cherry", "Serena", "Ethan", "Chelsie", "Momo", "Vivian", "Moon", "Maia", "Kai", "Nofish", "Bella", "Eldric Sage", "Mia", "Mochi", "Bellona", "Vincent", "Bunny", "Neil", "Elias", "Arthur", "Nini", "Seren", "Pip", "Stella"],
+        instructions: str = ...,
+        optimizeInstructions: bool = ...,
+        languageType: Literal["Auto", "Chinese", "English", "German", "Italian", "Portuguese", "Spanish", "Japanese", "Korean", "French", "Russian"] = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """text-to-speech by Alibaba (Qwen); price not known."""
+
 class _AlibabaWan25PreviewImageToImage(Protocol):
     def __call__(
         self,
@@ -156,7 +313,7 @@ class _AlibabaWan25PreviewImageToImage(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """image-to-image by Alibaba (Wan); 0.13 CNY per image."""
+        """image-to-image by Alibaba (Wan); 0.13 to 0.52 CNY per call."""
 
 class _AlibabaWan25PreviewImageToVideo(Protocol):
     def __call__(
@@ -175,7 +332,7 @@ class _AlibabaWan25PreviewImageToVideo(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """image-to-video by Alibaba (Wan); 0.196 to 0.652 CNY per second."""
+        """image-to-video by Alibaba (Wan); 0.2 to 0.65 CNY per second."""
 
 class _AlibabaWan25PreviewTextToImage(Protocol):
     def __call__(
@@ -192,7 +349,7 @@ class _AlibabaWan25PreviewTextToImage(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """text-to-image by Alibaba (Wan); 0.13 CNY per image."""
+        """text-to-image by Alibaba (Wan); 0.13 to 0.52 CNY per call."""
 
 class _AlibabaWan25PreviewTextToVideo(Protocol):
     def __call__(
@@ -210,7 +367,7 @@ class _AlibabaWan25PreviewTextToVideo(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """text-to-video by Alibaba (Wan); 0.196 to 0.652 CNY per second."""
+        """text-to-video by Alibaba (Wan); 0.2 to 0.65 CNY per second."""
 
 class _AlibabaWan26ImageToVideo(Protocol):
     def __call__(
@@ -302,6 +459,25 @@ class _AlibabaWan26TextToVideo(Protocol):
     ) -> ModelRequest:
         """text-to-video by Alibaba (Wan); 2.25 to 11.25 CNY per call."""
 
+class _AlibabaWan27SpicyImageToVideo(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        imageUrl: str | PathLike[str],
+        resolution: Literal["720p", "1080p"],
+        duration: int,
+        prompt: str = ...,
+        audioUrl: str | PathLike[str] = ...,
+        negativePrompt: str = ...,
+        promptExtend: bool = ...,
+        seed: int = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """image-to-video by Alibaba (Wan); 0.91 to 1.4 CNY per second."""
+
 class _AlibabaWan27ImageEdit(Protocol):
     def __call__(
         self,
@@ -315,7 +491,7 @@ class _AlibabaWan27ImageEdit(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """image-to-image by Alibaba (Wan); 0.189 CNY per call."""
+        """image-to-image by Alibaba (Wan); 0.19 CNY per call."""
 
 class _AlibabaWan27ImageEditPro(Protocol):
     def __call__(
@@ -330,7 +506,7 @@ class _AlibabaWan27ImageEditPro(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """image-to-image by Alibaba (Wan); 0.473 CNY per call."""
+        """image-to-image by Alibaba (Wan); 0.47 CNY per call."""
 
 class _AlibabaWan27ImageToVideo(Protocol):
     def __call__(
@@ -386,7 +562,7 @@ class _AlibabaWan27TextToImage(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """text-to-image by Alibaba (Wan); 0.189 CNY per call."""
+        """text-to-image by Alibaba (Wan); 0.19 CNY per call."""
 
 class _AlibabaWan27TextToImagePro(Protocol):
     def __call__(
@@ -401,7 +577,7 @@ class _AlibabaWan27TextToImagePro(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """text-to-image by Alibaba (Wan); 0.473 CNY per call."""
+        """text-to-image by Alibaba (Wan); 0.47 CNY per call."""
 
 class _AlibabaWan27TextToVideo(Protocol):
     def __call__(
@@ -461,6 +637,220 @@ class _AlibabaWan27VideoExtend(Protocol):
     ) -> ModelRequest:
         """video-extend by Alibaba (Wan); 0.51 to 0.85 CNY per second."""
 
+class _AlibabaWan30PrimeImageToVideo(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        firstFrameUrl: str | PathLike[str],
+        resolution: Literal["480P", "720P", "1080P"],
+        aspectRatio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16"],
+        duration: Literal["auto", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"],
+        prompt: str = ...,
+        lastFrameUrl: str | PathLike[str] = ...,
+        audio: bool = ...,
+        seed: int = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """image-to-video by Alibaba (Wan); price not known."""
+
+class _AlibabaWan30PrimeReferenceToVideo(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        prompt: str,
+        resolution: Literal["480P", "720P", "1080P"],
+        aspectRatio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16"],
+        duration: Literal["auto", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"],
+        videoUrls: Sequence[str | PathLike[str]] = ...,
+        imageUrls: Sequence[str | PathLike[str]] = ...,
+        audioUrls: Sequence[str | PathLike[str]] = ...,
+        fileUrl: str = ...,
+        linkUrl: str = ...,
+        audio: bool = ...,
+        seed: int = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """reference-to-video by Alibaba (Wan); price not known."""
+
+class _AlibabaWan30ImageToVideo(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        firstFrameUrl: str | PathLike[str],
+        resolution: Literal["480P", "720P", "1080P"],
+        aspectRatio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16"],
+        duration: Literal["auto", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"],
+        prompt: str = ...,
+        lastFrameUrl: str | PathLike[str] = ...,
+        audio: bool = ...,
+        seed: int = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """image-to-video by Alibaba (Wan); price not known."""
+
+class _AlibabaWan30ReferenceToVideo(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        prompt: str,
+        resolution: Literal["480P", "720P", "1080P"],
+        aspectRatio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16"],
+        duration: Literal["auto", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"],
+        videoUrls: Sequence[str | PathLike[str]] = ...,
+        imageUrls: Sequence[str | PathLike[str]] = ...,
+        audioUrls: Sequence[str | PathLike[str]] = ...,
+        fileUrl: str = ...,
+        linkUrl: str = ...,
+        audio: bool = ...,
+        seed: int = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """reference-to-video by Alibaba (Wan); price not known."""
+
+class _ArklinVideoSuperResolution(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        videoUrl: str | PathLike[str],
+        mode: Literal["professional", "standard"] = ...,
+        resolution: Literal["720p", "1080p", "2k", "4k"] = ...,
+        tarfps: int = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """video-upscale by ArkLin; price not known."""
+
+class _BytedanceDoubaoSeedAudio10(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        text_prompt: str,
+        speech_rate: int,
+        speaker: str = ...,
+        audio_url: Sequence[str | PathLike[str]] = ...,
+        image_url: str | PathLike[str] = ...,
+        format: Literal["wav", "mp3", "pcm", "ogg_opus"] = ...,
+        sample_rate: str = ...,
+        loudness_rate: int = ...,
+        pitch_rate: int = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """text-to-audio by ByteDance; 0.004 CNY per second."""
+
+class _BytedanceDoubaoSeedIcl20(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        text: str,
+        speaker: str,
+        format: Literal["mp3", "pcm", "ogg_opus", "wav"] = ...,
+        sample_rate: str = ...,
+        speech_rate: int = ...,
+        loudness_rate: int = ...,
+        bit_rate: int = ...,
+        pitch: int = ...,
+        enable_subtitle: bool = ...,
+        max_length_to_filter_parenthesis: int = ...,
+        silence_duration: int = ...,
+        disable_markdown_filter: bool = ...,
+        disable_emoji_filter: bool = ...,
+        enable_latex_tn: bool = ...,
+        explicit_language: Literal["zh-cn", "en", "ja", "es-mx", "id", "pt-br", "pt", "ko", "de", "fr", "th", "vi", "ru", "fil", "ms", "ar"] = ...,
+        context_texts: str = ...,
+        model: Literal["seed-tts-2.0-standard", "seed-tts-2.0-expressive"] = ...,
+        latex_parser: Literal["v2"] = ...,
+        aigc_watermark: bool = ...,
+        disable_default_bit_rate: bool = ...,
+        section_id: str = ...,
+        tone_fidelity: bool = ...,
+        aigc_metadata_enable: bool = ...,
+        aigc_metadata_content_producer: str = ...,
+        aigc_metadata_produce_id: str = ...,
+        aigc_metadata_content_propagator: str = ...,
+        aigc_metadata_propagate_id: str = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """text-to-speech by ByteDance; price not known."""
+
+class _BytedanceDoubaoSeedTts20(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        text: str,
+        speaker: str,
+        format: Literal["mp3", "pcm", "ogg_opus", "wav"] = ...,
+        sample_rate: str = ...,
+        speech_rate: int = ...,
+        loudness_rate: int = ...,
+        bit_rate: int = ...,
+        pitch: int = ...,
+        enable_subtitle: bool = ...,
+        max_length_to_filter_parenthesis: int = ...,
+        silence_duration: int = ...,
+        disable_markdown_filter: bool = ...,
+        disable_emoji_filter: bool = ...,
+        enable_latex_tn: bool = ...,
+        explicit_language: Literal["zh-cn", "en", "ja", "es-mx", "id", "pt-br", "pt", "ko", "de", "fr", "th", "vi", "ru", "fil", "ms", "ar"] = ...,
+        explicit_dialect: str = ...,
+        context_texts: str = ...,
+        model: Literal["seed-tts-2.0-standard", "seed-tts-2.0-expressive"] = ...,
+        ssml: str = ...,
+        latex_parser: Literal["v2"] = ...,
+        aigc_watermark: bool = ...,
+        disable_default_bit_rate: bool = ...,
+        section_id: str = ...,
+        tone_fidelity: bool = ...,
+        aigc_metadata_enable: bool = ...,
+        aigc_metadata_content_producer: str = ...,
+        aigc_metadata_produce_id: str = ...,
+        aigc_metadata_content_propagator: str = ...,
+        aigc_metadata_propagate_id: str = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """text-to-speech by ByteDance; 0.24 CNY per 1000 characters."""
+
+class _BytedanceDoubaoVoiceClone(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        audioUrl: str | PathLike[str],
+        demoText: str,
+        speakerId: str = ...,
+        customSpeakerId: str = ...,
+        text: str = ...,
+        language: Literal["0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "19", "20", "21"] = ...,
+        enableAudioDenoise: bool = ...,
+        disableVolumeNormalization: bool = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """voice-clone by ByteDance; price not known."""
+
 class _BytedanceDreamactorV2(Protocol):
     def __call__(
         self,
@@ -511,13 +901,27 @@ class _BytedanceJimeng46TextToImage(Protocol):
     ) -> ModelRequest:
         """text-to-image by ByteDance; 0.17 CNY per image."""
 
+class _BytedanceJimengSeed3TilesrImageUpscale(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        imageUrl: str | PathLike[str],
+        resolution: Literal["4k", "8k"] = ...,
+        scale: int = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """image-upscale by ByteDance; price not known."""
+
 class _BytedanceSeedance20GlobalFastImageToVideo(Protocol):
     def __call__(
         self,
         /,
         *,
         resolution: Literal["480p", "720p", "1080p", "2k", "4k"],
-        duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"],
+        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"],
         firstFrameUrl: str | PathLike[str],
         prompt: str = ...,
         lastFrameUrl: str | PathLike[str] = ...,
@@ -526,6 +930,7 @@ class _BytedanceSeedance20GlobalFastImageToVideo(Protocol):
         realPersonMode: bool = ...,
         conversionSlots: Sequence[Literal["all", "firstFrameUrl", "lastFrameUrl"]] = ...,
         returnLastFrame: bool = ...,
+        seed: int = ...,
         webhookUrl: str = ...,
         instanceType: str = ...,
         retainSeconds: int = ...,
@@ -539,7 +944,7 @@ class _BytedanceSeedance20GlobalFastMultimodalVideo(Protocol):
         *,
         prompt: str,
         resolution: Literal["480p", "720p", "1080p", "2k", "4k"],
-        duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"],
+        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"],
         imageUrls: Sequence[str | PathLike[str]] = ...,
         videoUrls: Sequence[str | PathLike[str]] = ...,
         audioUrls: Sequence[str | PathLike[str]] = ...,
@@ -548,6 +953,7 @@ class _BytedanceSeedance20GlobalFastMultimodalVideo(Protocol):
         realPersonMode: bool = ...,
         conversionSlots: Sequence[Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"]] = ...,
         returnLastFrame: bool = ...,
+        seed: int = ...,
         webhookUrl: str = ...,
         instanceType: str = ...,
         retainSeconds: int = ...,
@@ -561,24 +967,25 @@ class _BytedanceSeedance20GlobalFastTextToVideo(Protocol):
         *,
         prompt: str,
         resolution: Literal["480p", "720p", "1080p", "2k", "4k"],
-        duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"],
+        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"],
         generateAudio: bool = ...,
         ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = ...,
         webSearch: bool = ...,
         returnLastFrame: bool = ...,
+        seed: int = ...,
         webhookUrl: str = ...,
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
         """text-to-video by ByteDance; 0.5 to 1.63 CNY per second."""
 
-class _BytedanceSeedance20GlobalImageToVideo(Protocol):
+class _BytedanceSeedance20GlobalMiniImageToVideo(Protocol):
     def __call__(
         self,
         /,
         *,
-        resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"],
-        duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"],
+        resolution: Literal["480p", "720p", "1080p", "2k", "4k"],
+        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"],
         firstFrameUrl: str | PathLike[str],
         prompt: str = ...,
         lastFrameUrl: str | PathLike[str] = ...,
@@ -587,6 +994,70 @@ class _BytedanceSeedance20GlobalImageToVideo(Protocol):
         realPersonMode: bool = ...,
         conversionSlots: Sequence[Literal["all", "firstFrameUrl", "lastFrameUrl"]] = ...,
         returnLastFrame: bool = ...,
+        seed: int = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """image-to-video by ByteDance; price not known."""
+
+class _BytedanceSeedance20GlobalMiniMultimodalVideo(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        prompt: str,
+        resolution: Literal["480p", "720p", "1080p", "2k", "4k"],
+        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"],
+        imageUrls: Sequence[str | PathLike[str]] = ...,
+        videoUrls: Sequence[str | PathLike[str]] = ...,
+        audioUrls: Sequence[str | PathLike[str]] = ...,
+        generateAudio: bool = ...,
+        ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = ...,
+        realPersonMode: bool = ...,
+        conversionSlots: Sequence[Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"]] = ...,
+        returnLastFrame: bool = ...,
+        seed: int = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """reference-to-video by ByteDance; price not known."""
+
+class _BytedanceSeedance20GlobalMiniTextToVideo(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        prompt: str,
+        resolution: Literal["480p", "720p", "1080p", "2k", "4k"],
+        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"],
+        generateAudio: bool = ...,
+        ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = ...,
+        returnLastFrame: bool = ...,
+        seed: int = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """text-to-video by ByteDance; price not known."""
+
+class _BytedanceSeedance20GlobalImageToVideo(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        resolution: Literal["480p", "720p", "native1080p", "native4k", "1080p", "2k", "4k"],
+        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"],
+        firstFrameUrl: str | PathLike[str],
+        prompt: str = ...,
+        lastFrameUrl: str | PathLike[str] = ...,
+        generateAudio: bool = ...,
+        ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = ...,
+        realPersonMode: bool = ...,
+        conversionSlots: Sequence[Literal["all", "firstFrameUrl", "lastFrameUrl"]] = ...,
+        returnLastFrame: bool = ...,
+        seed: int = ...,
         webhookUrl: str = ...,
         instanceType: str = ...,
         retainSeconds: int = ...,
@@ -599,8 +1070,8 @@ class _BytedanceSeedance20GlobalMultimodalVideo(Protocol):
         /,
         *,
         prompt: str,
-        resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"],
-        duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"],
+        resolution: Literal["480p", "720p", "native1080p", "native4k", "1080p", "2k", "4k"],
+        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"],
         imageUrls: Sequence[str | PathLike[str]] = ...,
         videoUrls: Sequence[str | PathLike[str]] = ...,
         audioUrls: Sequence[str | PathLike[str]] = ...,
@@ -609,6 +1080,7 @@ class _BytedanceSeedance20GlobalMultimodalVideo(Protocol):
         realPersonMode: bool = ...,
         conversionSlots: Sequence[Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"]] = ...,
         returnLastFrame: bool = ...,
+        seed: int = ...,
         webhookUrl: str = ...,
         instanceType: str = ...,
         retainSeconds: int = ...,
@@ -621,17 +1093,167 @@ class _BytedanceSeedance20GlobalTextToVideo(Protocol):
         /,
         *,
         prompt: str,
-        resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"],
-        duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"],
+        resolution: Literal["480p", "720p", "native1080p", "native4k", "1080p", "2k", "4k"],
+        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"],
         generateAudio: bool = ...,
         ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = ...,
         webSearch: bool = ...,
         returnLastFrame: bool = ...,
+        seed: int = ...,
         webhookUrl: str = ...,
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
         """text-to-video by ByteDance; 0.6 to 3.0 CNY per second."""
+
+class _BytedanceSeedance25GlobalTokenImageToVideo(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"],
+        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"],
+        firstFrameUrl: str | PathLike[str],
+        prompt: str = ...,
+        lastFrameUrl: str | PathLike[str] = ...,
+        generateAudio: bool = ...,
+        watermark: bool = ...,
+        ratio: Literal["adaptive"] = ...,
+        realPersonMode: bool = ...,
+        conversionSlots: Sequence[str] = ...,
+        returnLastFrame: bool = ...,
+        bitrateMode: Literal["standard", "high"] = ...,
+        seed: int = ...,
+        outputFormat: Literal["mp4", "mov"] = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+        **more: Any,
+    ) -> ModelRequest:
+        """image-to-video by ByteDance; price not known."""
+
+class _BytedanceSeedance25GlobalTokenMultimodalVideo(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        prompt: str,
+        resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"],
+        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"],
+        imageUrls: Sequence[str | PathLike[str]] = ...,
+        videoUrls: Sequence[str | PathLike[str]] = ...,
+        audioUrls: Sequence[str | PathLike[str]] = ...,
+        generateAudio: bool = ...,
+        ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = ...,
+        realPersonMode: bool = ...,
+        conversionSlots: Sequence[Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "image10", "image11", "image12", "image13", "image14", "image15", "image16", "image17", "image18", "image19", "image20", "image21", "image22", "image23", "image24", "image25", "image26", "image27", "image28", "image29", "image30", "video1", "video2", "video3", "video4", "video5", "video6", "video7", "video8", "video9", "video10"]] = ...,
+        returnLastFrame: bool = ...,
+        bitrateMode: Literal["standard", "high"] = ...,
+        seed: int = ...,
+        outputFormat: Literal["mp4", "mov"] = ...,
+        omniReferenceTaskType: Literal["auto", "reference", "edit", "extend"] = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """reference-to-video by ByteDance; price not known."""
+
+class _BytedanceSeedance25GlobalTokenTextToVideo(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        prompt: str,
+        resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"],
+        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"],
+        generateAudio: bool = ...,
+        watermark: bool = ...,
+        ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = ...,
+        webSearch: bool = ...,
+        returnLastFrame: bool = ...,
+        bitrateMode: Literal["standard", "high"] = ...,
+        seed: int = ...,
+        outputFormat: Literal["mp4", "mov"] = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+        **more: Any,
+    ) -> ModelRequest:
+        """text-to-video by ByteDance; price not known."""
+
+class _BytedanceSeedance25TokenImageToVideo(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"],
+        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"],
+        firstFrameUrl: str | PathLike[str],
+        prompt: str = ...,
+        lastFrameUrl: str | PathLike[str] = ...,
+        generateAudio: bool = ...,
+        watermark: bool = ...,
+        ratio: Literal["adaptive"] = ...,
+        realPersonMode: bool = ...,
+        conversionSlots: Sequence[str] = ...,
+        returnLastFrame: bool = ...,
+        bitrateMode: Literal["standard", "high"] = ...,
+        seed: int = ...,
+        outputFormat: Literal["mp4", "mov"] = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """image-to-video by ByteDance; price not known."""
+
+class _BytedanceSeedance25TokenMultimodalVideo(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        prompt: str,
+        resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"],
+        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"],
+        imageUrls: Sequence[str | PathLike[str]] = ...,
+        videoUrls: Sequence[str | PathLike[str]] = ...,
+        audioUrls: Sequence[str | PathLike[str]] = ...,
+        generateAudio: bool = ...,
+        watermark: bool = ...,
+        ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = ...,
+        realPersonMode: bool = ...,
+        conversionSlots: Sequence[Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "image10", "image11", "image12", "image13", "image14", "image15", "image16", "image17", "image18", "image19", "image20", "image21", "image22", "image23", "image24", "image25", "image26", "image27", "image28", "image29", "image30", "video1", "video2", "video3", "video4", "video5", "video6", "video7", "video8", "video9", "video10"]] = ...,
+        returnLastFrame: bool = ...,
+        bitrateMode: Literal["standard", "high"] = ...,
+        seed: int = ...,
+        outputFormat: Literal["mp4", "mov"] = ...,
+        omniReferenceTaskType: Literal["auto", "reference", "edit", "extend"] = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """reference-to-video by ByteDance; price not known."""
+
+class _BytedanceSeedance25TokenTextToVideo(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        prompt: str,
+        resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"],
+        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"],
+        generateAudio: bool = ...,
+        watermark: bool = ...,
+        ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = ...,
+        webSearch: bool = ...,
+        returnLastFrame: bool = ...,
+        bitrateMode: Literal["standard", "high"] = ...,
+        seed: int = ...,
+        outputFormat: Literal["mp4", "mov"] = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """text-to-video by ByteDance; price not known."""
 
 class _CinematicVideoGenerator(Protocol):
     def __call__(
@@ -648,6 +1270,152 @@ class _CinematicVideoGenerator(Protocol):
     ) -> ModelRequest:
         """text-to-video by ByteDance; 1.0 CNY per second."""
 
+class _DolaSeedream50ProImageToImage(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        prompt: str,
+        imageUrls: Sequence[str | PathLike[str]],
+        width: int = ...,
+        height: int = ...,
+        resolution: Literal["1k", "2k"] = ...,
+        outputFormat: Literal["jpeg", "png"] = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """image-to-image by ByteDance; price not known."""
+
+class _DolaSeedream50ProTextToImage(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        prompt: str,
+        width: int = ...,
+        height: int = ...,
+        resolution: Literal["1k", "2k"] = ...,
+        outputFormat: Literal["jpeg", "png"] = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """text-to-image by ByteDance; price not known."""
+
+class _GeminiOmniFlashImageToVideo(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        prompt: str,
+        imageUrls: Sequence[str | PathLike[str]],
+        duration: Literal["4", "6", "8", "10"],
+        resolution: Literal["720p", "1080p", "4k"],
+        aspectRatio: Literal["16:9", "9:16"] = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """image-to-video by Google; 1.95 to 4.2 CNY per call."""
+
+class _GeminiOmniFlashTextToVideo(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        prompt: str,
+        duration: Literal["4", "6", "8", "10"],
+        resolution: Literal["720p", "1080p", "4k"],
+        aspectRatio: Literal["16:9", "9:16"] = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """text-to-video by Google; 1.95 to 4.2 CNY per call."""
+
+class _GeminiOmniFlashVideoEdit(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        prompt: str,
+        resolution: Literal["720p", "1080p", "4k"],
+        videoUrl: str | PathLike[str],
+        imageUrls: Sequence[str | PathLike[str]] = ...,
+        aspectRatio: Literal["16:9", "9:16"] = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """video-edit by Google; 0.3 to 0.6 CNY per second."""
+
+class _GoogleGeminiOmni11FlashImageToVideo(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        imageUrl: str | PathLike[str],
+        resolution: Literal["360p", "720p", "1080p", "4k"],
+        prompt: str = ...,
+        lastImageUrl: str | PathLike[str] = ...,
+        duration: int = ...,
+        aspectRatio: Literal["16:9", "9:16"] = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+        **more: Any,
+    ) -> ModelRequest:
+        """image-to-video by Google; price not known."""
+
+class _GoogleGeminiOmni11FlashReferenceToVideo(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        resolution: Literal["360p", "720p", "1080p", "4k"],
+        prompt: str = ...,
+        imageUrls: Sequence[str | PathLike[str]] = ...,
+        videoUrls: Sequence[str | PathLike[str]] = ...,
+        duration: int = ...,
+        aspectRatio: Literal["16:9", "9:16"] = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+        **more: Any,
+    ) -> ModelRequest:
+        """reference-to-video by Google; price not known."""
+
+class _GoogleGeminiOmni11FlashTextToVideo(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        prompt: str,
+        resolution: Literal["360p", "720p", "1080p", "4k"],
+        duration: int = ...,
+        aspectRatio: Literal["16:9", "9:16"] = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+        **more: Any,
+    ) -> ModelRequest:
+        """text-to-video by Google; price not known."""
+
+class _GoogleGeminiOmni11FlashVideoEdit(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        videoUrl: str | PathLike[str],
+        prompt: str,
+        resolution: Literal["360p", "720p", "1080p", "4k"],
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """video-edit by Google; price not known."""
+
 class _HiggsfieldDopImageToVideo(Protocol):
     def __call__(
         self,
@@ -660,6 +1428,7 @@ class _HiggsfieldDopImageToVideo(Protocol):
         webhookUrl: str = ...,
         instanceType: str = ...,
         retainSeconds: int = ...,
+        **more: Any,
     ) -> ModelRequest:
         """image-to-video by Higgsfield; 0.9 to 4.2 CNY per call."""
 
@@ -878,6 +1647,39 @@ class _Hitem3dV21MultiImageTo3d(Protocol):
     ) -> ModelRequest:
         """image-to-3d by Hitem3D; 5.6 to 21.0 CNY per call."""
 
+class _Hitem3dV3ImageTo3d(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        requestType: Literal["mesh", "both"],
+        imageUrl: str | PathLike[str],
+        resolution: Literal["2048quality", "2048master"],
+        face: int = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """image-to-3d by Hitem3D; price not known."""
+
+class _Hitem3dV3MultiImageTo3d(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        requestType: Literal["mesh", "both"],
+        frontImageUrl: str | PathLike[str],
+        resolution: Literal["2048quality", "2048master"],
+        backImageUrl: str | PathLike[str] = ...,
+        leftImageUrl: str | PathLike[str] = ...,
+        rightImageUrl: str | PathLike[str] = ...,
+        face: int = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """image-to-3d by Hitem3D; price not known."""
+
 class _Hunyuan3dV31ImageTo3d(Protocol):
     def __call__(
         self,
@@ -982,7 +1784,7 @@ class _KlingElementsAdvanced(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """create-element by Kling; 0 CNY per call."""
+        """create-element by Kling; 0.0 CNY per call."""
 
 class _KlingLipSyncIdentifyFace(Protocol):
     def __call__(
@@ -995,7 +1797,7 @@ class _KlingLipSyncIdentifyFace(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """identify-face by Kling; 0.035 CNY per call."""
+        """identify-face by Kling; 0.04 CNY per call."""
 
 class _KlingLipSyncLipSyncVideo(Protocol):
     def __call__(
@@ -1030,7 +1832,7 @@ class _KlingLipSyncTts(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """text-to-speech by Kling; 0.035 CNY per call."""
+        """text-to-speech by Kling; 0.04 CNY per call."""
 
 class _KlingV2AiAvatarProImageAudioToVideo(Protocol):
     def __call__(
@@ -1123,7 +1925,7 @@ class _KlingV25TurboStdTextToVideo(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """text-to-video by Kling; 1.05 CNY per call."""
+        """text-to-video by Kling; 1.05 to 2.1 CNY per call."""
 
 class _KlingV26ProImageToVideo(Protocol):
     def __call__(
@@ -1173,6 +1975,21 @@ class _KlingV26ProTextToVideo(Protocol):
     ) -> ModelRequest:
         """text-to-video by Kling; 1.75 to 7.0 CNY per call."""
 
+class _KlingV26StdImageToVideo(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        prompt: str,
+        imageUrl: str | PathLike[str],
+        duration: Literal["5", "10"],
+        negativePrompt: str = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """image-to-video by Kling; 1.05 to 2.1 CNY per call."""
+
 class _KlingV26StdMotionControl(Protocol):
     def __call__(
         self,
@@ -1188,6 +2005,21 @@ class _KlingV26StdMotionControl(Protocol):
         retainSeconds: int = ...,
     ) -> ModelRequest:
         """motion-control by Kling; 0.35 CNY per second."""
+
+class _KlingV26StdTextToVideo(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        prompt: str,
+        aspectRatio: Literal["1:1", "16:9", "9:16"],
+        duration: Literal["5", "10"],
+        negativePrompt: str = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """text-to-video by Kling; 1.05 to 2.1 CNY per call."""
 
 class _KlingV34kImageToVideo(Protocol):
     def __call__(
@@ -1231,6 +2063,66 @@ class _KlingV34kTextToVideo(Protocol):
         retainSeconds: int = ...,
     ) -> ModelRequest:
         """text-to-video by Kling; 2.7 CNY per second."""
+
+class _KlingV3TurboProImageToVideo(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        firstImageUrl: str | PathLike[str],
+        duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"],
+        prompt: str = ...,
+        multiPrompt: Sequence[Any] = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """image-to-video by Kling; price not known."""
+
+class _KlingV3TurboProTextToVideo(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        prompt: str,
+        duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"],
+        aspectRatio: Literal["1:1", "16:9", "9:16"] = ...,
+        multiPrompt: Sequence[Any] = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """text-to-video by Kling; price not known."""
+
+class _KlingV3TurboStdImageToVideo(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        firstImageUrl: str | PathLike[str],
+        duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"],
+        prompt: str = ...,
+        multiPrompt: Sequence[Any] = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """image-to-video by Kling; price not known."""
+
+class _KlingV3TurboStdTextToVideo(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        prompt: str,
+        duration: Literal["3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"],
+        aspectRatio: Literal["1:1", "16:9", "9:16"] = ...,
+        multiPrompt: Sequence[Any] = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """text-to-video by Kling; 0.78 CNY per second."""
 
 class _KlingV304kMotionControl(Protocol):
     def __call__(
@@ -1656,6 +2548,106 @@ class _KlingVideoO3StdVideoEdit(Protocol):
     ) -> ModelRequest:
         """video-edit by Kling; 0.81 CNY per second."""
 
+class _LumaUni1MaxImageEdit(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        imageUrl: str | PathLike[str],
+        prompt: str,
+        aspectRatio: Literal["3:1", "2:1", "16:9", "3:2", "1:1", "2:3", "9:16", "1:2", "1:3"] = ...,
+        style: Literal["auto", "manga"] = ...,
+        outputFormat: Literal["png", "jpeg"] = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """image-to-image by Luma; 0.9 CNY per call."""
+
+class _LumaUni1MaxImageToImage(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        prompt: str,
+        imageUrl: str | PathLike[str],
+        aspectRatio: Literal["3:1", "2:1", "16:9", "3:2", "1:1", "2:3", "9:16", "1:2", "1:3"] = ...,
+        style: Literal["auto", "manga"] = ...,
+        outputFormat: Literal["png", "jpeg"] = ...,
+        webSearch: bool = ...,
+        imageRef: Sequence[str | PathLike[str]] = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """image-to-image by Luma; 1.11 CNY per call."""
+
+class _LumaUni1MaxTextToImage(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        prompt: str,
+        aspectRatio: Literal["3:1", "2:1", "16:9", "3:2", "1:1", "2:3", "9:16", "1:2", "1:3"] = ...,
+        style: Literal["auto", "manga"] = ...,
+        outputFormat: Literal["png", "jpeg"] = ...,
+        webSearch: bool = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """text-to-image by Luma; 0.88 CNY per call."""
+
+class _LumaUni1ImageEdit(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        imageUrl: str | PathLike[str],
+        prompt: str,
+        aspectRatio: Literal["3:1", "2:1", "16:9", "3:2", "1:1", "2:3", "9:16", "1:2", "1:3"] = ...,
+        style: Literal["auto", "manga"] = ...,
+        outputFormat: Literal["png", "jpeg"] = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """image-to-image by Luma; 0.38 CNY per call."""
+
+class _LumaUni1ImageToImage(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        prompt: str,
+        imageUrl: str | PathLike[str],
+        aspectRatio: Literal["3:1", "2:1", "16:9", "3:2", "1:1", "2:3", "9:16", "1:2", "1:3"] = ...,
+        style: Literal["auto", "manga"] = ...,
+        outputFormat: Literal["png", "jpeg"] = ...,
+        webSearch: bool = ...,
+        imageRef: Sequence[str | PathLike[str]] = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """image-to-image by Luma; 0.59 CNY per call."""
+
+class _LumaUni1TextToImage(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        prompt: str,
+        aspectRatio: Literal["3:1", "2:1", "16:9", "3:2", "1:1", "2:3", "9:16", "1:2", "1:3"] = ...,
+        style: Literal["auto", "manga"] = ...,
+        outputFormat: Literal["png", "jpeg"] = ...,
+        webSearch: bool = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """text-to-image by Luma; 0.35 CNY per call."""
+
 class _Marble10ImageToWorld(Protocol):
     def __call__(
         self,
@@ -1676,7 +2668,7 @@ class _Marble10ImageToWorld(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """image-to-world by World Labs; 8.64 to 9.1 CNY per call."""
+        """image-to-world by World Labs; 10.08 to 10.62 CNY per call."""
 
 class _Marble10MultiImageToWorld(Protocol):
     def __call__(
@@ -1698,7 +2690,7 @@ class _Marble10MultiImageToWorld(Protocol):
         retainSeconds: int = ...,
         **more: Any,
     ) -> ModelRequest:
-        """image-to-world by World Labs; 9.22 CNY per call."""
+        """image-to-world by World Labs; 10.75 CNY per call."""
 
 class _Marble10TextToWorld(Protocol):
     def __call__(
@@ -1718,7 +2710,7 @@ class _Marble10TextToWorld(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """text-to-world by World Labs; 9.1 CNY per call."""
+        """text-to-world by World Labs; 10.62 CNY per call."""
 
 class _Marble10VideoToWorld(Protocol):
     def __call__(
@@ -1739,7 +2731,7 @@ class _Marble10VideoToWorld(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """video-to-world by World Labs; 9.22 CNY per call."""
+        """video-to-world by World Labs; 10.75 CNY per call."""
 
 class _Marble11PlusImageToWorld(Protocol):
     def __call__(
@@ -1761,7 +2753,7 @@ class _Marble11PlusImageToWorld(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """image-to-world by World Labs; 17.28 to 17.74 CNY per call."""
+        """image-to-world by World Labs; 20.16 to 20.7 CNY per call."""
 
 class _Marble11PlusMultiImageToWorld(Protocol):
     def __call__(
@@ -1783,7 +2775,7 @@ class _Marble11PlusMultiImageToWorld(Protocol):
         retainSeconds: int = ...,
         **more: Any,
     ) -> ModelRequest:
-        """image-to-world by World Labs; 17.86 CNY per call."""
+        """image-to-world by World Labs; 20.83 CNY per call."""
 
 class _Marble11PlusTextToWorld(Protocol):
     def __call__(
@@ -1803,7 +2795,7 @@ class _Marble11PlusTextToWorld(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """text-to-world by World Labs; 17.74 CNY per call."""
+        """text-to-world by World Labs; 20.7 CNY per call."""
 
 class _Marble11PlusVideoToWorld(Protocol):
     def __call__(
@@ -1824,7 +2816,7 @@ class _Marble11PlusVideoToWorld(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """video-to-world by World Labs; 17.86 CNY per call."""
+        """video-to-world by World Labs; 20.83 CNY per call."""
 
 class _Marble11ImageToWorld(Protocol):
     def __call__(
@@ -1846,7 +2838,7 @@ class _Marble11ImageToWorld(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """image-to-world by World Labs; 8.64 to 9.1 CNY per call."""
+        """image-to-world by World Labs; 10.08 to 10.62 CNY per call."""
 
 class _Marble11MultiImageToWorld(Protocol):
     def __call__(
@@ -1868,7 +2860,7 @@ class _Marble11MultiImageToWorld(Protocol):
         retainSeconds: int = ...,
         **more: Any,
     ) -> ModelRequest:
-        """image-to-world by World Labs; 9.22 CNY per call."""
+        """image-to-world by World Labs; 10.75 CNY per call."""
 
 class _Marble11TextToWorld(Protocol):
     def __call__(
@@ -1888,7 +2880,7 @@ class _Marble11TextToWorld(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """text-to-world by World Labs; 9.1 CNY per call."""
+        """text-to-world by World Labs; 10.62 CNY per call."""
 
 class _Marble11VideoToWorld(Protocol):
     def __call__(
@@ -1909,7 +2901,7 @@ class _Marble11VideoToWorld(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """video-to-world by World Labs; 9.22 CNY per call."""
+        """video-to-world by World Labs; 10.75 CNY per call."""
 
 class _MarbleUploadMediaAsset(Protocol):
     def __call__(
@@ -1946,7 +2938,7 @@ class _Meshy6ImageTo3d(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """image-to-3d by Meshy; price not known."""
+        """image-to-3d by Meshy; 5.04 CNY per call."""
 
 class _Meshy6TextTo3d(Protocol):
     def __call__(
@@ -1968,7 +2960,38 @@ class _Meshy6TextTo3d(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """text-to-3d by Meshy; price not known."""
+        """text-to-3d by Meshy; 5.04 CNY per call."""
+
+class _MinimaxH3MaxTurboImageToVideo(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        prompt: str,
+        firstFrameUrl: str | PathLike[str],
+        resolution: Literal["480p", "768p"],
+        duration: Literal["5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"],
+        lastFrameUrl: str | PathLike[str] = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """image-to-video by MiniMax; price not known."""
+
+class _MinimaxH3MaxTurboTextToVideo(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        prompt: str,
+        resolution: Literal["480p", "768p"],
+        duration: Literal["5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"],
+        aspectRatio: Literal["21:9", "16:9", "4:3", "1:1", "3:4", "9:16"],
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """text-to-video by MiniMax; price not known."""
 
 class _MinimaxHailuo02Fast(Protocol):
     def __call__(
@@ -2161,6 +3184,182 @@ class _MinimaxHailuo23T2vStandard(Protocol):
     ) -> ModelRequest:
         """text-to-video by MiniMax; 1.5 to 3.0 CNY per call."""
 
+class _MinimaxHailuoH3MaxImageToVideo(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        prompt: str,
+        resolution: Literal["480P", "768P"],
+        duration: Literal["5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"],
+        firstFrameUrl: str | PathLike[str] = ...,
+        lastFrameUrl: str | PathLike[str] = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """image-to-video by MiniMax; price not known."""
+
+class _MinimaxHailuoH3MaxTextToVideo(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        prompt: str,
+        resolution: Literal["480P", "768P"],
+        duration: Literal["5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"],
+        ratio: Literal["21:9", "16:9", "4:3", "1:1", "3:4", "9:16"],
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """text-to-video by MiniMax; price not known."""
+
+class _MinimaxHailuoH3ContextIrImage(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        prompt: str,
+        duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"],
+        firstFrameUrl: str | PathLike[str] = ...,
+        lastFrameUrl: str | PathLike[str] = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """prompt-enhance by MiniMax; price not known."""
+
+class _MinimaxHailuoH3ContextIrMultimodal(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        prompt: str,
+        duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"],
+        imageUrls: Sequence[str | PathLike[str]] = ...,
+        videoUrls: Sequence[str | PathLike[str]] = ...,
+        audioUrls: Sequence[str | PathLike[str]] = ...,
+        ratio: Literal["adaptive", "21:9", "16:9", "4:3", "1:1", "3:4", "9:16"] = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """prompt-enhance by MiniMax; price not known."""
+
+class _MinimaxHailuoH3ContextIrText(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        prompt: str,
+        duration: Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"],
+        ratio: Literal["21:9", "16:9", "4:3", "1:1", "3:4", "9:16"],
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """prompt-enhance by MiniMax; price not known."""
+
+class _MinimaxHailuoH3ImageToVideo(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        prompt: str,
+        resolution: Literal["2K", "768P"],
+        duration: Literal["5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"],
+        firstFrameUrl: str | PathLike[str] = ...,
+        lastFrameUrl: str | PathLike[str] = ...,
+        aigc_watermark: bool = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """image-to-video by MiniMax; price not known."""
+
+class _MinimaxHailuoH3MultimodalToVideo(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        prompt: str,
+        resolution: Literal["2K", "768P"],
+        duration: Literal["5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"],
+        imageUrls: Sequence[str | PathLike[str]] = ...,
+        videoUrls: Sequence[str | PathLike[str]] = ...,
+        audioUrls: Sequence[str | PathLike[str]] = ...,
+        ratio: Literal["adaptive", "21:9", "16:9", "4:3", "1:1", "3:4", "9:16"] = ...,
+        aigc_watermark: bool = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """reference-to-video by MiniMax; price not known."""
+
+class _MinimaxHailuoH3RegenerationImageToVideo(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        prompt: str,
+        baseVideoUrl: str | PathLike[str],
+        resolution: Literal["2K"],
+        firstFrameUrl: str | PathLike[str] = ...,
+        lastFrameUrl: str | PathLike[str] = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """video-upscale by MiniMax; price not known."""
+
+class _MinimaxHailuoH3RegenerationMultimodalToVideo(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        prompt: str,
+        baseVideoUrl: str | PathLike[str],
+        resolution: Literal["2K"],
+        imageUrls: Sequence[str | PathLike[str]] = ...,
+        videoUrls: Sequence[str | PathLike[str]] = ...,
+        audioUrls: Sequence[str | PathLike[str]] = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """video-upscale by MiniMax; price not known."""
+
+class _MinimaxHailuoH3RegenerationTextToVideo(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        prompt: str,
+        baseVideoUrl: str | PathLike[str],
+        resolution: Literal["2K"],
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """video-upscale by MiniMax; price not known."""
+
+class _MinimaxHailuoH3TextToVideo(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        prompt: str,
+        resolution: Literal["2K", "768P"],
+        duration: Literal["5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"],
+        ratio: Literal["21:9", "16:9", "4:3", "1:1", "3:4", "9:16"] = ...,
+        aigc_watermark: bool = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """text-to-video by MiniMax; price not known."""
+
 class _MinimaxMusic26(Protocol):
     def __call__(
         self,
@@ -2178,6 +3377,38 @@ class _MinimaxMusic26(Protocol):
         retainSeconds: int = ...,
     ) -> ModelRequest:
         """text-to-music by MiniMax; 0.8 CNY per call."""
+
+class _MinimaxMusic26TextToInstrumental(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        prompt: str,
+        sampleRate: Literal["16000", "24000", "32000", "44100"] = ...,
+        bitrate: Literal["32000", "64000", "128000", "256000"] = ...,
+        format: Literal["mp3", "wav", "pcm"] = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """text-to-music by MiniMax; price not known."""
+
+class _MinimaxMusic26TextToMusic(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        lyrics: str,
+        prompt: str = ...,
+        sampleRate: Literal["16000", "24000", "32000", "44100"] = ...,
+        bitrate: Literal["32000", "64000", "128000", "256000"] = ...,
+        format: Literal["mp3", "wav", "pcm"] = ...,
+        lyricsOptimizer: bool = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """text-to-music by MiniMax; price not known."""
 
 class _MinimaxMusicCover(Protocol):
     def __call__(
@@ -2224,6 +3455,30 @@ class _MinimaxVoiceDesign(Protocol):
     ) -> ModelRequest:
         """voice-design by MiniMax; 13.65 CNY per call."""
 
+class _MurekaAiDescribeSong(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        url: str | PathLike[str],
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """audio-to-text by Mureka; 0.68 CNY per call."""
+
+class _MurekaAiExtendLyrics(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        lyrics: str,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """text-to-lyrics by Mureka; 0.014 CNY per call."""
+
 class _MurekaAiFilesUpload(Protocol):
     def __call__(
         self,
@@ -2235,7 +3490,7 @@ class _MurekaAiFilesUpload(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """upload-file by Mureka; 0 CNY per call."""
+        """upload-file by Mureka; 0.0 CNY per call."""
 
 class _MurekaAiGenerateLyrics(Protocol):
     def __call__(
@@ -2262,7 +3517,7 @@ class _MurekaAiMurekaO2GenerateSong(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """text-to-music by Mureka; 0.28 CNY per call."""
+        """text-to-music by Mureka; 0.28 to 0.84 CNY per call."""
 
 class _MurekaAiMurekaV76ExtendSong(Protocol):
     def __call__(
@@ -2291,7 +3546,7 @@ class _MurekaAiMurekaV76GenerateBgm(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """text-to-music by Mureka; 0.19 CNY per call."""
+        """text-to-music by Mureka; 0.19 to 0.57 CNY per call."""
 
 class _MurekaAiMurekaV76GenerateSong(Protocol):
     def __call__(
@@ -2309,7 +3564,7 @@ class _MurekaAiMurekaV76GenerateSong(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """text-to-music by Mureka; 0.19 CNY per call."""
+        """text-to-music by Mureka; 0.19 to 0.57 CNY per call."""
 
 class _MurekaAiMurekaV8ExtendSong(Protocol):
     def __call__(
@@ -2339,7 +3594,7 @@ class _MurekaAiMurekaV8GenerateBgm(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """text-to-music by Mureka; 0.28 CNY per call."""
+        """text-to-music by Mureka; 0.28 to 0.84 CNY per call."""
 
 class _MurekaAiMurekaV8GenerateSong(Protocol):
     def __call__(
@@ -2357,7 +3612,7 @@ class _MurekaAiMurekaV8GenerateSong(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """text-to-music by Mureka; 0.28 CNY per call."""
+        """text-to-music by Mureka; 0.28 to 0.84 CNY per call."""
 
 class _MurekaAiMurekaV9GenerateBgm(Protocol):
     def __call__(
@@ -2372,7 +3627,7 @@ class _MurekaAiMurekaV9GenerateBgm(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """text-to-music by Mureka; 0.28 CNY per call."""
+        """text-to-music by Mureka; 0.28 to 0.84 CNY per call."""
 
 class _MurekaAiMurekaV9GenerateSong(Protocol):
     def __call__(
@@ -2390,7 +3645,32 @@ class _MurekaAiMurekaV9GenerateSong(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """text-to-music by Mureka; 0.28 CNY per call."""
+        """text-to-music by Mureka; 0.28 to 0.84 CNY per call."""
+
+class _MurekaAiRecognizeSong(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        uploadAudioId: str,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """audio-to-text by Mureka; 0.068 CNY per call."""
+
+class _MurekaAiStemSong(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        url: str | PathLike[str],
+        model: Literal["audio-separation-1", "audio-separation-2"],
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """audio-to-audio by Mureka; 0.408 to 4.762 CNY per call."""
 
 class _MurekaAiVocalClone(Protocol):
     def __call__(
@@ -2403,6 +3683,21 @@ class _MurekaAiVocalClone(Protocol):
         retainSeconds: int = ...,
     ) -> ModelRequest:
         """voice-clone by Mureka; 31.5 CNY per call."""
+
+class _MurekaO2InstrumentalGenerate(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        n: int,
+        prompt: str = ...,
+        instrumentalId: str = ...,
+        stream: bool = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """text-to-music by Mureka; price not known."""
 
 class _PixverseC1ImageToVideo(Protocol):
     def __call__(
@@ -2418,7 +3713,7 @@ class _PixverseC1ImageToVideo(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """image-to-video by PixVerse; 0.189 to 0.756 CNY per second."""
+        """image-to-video by PixVerse; 0.19 to 0.76 CNY per second."""
 
 class _PixverseC1ReferenceToVideo(Protocol):
     def __call__(
@@ -2435,7 +3730,7 @@ class _PixverseC1ReferenceToVideo(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """reference-to-video by PixVerse; from 0.63 to 2.52 CNY per second."""
+        """reference-to-video by PixVerse; 0.19 to 0.76 CNY per second."""
 
 class _PixverseC1TextToVideo(Protocol):
     def __call__(
@@ -2451,7 +3746,7 @@ class _PixverseC1TextToVideo(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """text-to-video by PixVerse; 0.189 to 0.756 CNY per second."""
+        """text-to-video by PixVerse; 0.19 to 0.76 CNY per second."""
 
 class _PixverseC1Transition(Protocol):
     def __call__(
@@ -2469,7 +3764,7 @@ class _PixverseC1Transition(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """transition by PixVerse; 0.63 to 3.15 CNY per second."""
+        """transition by PixVerse; from 0.63 to 2.52 CNY per second."""
 
 class _PixverseV55Effects(Protocol):
     def __call__(
@@ -2581,6 +3876,27 @@ class _PixverseV56TextToVideo(Protocol):
     ) -> ModelRequest:
         """text-to-video by PixVerse; 2.3 to 12.67 CNY per call."""
 
+class _PixverseV6Effects(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        imageUrls: Sequence[str | PathLike[str]],
+        templateId: str,
+        quality: Literal["360p", "540p", "720p", "1080p"],
+        duration: int,
+        prompt: str = ...,
+        motionMode: Literal["normal", "fast"] = ...,
+        seed: int = ...,
+        negativePrompt: str = ...,
+        generateAudioSwitch: bool = ...,
+        thinkingType: Literal["auto", "enabled", "disabled"] = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """video-effects by PixVerse; price not known."""
+
 class _PixverseV6Extend(Protocol):
     def __call__(
         self,
@@ -2598,7 +3914,7 @@ class _PixverseV6Extend(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """video-extend by PixVerse; 0.158 to 0.725 CNY per second."""
+        """video-extend by PixVerse; 0.16 to 0.73 CNY per second."""
 
 class _PixverseV6ImageToVideo(Protocol):
     def __call__(
@@ -2614,7 +3930,7 @@ class _PixverseV6ImageToVideo(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """image-to-video by PixVerse; 0.158 to 0.725 CNY per second."""
+        """image-to-video by PixVerse; 0.16 to 0.73 CNY per second."""
 
 class _PixverseV6TextToVideo(Protocol):
     def __call__(
@@ -2630,7 +3946,7 @@ class _PixverseV6TextToVideo(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """text-to-video by PixVerse; 0.158 to 0.725 CNY per second."""
+        """text-to-video by PixVerse; 0.16 to 0.73 CNY per second."""
 
 class _PixverseV6Transition(Protocol):
     def __call__(
@@ -2653,7 +3969,7 @@ class _PixverseV6Transition(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """transition by PixVerse; 0.158 to 0.725 CNY per second."""
+        """transition by PixVerse; 0.16 to 0.73 CNY per second."""
 
 class _RhartAudioExtractBackground(Protocol):
     def __call__(
@@ -2678,6 +3994,18 @@ class _RhartAudioExtractVocal(Protocol):
         retainSeconds: int = ...,
     ) -> ModelRequest:
         """video-to-audio by RunningHub; 0.1 CNY per call."""
+
+class _RhartAudioQwen3TtsVoiceDesign(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+        **more: Any,
+    ) -> ModelRequest:
+        """voice-design by Alibaba (Qwen); price not known."""
 
 class _RhartAudioSourceSeparation(Protocol):
     def __call__(
@@ -3014,7 +4342,7 @@ class _RhartImageG2OfficialImageToImage(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """image-to-image by OpenAI; 0.29 to 4.738 CNY per call."""
+        """image-to-image by OpenAI; 0.19 to 4.16 CNY per call."""
 
 class _RhartImageG2OfficialTextToImage(Protocol):
     def __call__(
@@ -3029,7 +4357,7 @@ class _RhartImageG2OfficialTextToImage(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """text-to-image by OpenAI; 0.29 to 4.738 CNY per call."""
+        """text-to-image by OpenAI; 0.06 to 4.16 CNY per call."""
 
 class _RhartImageG2ImageToImage(Protocol):
     def __call__(
@@ -3138,6 +4466,60 @@ class _RhartImageGTextToImage(Protocol):
     ) -> ModelRequest:
         """text-to-image by xAI; 0.08 CNY per call."""
 
+class _RhartImageNG31FlashLiteOfficialImageToImage(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        imageUrls: Sequence[str | PathLike[str]],
+        prompt: str,
+        aspectRatio: Literal["auto", "1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "4:1", "1:4", "8:1", "1:8"] = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """image-to-image by Google; 0.22 CNY per call."""
+
+class _RhartImageNG31FlashLiteOfficialTextToImage(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        prompt: str,
+        aspectRatio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "4:1", "1:4", "8:1", "1:8"] = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """text-to-image by Google; 0.22 CNY per call."""
+
+class _RhartImageNG31FlashLiteImageToImage(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        imageUrls: Sequence[str | PathLike[str]],
+        prompt: str,
+        aspectRatio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "1:4", "4:1", "1:8", "8:1"] = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """image-to-image by Google; 0.07 CNY per call."""
+
+class _RhartImageNG31FlashLiteTextToImage(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        prompt: str,
+        aspectRatio: Literal["1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "1:4", "4:1", "1:8", "8:1"] = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """text-to-image by Google; 0.07 CNY per call."""
+
 class _RhartImageNG31FlashOfficialImageToImage(Protocol):
     def __call__(
         self,
@@ -3180,7 +4562,7 @@ class _RhartImageNG31FlashImageToImage(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """image-to-image by Google; 0.16 to 0.2 CNY per call."""
+        """image-to-image by Google; 0.19 to 0.3 CNY per call."""
 
 class _RhartImageNG31FlashTextToImage(Protocol):
     def __call__(
@@ -3194,7 +4576,7 @@ class _RhartImageNG31FlashTextToImage(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """text-to-image by Google; 0.16 to 0.2 CNY per call."""
+        """text-to-image by Google; 0.19 to 0.3 CNY per call."""
 
 class _RhartImageNProOfficialEdit(Protocol):
     def __call__(
@@ -3322,7 +4704,7 @@ class _RhartImageV1Edit(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """image-to-image by Google; 0.05 CNY per image."""
+        """image-to-image by Google; 0.07 CNY per image."""
 
 class _RhartImageV1TextToImage(Protocol):
     def __call__(
@@ -3335,7 +4717,7 @@ class _RhartImageV1TextToImage(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """text-to-image by Google; 0.05 CNY per image."""
+        """text-to-image by Google; 0.07 CNY per image."""
 
 class _RhartImageXOfficialEdit(Protocol):
     def __call__(
@@ -3737,7 +5119,7 @@ class _RhartImagineImageQualityEdit(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """image-to-image by xAI; 0.44 CNY per image."""
+        """image-to-image by xAI; 0.44 to 0.57 CNY per image."""
 
 class _RhartImagineImageQualityTextToImage(Protocol):
     def __call__(
@@ -3753,7 +5135,7 @@ class _RhartImagineImageQualityTextToImage(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """text-to-image by xAI; 0.38 CNY per image."""
+        """text-to-image by xAI; 0.38 to 0.5 CNY per image."""
 
 class _RhartTextG25FlashCvImageToText(Protocol):
     def __call__(
@@ -3973,6 +5355,76 @@ class _RhartTextQwen27bChat(Protocol):
     ) -> ModelRequest:
         """text-to-text by Alibaba (Qwen); 0.1 CNY per call."""
 
+class _RhartVideoFlux3DraftEnhance(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        draftCache: str,
+        resolution: Literal["hd", "fhd"],
+        safetyTolerance: int = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """video-upscale by Black Forest Labs; price not known."""
+
+class _RhartVideoFlux3ImageToVideo(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        prompt: str,
+        keyframes: Sequence[str | PathLike[str]],
+        resolution: Literal["hd", "fhd"],
+        aspectRatio: Literal["auto", "21:9", "2:1", "16:9", "4:3", "1:1", "3:4", "9:16"] = ...,
+        duration: int = ...,
+        draft: bool = ...,
+        generateAudio: bool = ...,
+        safetyTolerance: int = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """image-to-video by Black Forest Labs; price not known."""
+
+class _RhartVideoFlux3TextToVideo(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        prompt: str,
+        resolution: Literal["hd", "fhd"],
+        aspectRatio: Literal["auto", "21:9", "2:1", "16:9", "4:3", "1:1", "3:4", "9:16"] = ...,
+        duration: int = ...,
+        draft: bool = ...,
+        generateAudio: bool = ...,
+        safetyTolerance: int = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """text-to-video by Black Forest Labs; price not known."""
+
+class _RhartVideoFlux3VideoToVideo(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        prompt: str,
+        startVideo: str | PathLike[str],
+        resolution: Literal["hd", "fhd"],
+        aspectRatio: Literal["auto", "21:9", "2:1", "16:9", "4:3", "1:1", "3:4", "9:16"] = ...,
+        duration: int = ...,
+        draft: bool = ...,
+        generateAudio: bool = ...,
+        safetyTolerance: int = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """video-extend by Black Forest Labs; price not known."""
+
 class _RhartVideoGOfficialEditVideo(Protocol):
     def __call__(
         self,
@@ -4002,6 +5454,21 @@ class _RhartVideoGOfficialImageToVideo(Protocol):
     ) -> ModelRequest:
         """image-to-video by xAI; 1.89 to 3.15 CNY per call."""
 
+class _RhartVideoGOfficialImageToVideoV15(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        prompt: str,
+        imageUrl: str | PathLike[str],
+        duration: int,
+        resolution: Literal["480p", "720p"],
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """image-to-video by xAI; 0.56 to 0.95 CNY per second."""
+
 class _RhartVideoGOfficialReferenceToVideo(Protocol):
     def __call__(
         self,
@@ -4017,6 +5484,22 @@ class _RhartVideoGOfficialReferenceToVideo(Protocol):
     ) -> ModelRequest:
         """reference-to-video by xAI; 1.89 to 3.15 CNY per call."""
 
+class _RhartVideoGOfficialReferenceToVideoV15(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        prompt: str,
+        referenceImages: Sequence[str | PathLike[str]],
+        duration: int,
+        resolution: Literal["480p", "720p"],
+        aspectRatio: Literal["16:9", "1:1", "9:16", "3:2", "2:3"] = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """reference-to-video by xAI; price not known."""
+
 class _RhartVideoGOfficialTextToVideo(Protocol):
     def __call__(
         self,
@@ -4031,6 +5514,21 @@ class _RhartVideoGOfficialTextToVideo(Protocol):
         retainSeconds: int = ...,
     ) -> ModelRequest:
         """text-to-video by xAI; 1.89 to 3.15 CNY per call."""
+
+class _RhartVideoGOfficialTextToVideoV15(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        prompt: str,
+        duration: int,
+        resolution: Literal["480p", "720p", "1080p"],
+        aspectRatio: Literal["16:9", "1:1", "9:16", "3:2", "2:3"] = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """text-to-video by xAI; price not known."""
 
 class _RhartVideoGOfficialVideoExtend(Protocol):
     def __call__(
@@ -4134,7 +5632,7 @@ class _RhartVideoSOfficialImageToVideo(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """image-to-video by OpenAI; 1.82 to 5.46 CNY per call."""
+        """image-to-video by OpenAI; 2.28 to 6.83 CNY per call."""
 
 class _RhartVideoSOfficialImageToVideoPro(Protocol):
     def __call__(
@@ -4190,7 +5688,7 @@ class _RhartVideoSOfficialTextToVideo(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """text-to-video by OpenAI; 1.82 to 5.46 CNY per call."""
+        """text-to-video by OpenAI; 2.28 to 6.83 CNY per call."""
 
 class _RhartVideoSOfficialTextToVideoPro(Protocol):
     def __call__(
@@ -4331,7 +5829,7 @@ class _RhartVideoV31FastOfficialReferenceToVideo(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """reference-to-video by Google; 4.03 CNY per call."""
+        """reference-to-video by Google; 4.03 to 6.05 CNY per call."""
 
 class _RhartVideoV31FastOfficialTextToVideo(Protocol):
     def __call__(
@@ -4381,7 +5879,7 @@ class _RhartVideoV31FastImageToVideo(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """image-to-video by Google; 0.2 to 0.5 CNY per call."""
+        """image-to-video by Google; 1.5 CNY per call."""
 
 class _RhartVideoV31FastStartEndToVideo(Protocol):
     def __call__(
@@ -4398,7 +5896,7 @@ class _RhartVideoV31FastStartEndToVideo(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """start-end-to-video by Google; 0.2 to 0.5 CNY per call."""
+        """start-end-to-video by Google; 1.5 CNY per call."""
 
 class _RhartVideoV31FastTextToVideo(Protocol):
     def __call__(
@@ -4413,7 +5911,7 @@ class _RhartVideoV31FastTextToVideo(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """text-to-video by Google; 0.2 to 0.5 CNY per call."""
+        """text-to-video by Google; 1.5 CNY per call."""
 
 class _RhartVideoV31LiteOfficialImageToVideo(Protocol):
     def __call__(
@@ -4431,7 +5929,7 @@ class _RhartVideoV31LiteOfficialImageToVideo(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """image-to-video by Google; 0.315 to 0.504 CNY per second."""
+        """image-to-video by Google; 0.32 to 0.5 CNY per second."""
 
 class _RhartVideoV31LiteOfficialStartEndToVideo(Protocol):
     def __call__(
@@ -4449,7 +5947,7 @@ class _RhartVideoV31LiteOfficialStartEndToVideo(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """start-end-to-video by Google; 2.52 to 4.032 CNY per call."""
+        """start-end-to-video by Google; 2.52 to 4.03 CNY per call."""
 
 class _RhartVideoV31LiteOfficialTextToVideo(Protocol):
     def __call__(
@@ -4466,7 +5964,7 @@ class _RhartVideoV31LiteOfficialTextToVideo(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """text-to-video by Google; 0.315 to 0.504 CNY per second."""
+        """text-to-video by Google; 0.32 to 0.5 CNY per second."""
 
 class _RhartVideoV31LiteImageToVideo(Protocol):
     def __call__(
@@ -4584,7 +6082,7 @@ class _RhartVideoV31ProImageToVideo(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """image-to-video by Google; 0.8 CNY per call."""
+        """image-to-video by Google; 0.8 to 1.4 CNY per call."""
 
 class _RhartVideoV31ProStartEndToVideo(Protocol):
     def __call__(
@@ -4601,7 +6099,7 @@ class _RhartVideoV31ProStartEndToVideo(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """start-end-to-video by Google; 0.8 to 1.4 CNY per call."""
+        """start-end-to-video by Google; 0.9 to 1.4 CNY per call."""
 
 class _RhartVideoV31ProTextToVideo(Protocol):
     def __call__(
@@ -4616,7 +6114,7 @@ class _RhartVideoV31ProTextToVideo(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """text-to-video by Google; 0.8 to 1.4 CNY per call."""
+        """text-to-video by Google; 0.9 to 1.4 CNY per call."""
 
 class _RhartVideoFKontextDevLora(Protocol):
     def __call__(
@@ -4723,12 +6221,59 @@ class _RhartVideoLtx2TextToVideoLora(Protocol):
     ) -> ModelRequest:
         """text-to-video by Lightricks; price not known."""
 
+class _RhartVideoMinimaxH3OssFl2va(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        duration: int,
+        firstFrameUrl: str | PathLike[str] = ...,
+        lastFrameUrl: str | PathLike[str] = ...,
+        prompt: str = ...,
+        aspectRatio: Literal["1:1 (Square)", "2:3 (Portrait Photo)", "3:2 (Photo)", "3:4 (Portrait Standard)", "4:3 (Standard)", "9:16 (Portrait Widescreen)", "16:9 (Widescreen)", "21:9 (Ultrawide)"] = ...,
+        model: Literal["skip", "MiniMax-H3-Context-IR", "free-qwen3.8-flash-next", "glm/glm-5.3-flash", "openai/gpt-5.6-sol", "openai/gpt-5.6-sol-saver", "openai/gpt-5.6-terra", "openai/gpt-5.6-terra-saver", "openai/gpt-5.5-saver", "openai/gpt-5.6-luna", "google/gemini-3.5-flash", "openai/gpt-5.5-pro", "qwen/qwen3.8-flash-next", "anthropic/claude-fable-5-1", "anthropic/claude-fable-5", "anthropic/claude-opus-5", "anthropic/claude-opus-4.8", "anthropic/claude-sonnet-5", "glm-5v-turbo", "qwen/qwen3.7-plus", "xai/grok-4.6", "xai/grok-4.5", "xai/grok-4.3", "qwen/qwen3.6-plus", "kimi-k3", "bytedance/doubao-seed-evolving", "bytedance/doubao-seed-2.1-pro", "bytedance/doubao-seed-2.1-turbo", "bytedance/doubao-seed-2.0-pro", "deepseek/deepseek-v4-flash-vision-exp", "bytedance/doubao-seed-2.0-lite", "bytedance/doubao-seed-2.0-mini", "anthropic/claude-opus-4.8-saver", "google/gemini-3.5-flash-lite", "google/gemini-3.6-flash", "google/gemini-3.7-flash"] = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """image-to-video by MiniMax; price not known."""
+
+class _RhartVideoMinimaxH3OssFl2vaAdvanced(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        duration: int,
+        image1: str | PathLike[str] = ...,
+        image2: str | PathLike[str] = ...,
+        image3: str | PathLike[str] = ...,
+        image4: str | PathLike[str] = ...,
+        image5: str | PathLike[str] = ...,
+        image6: str | PathLike[str] = ...,
+        image7: str | PathLike[str] = ...,
+        image8: str | PathLike[str] = ...,
+        image9: str | PathLike[str] = ...,
+        video1: str | PathLike[str] = ...,
+        video2: str | PathLike[str] = ...,
+        video3: str | PathLike[str] = ...,
+        audio1: str | PathLike[str] = ...,
+        audio2: str | PathLike[str] = ...,
+        audio3: str | PathLike[str] = ...,
+        prompt: str = ...,
+        aspectRatio: Literal["1:1 (Square)", "2:3 (Portrait Photo)", "3:2 (Photo)", "3:4 (Portrait Standard)", "4:3 (Standard)", "9:16 (Portrait Widescreen)", "16:9 (Widescreen)", "21:9 (Ultrawide)"] = ...,
+        model: Literal["skip", "MiniMax-H3-Context-IR", "free-qwen3.8-flash-next", "glm/glm-5.3-flash", "openai/gpt-5.6-sol", "openai/gpt-5.6-sol-saver", "openai/gpt-5.6-terra", "openai/gpt-5.6-terra-saver", "openai/gpt-5.5-saver", "openai/gpt-5.6-luna", "google/gemini-3.5-flash", "openai/gpt-5.5-pro", "qwen/qwen3.8-flash-next", "anthropic/claude-fable-5-1", "anthropic/claude-fable-5", "anthropic/claude-opus-5", "anthropic/claude-opus-4.8", "anthropic/claude-sonnet-5", "glm-5v-turbo", "qwen/qwen3.7-plus", "xai/grok-4.6", "xai/grok-4.5", "xai/grok-4.3", "qwen/qwen3.6-plus", "kimi-k3", "bytedance/doubao-seed-evolving", "bytedance/doubao-seed-2.1-pro", "bytedance/doubao-seed-2.1-turbo", "bytedance/doubao-seed-2.0-pro", "deepseek/deepseek-v4-flash-vision-exp", "bytedance/doubao-seed-2.0-lite", "bytedance/doubao-seed-2.0-mini", "anthropic/claude-opus-4.8-saver", "google/gemini-3.5-flash-lite", "google/gemini-3.6-flash", "google/gemini-3.7-flash"] = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """reference-to-video by MiniMax; price not known."""
+
 class _RhartVideoSparkvideo20FastImageToVideo(Protocol):
     def __call__(
         self,
         /,
         *,
-        resolution: Literal["480p", "720p", "1080p", "2k", "4k"],
+        resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"],
         duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"],
         firstFrameUrl: str | PathLike[str],
         prompt: str = ...,
@@ -4751,7 +6296,7 @@ class _RhartVideoSparkvideo20FastMultimodalVideo(Protocol):
         /,
         *,
         prompt: str,
-        resolution: Literal["480p", "720p", "1080p", "2k", "4k"],
+        resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"],
         duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"],
         imageUrls: Sequence[str | PathLike[str]] = ...,
         videoUrls: Sequence[str | PathLike[str]] = ...,
@@ -4774,7 +6319,7 @@ class _RhartVideoSparkvideo20FastTextToVideo(Protocol):
         /,
         *,
         prompt: str,
-        resolution: Literal["480p", "720p", "1080p", "2k", "4k"],
+        resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"],
         duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"],
         generateAudio: bool = ...,
         ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = ...,
@@ -4787,12 +6332,76 @@ class _RhartVideoSparkvideo20FastTextToVideo(Protocol):
     ) -> ModelRequest:
         """text-to-video by ByteDance; 0.5 to 1.63 CNY per second."""
 
+class _RhartVideoSparkvideo20MiniImageToVideo(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        resolution: Literal["480p", "720p", "1080p", "2k", "4k"],
+        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"],
+        firstFrameUrl: str | PathLike[str],
+        prompt: str = ...,
+        lastFrameUrl: str | PathLike[str] = ...,
+        generateAudio: bool = ...,
+        ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = ...,
+        realPersonMode: bool = ...,
+        conversionSlots: Sequence[Literal["all", "firstFrameUrl", "lastFrameUrl"]] = ...,
+        returnLastFrame: bool = ...,
+        seed: int = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """image-to-video by ByteDance; 0.3 to 1.23 CNY per second."""
+
+class _RhartVideoSparkvideo20MiniMultimodalVideo(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        prompt: str,
+        resolution: Literal["480p", "720p", "1080p", "2k", "4k"],
+        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"],
+        imageUrls: Sequence[str | PathLike[str]] = ...,
+        videoUrls: Sequence[str | PathLike[str]] = ...,
+        audioUrls: Sequence[str | PathLike[str]] = ...,
+        generateAudio: bool = ...,
+        ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = ...,
+        realPersonMode: bool = ...,
+        conversionSlots: Sequence[Literal["all", "image1", "image2", "image3", "image4", "image5", "image6", "image7", "image8", "image9", "video1", "video2", "video3"]] = ...,
+        returnLastFrame: bool = ...,
+        seed: int = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """reference-to-video by ByteDance; 0.3 to 1.23 CNY per second."""
+
+class _RhartVideoSparkvideo20MiniTextToVideo(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        prompt: str,
+        resolution: Literal["480p", "720p", "1080p", "2k", "4k"],
+        duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"],
+        generateAudio: bool = ...,
+        ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = ...,
+        webSearch: bool = ...,
+        returnLastFrame: bool = ...,
+        seed: int = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """text-to-video by ByteDance; 0.3 to 1.23 CNY per second."""
+
 class _RhartVideoSparkvideo20ImageToVideo(Protocol):
     def __call__(
         self,
         /,
         *,
-        resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"],
+        resolution: Literal["480p", "720p", "native1080p", "native4k", "1080p", "2k", "4k"],
         duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"],
         firstFrameUrl: str | PathLike[str],
         prompt: str = ...,
@@ -4807,7 +6416,7 @@ class _RhartVideoSparkvideo20ImageToVideo(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """image-to-video by ByteDance; 0.6 to 3.0 CNY per second."""
+        """image-to-video by ByteDance; 0.6 to 6.0 CNY per second."""
 
 class _RhartVideoSparkvideo20MultimodalVideo(Protocol):
     def __call__(
@@ -4815,7 +6424,7 @@ class _RhartVideoSparkvideo20MultimodalVideo(Protocol):
         /,
         *,
         prompt: str,
-        resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"],
+        resolution: Literal["480p", "720p", "native1080p", "native4k", "1080p", "2k", "4k"],
         duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"],
         imageUrls: Sequence[str | PathLike[str]] = ...,
         videoUrls: Sequence[str | PathLike[str]] = ...,
@@ -4830,7 +6439,7 @@ class _RhartVideoSparkvideo20MultimodalVideo(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """reference-to-video by ByteDance; from 0.6 to 3.0 CNY per second."""
+        """reference-to-video by ByteDance; from 0.6 to 6.0 CNY per second."""
 
 class _RhartVideoSparkvideo20MultimodalVideoStar(Protocol):
     def __call__(
@@ -4846,7 +6455,7 @@ class _RhartVideoSparkvideo20MultimodalVideoStar(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """image-to-video by ByteDance; price not known."""
+        """reference-to-video by ByteDance; price not known."""
 
 class _RhartVideoSparkvideo20MultimodalVideoStarFast(Protocol):
     def __call__(
@@ -4862,7 +6471,7 @@ class _RhartVideoSparkvideo20MultimodalVideoStarFast(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """image-to-video by ByteDance; price not known."""
+        """reference-to-video by ByteDance; price not known."""
 
 class _RhartVideoSparkvideo20TextToVideo(Protocol):
     def __call__(
@@ -4870,7 +6479,7 @@ class _RhartVideoSparkvideo20TextToVideo(Protocol):
         /,
         *,
         prompt: str,
-        resolution: Literal["480p", "720p", "native1080p", "1080p", "2k", "4k"],
+        resolution: Literal["480p", "720p", "native1080p", "native4k", "1080p", "2k", "4k"],
         duration: Literal["-1", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"],
         generateAudio: bool = ...,
         ratio: Literal["adaptive", "16:9", "4:3", "1:1", "3:4", "9:16", "21:9"] = ...,
@@ -4881,7 +6490,21 @@ class _RhartVideoSparkvideo20TextToVideo(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """text-to-video by ByteDance; 0.6 to 3.0 CNY per second."""
+        """text-to-video by ByteDance; 0.6 to 6.0 CNY per second."""
+
+class _RhartVideoVideoDepthConverter(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        video: str | PathLike[str],
+        resolution: Literal["1", "2", "3"],
+        colorMapping: Literal["1"],
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """video-to-video by RunningHub; price not known."""
 
 class _RhartVideoVideoFpsIncreaser(Protocol):
     def __call__(
@@ -5199,6 +6822,54 @@ class _SeedreamV5LiteTextToImage(Protocol):
     ) -> ModelRequest:
         """text-to-image by ByteDance; 0.22 CNY per image."""
 
+class _SeedreamV5ProImageToImage(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        prompt: str,
+        imageUrls: Sequence[str | PathLike[str]],
+        width: int = ...,
+        height: int = ...,
+        resolution: Literal["1k", "2k"] = ...,
+        outputFormat: Literal["jpeg", "png"] = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """image-to-image by ByteDance; 0.27 to 0.54 CNY per image."""
+
+class _SeedreamV5ProLayerDecomposition(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        imageUrl: str | PathLike[str],
+        prompt: str = ...,
+        resolution: Literal["auto", "1k", "1.5k", "2k"] = ...,
+        outputFormat: Literal["jpeg", "png"] = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """image-to-image by ByteDance; price not known."""
+
+class _SeedreamV5ProTextToImage(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        prompt: str,
+        width: int = ...,
+        height: int = ...,
+        resolution: Literal["1k", "2k"] = ...,
+        outputFormat: Literal["jpeg", "png"] = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """text-to-image by ByteDance; 0.27 to 0.54 CNY per image."""
+
 class _SkyreelsV3ReferenceToVideo(Protocol):
     def __call__(
         self,
@@ -5212,7 +6883,7 @@ class _SkyreelsV3ReferenceToVideo(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """reference-to-video by SkyReels; 0.01 CNY per call."""
+        """reference-to-video by SkyReels; 0.25 CNY per second."""
 
 class _SkyreelsV3ShotSwitchingVideoExtension(Protocol):
     def __call__(
@@ -5227,7 +6898,7 @@ class _SkyreelsV3ShotSwitchingVideoExtension(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """video-extend by SkyReels; 0.01 CNY per call."""
+        """video-extend by SkyReels; 0.21 CNY per second."""
 
 class _SkyreelsV3SingleShotVideoExtension(Protocol):
     def __call__(
@@ -5241,7 +6912,7 @@ class _SkyreelsV3SingleShotVideoExtension(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """video-extend by SkyReels; 0.01 CNY per call."""
+        """video-extend by SkyReels; 0.21 CNY per second."""
 
 class _SkyreelsV3VideoRestyling(Protocol):
     def __call__(
@@ -5254,7 +6925,7 @@ class _SkyreelsV3VideoRestyling(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """video-effects by SkyReels; 0.01 CNY per call."""
+        """video-effects by SkyReels; 0.28 CNY per second."""
 
 class _SkyreelsV4ImageToVideo(Protocol):
     def __call__(
@@ -5286,7 +6957,7 @@ class _SkyreelsV4ImageToVideoFast(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """image-to-video by SkyReels; 0.28 CNY per second."""
+        """image-to-video by SkyReels; 0.28 to 0.96 CNY per second."""
 
 class _SkyreelsV4ImageToVideoStd(Protocol):
     def __call__(
@@ -5303,7 +6974,7 @@ class _SkyreelsV4ImageToVideoStd(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """image-to-video by SkyReels; 0.39 CNY per second."""
+        """image-to-video by SkyReels; 0.39 to 1.23 CNY per second."""
 
 class _SkyreelsV4OmniReference(Protocol):
     def __call__(
@@ -5392,7 +7063,7 @@ class _SkyreelsV4TextToVideoFast(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """text-to-video by SkyReels; 0.28 CNY per second."""
+        """text-to-video by SkyReels; 0.28 to 0.96 CNY per second."""
 
 class _SkyreelsV4TextToVideoStd(Protocol):
     def __call__(
@@ -5409,7 +7080,132 @@ class _SkyreelsV4TextToVideoStd(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """text-to-video by SkyReels; 0.39 CNY per second."""
+        """text-to-video by SkyReels; 0.39 to 1.23 CNY per second."""
+
+class _TopazlabsImageGigapixelArtAndCgi(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        imageUrl: str | PathLike[str],
+        outputWidth: int = ...,
+        outputHeight: int = ...,
+        outputFormat: Literal["jpeg", "jpg", "png", "tiff", "tif"] = ...,
+        cropToFill: bool = ...,
+        deblurStrength: float = ...,
+        strength: float = ...,
+        fixCompression: float = ...,
+        denoise: float = ...,
+        sharpen: float = ...,
+        subjectDetection: Literal["All", "Foreground", "Background"] = ...,
+        faceEnhancement: bool = ...,
+        faceEnhancementStrength: float = ...,
+        faceEnhancementCreativity: float = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """image-upscale by Topaz Labs; price not known."""
+
+class _TopazlabsImageGigapixelHighFidelity2(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        imageUrl: str | PathLike[str],
+        outputWidth: int = ...,
+        outputHeight: int = ...,
+        outputFormat: Literal["jpeg", "jpg", "png"] = ...,
+        cropToFill: bool = ...,
+        strength: float = ...,
+        fixCompression: float = ...,
+        denoise: float = ...,
+        sharpen: float = ...,
+        subjectDetection: Literal["All", "Foreground", "Background"] = ...,
+        faceEnhancement: bool = ...,
+        faceEnhancementStrength: float = ...,
+        faceEnhancementCreativity: float = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """image-upscale by Topaz Labs; price not known."""
+
+class _TopazlabsImageGigapixelLowResolution2(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        imageUrl: str | PathLike[str],
+        outputWidth: int = ...,
+        outputHeight: int = ...,
+        outputFormat: Literal["jpeg", "jpg", "png", "tiff", "tif"] = ...,
+        cropToFill: bool = ...,
+        strength: float = ...,
+        fixCompression: float = ...,
+        denoise: float = ...,
+        sharpen: float = ...,
+        subjectDetection: Literal["All", "Foreground", "Background"] = ...,
+        faceEnhancement: bool = ...,
+        faceEnhancementStrength: float = ...,
+        faceEnhancementCreativity: float = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """image-upscale by Topaz Labs; price not known."""
+
+class _TopazlabsImageGigapixelStandard2(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        imageUrl: str | PathLike[str],
+        outputWidth: int = ...,
+        outputHeight: int = ...,
+        outputFormat: Literal["jpeg", "jpg", "png", "tiff", "tif"] = ...,
+        cropToFill: bool = ...,
+        strength: float = ...,
+        fixCompression: float = ...,
+        denoise: float = ...,
+        sharpen: float = ...,
+        subjectDetection: Literal["All", "Foreground", "Background"] = ...,
+        faceEnhancement: bool = ...,
+        faceEnhancementStrength: float = ...,
+        faceEnhancementCreativity: float = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """image-upscale by Topaz Labs; price not known."""
+
+class _TopazlabsImageGigapixelTextAndShapes(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        imageUrl: str | PathLike[str],
+        outputWidth: int = ...,
+        outputHeight: int = ...,
+        outputFormat: Literal["jpeg", "jpg", "png", "tiff", "tif"] = ...,
+        cropToFill: bool = ...,
+        strength: float = ...,
+        fixCompression: float = ...,
+        denoise: float = ...,
+        sharpen: float = ...,
+        subjectDetection: Literal["All", "Foreground", "Background"] = ...,
+        faceEnhancement: bool = ...,
+        faceEnhancementStrength: float = ...,
+        faceEnhancementCreativity: float = ...,
+        deblurStrength: float = ...,
+        decompressionStrength: float = ...,
+        denoiseStrength: float = ...,
+        opacity: float = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """image-upscale by Topaz Labs; price not known."""
 
 class _TopazlabsImageUpscaleCgi(Protocol):
     def __call__(
@@ -5428,6 +7224,23 @@ class _TopazlabsImageUpscaleCgi(Protocol):
     ) -> ModelRequest:
         """image-upscale by Topaz Labs; 0.7 to 2.1 CNY per call."""
 
+class _TopazlabsImageUpscaleDetailFaces(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        imageUrl: str | PathLike[str],
+        outputWidth: int = ...,
+        outputHeight: int = ...,
+        cropToFill: bool = ...,
+        outputFormat: Literal["jpeg", "jpg", "png"] = ...,
+        detailStrength: float = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """image-upscale by Topaz Labs; price not known."""
+
 class _TopazlabsImageUpscaleHighFidelityV2(Protocol):
     def __call__(
         self,
@@ -5444,6 +7257,32 @@ class _TopazlabsImageUpscaleHighFidelityV2(Protocol):
         retainSeconds: int = ...,
     ) -> ModelRequest:
         """image-upscale by Topaz Labs; 0.7 to 2.1 CNY per call."""
+
+class _TopazlabsImageUpscaleHighFidelityV3(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        imageUrl: str | PathLike[str],
+        opacity: float = ...,
+        recoveryStrength: float = ...,
+        strength: float = ...,
+        fixCompression: float = ...,
+        denoise: float = ...,
+        sharpen: float = ...,
+        subjectDetection: Literal["All", "Foreground", "Background"] = ...,
+        faceEnhancementCreativity: float = ...,
+        faceEnhancementStrength: float = ...,
+        faceEnhancement: bool = ...,
+        cropToFill: bool = ...,
+        outputWidth: int = ...,
+        outputHeight: int = ...,
+        outputFormat: Literal["jpeg", "jpg", "png"] = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """image-upscale by Topaz Labs; price not known."""
 
 class _TopazlabsImageUpscaleStandardV2(Protocol):
     def __call__(
@@ -5479,6 +7318,22 @@ class _TopazlabsImageUpscaleTextRefine(Protocol):
     ) -> ModelRequest:
         """image-upscale by Topaz Labs; 0.7 to 2.1 CNY per call."""
 
+class _TopazlabsImageUpscaleTransparent(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        imageUrl: str | PathLike[str],
+        outputWidth: int = ...,
+        outputHeight: int = ...,
+        cropToFill: bool = ...,
+        outputFormat: Literal["png"] = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """image-upscale by Topaz Labs; price not known."""
+
 class _TopazlabsImageUpscaleLowResolutionV2(Protocol):
     def __call__(
         self,
@@ -5495,6 +7350,82 @@ class _TopazlabsImageUpscaleLowResolutionV2(Protocol):
         retainSeconds: int = ...,
     ) -> ModelRequest:
         """image-upscale by Topaz Labs; 0.7 to 2.1 CNY per call."""
+
+class _TopazlabsVideoAstra(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        videoUrl: str | PathLike[str],
+        outputWidth: int,
+        outputHeight: int,
+        model: Literal["ast-2"],
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """video-upscale by Topaz Labs; price not known."""
+
+class _TopazlabsVideoDenoise(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        videoUrl: str | PathLike[str],
+        outputWidth: int,
+        outputHeight: int,
+        model: Literal["nyx-3", "nxhf-1", "nxl-1", "nxf-1"],
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """video-upscale by Topaz Labs; price not known."""
+
+class _TopazlabsVideoFrameInterpolation(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        videoUrl: str | PathLike[str],
+        outputWidth: int,
+        outputHeight: int,
+        model: Literal["apo-8", "apf-2", "aion-1", "chr-2", "chf-3"],
+        outputFrameRate: int = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """video-upscale by Topaz Labs; price not known."""
+
+class _TopazlabsVideoProteus(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        videoUrl: str | PathLike[str],
+        outputWidth: int,
+        outputHeight: int,
+        model: Literal["prob-4", "pnat-1", "rhea-1", "thd-3", "thf-4", "ahq-12", "alqs-2", "alq-13", "amqs-2", "amq-13", "ddv-3", "dtv-4", "dtd-4", "dtvs-2", "dtds-2", "gcg-5", "ghq-5", "ganim-1", "iris-3", "iris-2"],
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """video-upscale by Topaz Labs; price not known."""
+
+class _TopazlabsVideoStarlight(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        videoUrl: str | PathLike[str],
+        outputWidth: int,
+        outputHeight: int,
+        model: Literal["slp-2.5", "slhq-1", "slm-1", "wonder-1", "slf-2"],
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """video-upscale by Topaz Labs; price not known."""
 
 class _TopazlabsVideoUpscale(Protocol):
     def __call__(
@@ -5661,6 +7592,40 @@ class _ViduReferenceToVideoQ3(Protocol):
     ) -> ModelRequest:
         """reference-to-video by Vidu; 0.22 to 0.55 CNY per second."""
 
+class _ViduReferenceToVideoQ3Ad(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        prompt: str,
+        imageUrls: Sequence[str | PathLike[str]],
+        duration: int,
+        resolution: Literal["720p", "1080p"],
+        aspectRatio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "auto"] = ...,
+        audio: Literal["true", "false"] = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """reference-to-video by Vidu; 0.61 to 0.74 CNY per second."""
+
+class _ViduReferenceToVideoQ3Drama(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        prompt: str,
+        imageUrls: Sequence[str | PathLike[str]],
+        duration: int,
+        resolution: Literal["1080p"],
+        aspectRatio: Literal["16:9", "9:16", "4:3", "3:4", "1:1", "auto"] = ...,
+        audio: Literal["true", "false"] = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """reference-to-video by Vidu; 0.69 CNY per second."""
+
 class _ViduReferenceToVideoQ3Mix(Protocol):
     def __call__(
         self,
@@ -5677,6 +7642,42 @@ class _ViduReferenceToVideoQ3Mix(Protocol):
         retainSeconds: int = ...,
     ) -> ModelRequest:
         """reference-to-video by Vidu; 0.55 to 0.66 CNY per second."""
+
+class _ViduShortPlayQ3Ad(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        scriptName: str,
+        scriptContent: str,
+        resolution: Literal["1080p"],
+        assets: Sequence[Any],
+        aspectRatio: Literal["9:16", "16:9"] = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """short-play-video by Vidu; price not known."""
+
+class _ViduShortPlayQ3Drama(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        scriptName: str,
+        scriptContent: str,
+        duration: Literal["0", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30"],
+        resolution: Literal["1080p"],
+        assets: Sequence[Any],
+        uploadImageUrl: str | PathLike[str] = ...,
+        aspectRatio: Literal["9:16", "16:9"] = ...,
+        style: str = ...,
+        placement: Literal["upload", "panorama", "step"] = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """short-play-video by Vidu; price not known."""
 
 class _ViduStartEndToVideoQ2Pro(Protocol):
     def __call__(
@@ -5851,6 +7852,102 @@ class _ViduTextToVideoQ3Turbo(Protocol):
         retainSeconds: int = ...,
     ) -> ModelRequest:
         """text-to-video by Vidu; 0.18 to 0.35 CNY per second."""
+
+class _VolcDramaSerialVideoTranslate(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        projectName: str,
+        sourceLang: Literal["zh", "en", "ja", "ko", "es", "pt", "id", "th", "vi"],
+        targetLangs: Any,
+        translationModel: Literal["basic", "advanced"] = ...,
+        isDub: bool = ...,
+        aiRemoveType: Literal["0", "1", "2"] = ...,
+        needVideoSpeed: bool = ...,
+        targetStyleMap: str = ...,
+        dubVoiceMode: Literal["0", "1"] = ...,
+        subtitleOutputMode: Literal["target", "bilingual"] = ...,
+        arrangeMent: Literal["0", "1"] = ...,
+        manualStyle: str = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+        **more: Any,
+    ) -> ModelRequest:
+        """video-translate by ByteDance; price not known."""
+
+class _VolcDramaVideoTranslate(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        videoUrl: str | PathLike[str],
+        projectName: str,
+        sourceLang: Literal["zh", "en", "ja", "ko", "es", "pt", "id", "th", "vi"],
+        targetLangs: Any,
+        isDub: bool = ...,
+        aiRemoveType: Literal["0", "1", "2"] = ...,
+        dubVoiceMode: Literal["0", "1"] = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """video-translate by ByteDance; from 0.0 CNY per call."""
+
+class _VolcEnhanceFastVideo(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        videoUrl: str | PathLike[str],
+        resolution: Literal["240p", "360p", "480p", "540p", "720p", "1080p", "2k", "4k"] = ...,
+        resolutionLimit: int = ...,
+        fps: float = ...,
+        bitrateLevel: Literal["low", "medium", "high"] = ...,
+        bitrate: int = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """video-upscale by ByteDance; price not known."""
+
+class _VolcEnhanceGenerativeVideo(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        videoUrl: str | PathLike[str],
+        resolution: Literal["720p", "1080p", "2k"] = ...,
+        fps: float = ...,
+        bitrateLevel: Literal["low", "medium", "high"] = ...,
+        bitrate: int = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """video-upscale by ByteDance; price not known."""
+
+class _VolcEnhanceVideo(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        videoUrl: str | PathLike[str],
+        mode: Literal["standard", "professional"] = ...,
+        scene: Literal["common", "aigc", "short_series", "ugc", "old_film"] = ...,
+        enhanceStyle: Literal["hd", "natural"] = ...,
+        resolution: Literal["240p", "360p", "480p", "540p", "720p", "1080p", "2k", "4k", "8k"] = ...,
+        resolutionLimit: int = ...,
+        fps: float = ...,
+        bitrateLevel: Literal["low", "medium", "high"] = ...,
+        bitrate: int = ...,
+        bitDepth: Literal["8", "10", "12", "16"] = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """video-upscale by ByteDance; price not known."""
 
 class _VolcSubtitleEraseProVideo(Protocol):
     def __call__(
@@ -6051,7 +8148,30 @@ class _YouchuanTextToImageV81(Protocol):
         instanceType: str = ...,
         retainSeconds: int = ...,
     ) -> ModelRequest:
-        """text-to-image by Midjourney; 0.54 CNY per call."""
+        """text-to-image by Midjourney; 0.54 to 0.81 CNY per call."""
+
+class _YouchuanTextToImageV82(Protocol):
+    def __call__(
+        self,
+        /,
+        *,
+        prompt: str,
+        hd: bool,
+        chaos: int = ...,
+        quality: Literal["1", "4"] = ...,
+        stylize: int = ...,
+        raw: bool = ...,
+        imageUrl: str | PathLike[str] = ...,
+        iw: int = ...,
+        sref: str | PathLike[str] = ...,
+        sw: int = ...,
+        sv: int = ...,
+        aspectRatio: Literal["1:1", "4:3", "3:2", "16:9", "3:4", "2:3", "9:16"] = ...,
+        webhookUrl: str = ...,
+        instanceType: str = ...,
+        retainSeconds: int = ...,
+    ) -> ModelRequest:
+        """text-to-image by Midjourney; 0.54 to 0.81 CNY per call."""
 
 _Models = TypedDict("_Models", {
     "alibaba/happyhorse-1.0/image-to-video": _AlibabaHappyhorse10ImageToVideo,
@@ -6062,6 +8182,12 @@ _Models = TypedDict("_Models", {
     "happyhorse-1.0/text-to-video": _AlibabaHappyhorse10TextToVideo,
     "alibaba/happyhorse-1.0/video-edit": _AlibabaHappyhorse10VideoEdit,
     "happyhorse-1.0/video-edit": _AlibabaHappyhorse10VideoEdit,
+    "alibaba/happyhorse-1.1/image-to-video": _AlibabaHappyhorse11ImageToVideo,
+    "happyhorse-1.1/image-to-video": _AlibabaHappyhorse11ImageToVideo,
+    "alibaba/happyhorse-1.1/reference-to-video": _AlibabaHappyhorse11ReferenceToVideo,
+    "happyhorse-1.1/reference-to-video": _AlibabaHappyhorse11ReferenceToVideo,
+    "alibaba/happyhorse-1.1/text-to-video": _AlibabaHappyhorse11TextToVideo,
+    "happyhorse-1.1/text-to-video": _AlibabaHappyhorse11TextToVideo,
     "alibaba/qwen-image-2.0-pro/image-edit": _AlibabaQwenImage20ProImageEdit,
     "qwen-image-2.0-pro/image-edit": _AlibabaQwenImage20ProImageEdit,
     "千问2.0Pro-图像编辑": _AlibabaQwenImage20ProImageEdit,
@@ -6074,6 +8200,22 @@ _Models = TypedDict("_Models", {
     "alibaba/qwen-image-2.0/text-to-image": _AlibabaQwenImage20TextToImage,
     "qwen-image-2.0/text-to-image": _AlibabaQwenImage20TextToImage,
     "千问2.0-文生图": _AlibabaQwenImage20TextToImage,
+    "alibaba/qwen-image-3.0-pro/image-edit": _AlibabaQwenImage30ProImageEdit,
+    "qwen-image-3.0-pro/image-edit": _AlibabaQwenImage30ProImageEdit,
+    "千问3.0Pro-图像编辑": _AlibabaQwenImage30ProImageEdit,
+    "alibaba/qwen-image-3.0-pro/text-to-image": _AlibabaQwenImage30ProTextToImage,
+    "qwen-image-3.0-pro/text-to-image": _AlibabaQwenImage30ProTextToImage,
+    "千问3.0Pro-文生图": _AlibabaQwenImage30ProTextToImage,
+    "alibaba/qwen-image-3.0/image-edit": _AlibabaQwenImage30ImageEdit,
+    "千问3.0-图像编辑": _AlibabaQwenImage30ImageEdit,
+    "alibaba/qwen-image-3.0/text-to-image": _AlibabaQwenImage30TextToImage,
+    "千问3.0-文生图": _AlibabaQwenImage30TextToImage,
+    "alibaba/qwen3-tts-flash": _AlibabaQwen3TtsFlash,
+    "qwen3-tts-flash": _AlibabaQwen3TtsFlash,
+    "千问3-语音合成-Flash": _AlibabaQwen3TtsFlash,
+    "alibaba/qwen3-tts-instruct-flash": _AlibabaQwen3TtsInstructFlash,
+    "qwen3-tts-instruct-flash": _AlibabaQwen3TtsInstructFlash,
+    "千问3-语音合成-Instruct-Flash": _AlibabaQwen3TtsInstructFlash,
     "alibaba/wan-2.5-preview/image-to-image": _AlibabaWan25PreviewImageToImage,
     "wan-2.5-preview/image-to-image": _AlibabaWan25PreviewImageToImage,
     "万相2.5 Preview 图生图": _AlibabaWan25PreviewImageToImage,
@@ -6099,6 +8241,9 @@ _Models = TypedDict("_Models", {
     "万相2.6-参考生视频Flash": _AlibabaWan26ReferenceToVideoFlash,
     "alibaba/wan-2.6/text-to-video": _AlibabaWan26TextToVideo,
     "万相2.6-文生视频": _AlibabaWan26TextToVideo,
+    "alibaba/wan-2.7-spicy/image-to-video": _AlibabaWan27SpicyImageToVideo,
+    "wan-2.7-spicy/image-to-video": _AlibabaWan27SpicyImageToVideo,
+    "万相2.7-spicy-图生视频": _AlibabaWan27SpicyImageToVideo,
     "alibaba/wan-2.7/image-edit": _AlibabaWan27ImageEdit,
     "wan-2.7/image-edit": _AlibabaWan27ImageEdit,
     "万相2.7-图像编辑": _AlibabaWan27ImageEdit,
@@ -6126,13 +8271,36 @@ _Models = TypedDict("_Models", {
     "alibaba/wan-2.7/video-extend": _AlibabaWan27VideoExtend,
     "wan-2.7/video-extend": _AlibabaWan27VideoExtend,
     "万相2.7-视频续写": _AlibabaWan27VideoExtend,
+    "alibaba/wan-3.0-prime/image-to-video": _AlibabaWan30PrimeImageToVideo,
+    "万相3.0高速版-图生视频": _AlibabaWan30PrimeImageToVideo,
+    "alibaba/wan-3.0-prime/reference-to-video": _AlibabaWan30PrimeReferenceToVideo,
+    "万相3.0高速版-参考生视频": _AlibabaWan30PrimeReferenceToVideo,
+    "alibaba/wan-3.0/image-to-video": _AlibabaWan30ImageToVideo,
+    "万相3.0-图生视频": _AlibabaWan30ImageToVideo,
+    "alibaba/wan-3.0/reference-to-video": _AlibabaWan30ReferenceToVideo,
+    "万相3.0-参考生视频": _AlibabaWan30ReferenceToVideo,
+    "arklin/video-super-resolution": _ArklinVideoSuperResolution,
+    "arklin/视频超分补帧": _ArklinVideoSuperResolution,
+    "bytedance/doubao-seed-audio-1.0": _BytedanceDoubaoSeedAudio10,
+    "doubao-seed-audio-1.0": _BytedanceDoubaoSeedAudio10,
+    "Doubao-音频生成-1.0": _BytedanceDoubaoSeedAudio10,
+    "bytedance/doubao-seed-icl-2.0": _BytedanceDoubaoSeedIcl20,
+    "Doubao-声音复刻-2.0": _BytedanceDoubaoSeedIcl20,
+    "bytedance/doubao-seed-tts-2.0": _BytedanceDoubaoSeedTts20,
+    "doubao-seed-tts-2.0": _BytedanceDoubaoSeedTts20,
+    "Doubao-语音合成-2.0": _BytedanceDoubaoSeedTts20,
+    "bytedance/doubao-voice-clone": _BytedanceDoubaoVoiceClone,
+    "Doubao-声音复刻-训练": _BytedanceDoubaoVoiceClone,
     "bytedance/dreamactor-v2": _BytedanceDreamactorV2,
     "sd2.0/video-ref-to-video-trial": _BytedanceDreamactorV2,
     "SD2.0 视频参考生视频(体验版)": _BytedanceDreamactorV2,
+    "即梦/动作模仿2.0": _BytedanceDreamactorV2,
     "bytedance/jimeng-4.6/image-to-image": _BytedanceJimeng46ImageToImage,
     "即梦图片 4.6 图生图": _BytedanceJimeng46ImageToImage,
     "bytedance/jimeng-4.6/text-to-image": _BytedanceJimeng46TextToImage,
     "即梦图片 4.6 文生图": _BytedanceJimeng46TextToImage,
+    "bytedance/jimeng-seed3-tilesr/image-upscale": _BytedanceJimengSeed3TilesrImageUpscale,
+    "即梦智能超清": _BytedanceJimengSeed3TilesrImageUpscale,
     "bytedance/seedance-2.0-global-fast/image-to-video": _BytedanceSeedance20GlobalFastImageToVideo,
     "seedance-2.0-global-fast/image-to-video": _BytedanceSeedance20GlobalFastImageToVideo,
     "seedance2.0-global-fast/图生视频": _BytedanceSeedance20GlobalFastImageToVideo,
@@ -6142,6 +8310,15 @@ _Models = TypedDict("_Models", {
     "bytedance/seedance-2.0-global-fast/text-to-video": _BytedanceSeedance20GlobalFastTextToVideo,
     "seedance-2.0-global-fast/text-to-video": _BytedanceSeedance20GlobalFastTextToVideo,
     "seedance2.0-global-fast/文生视频": _BytedanceSeedance20GlobalFastTextToVideo,
+    "bytedance/seedance-2.0-global-mini/image-to-video": _BytedanceSeedance20GlobalMiniImageToVideo,
+    "seedance-2.0-global-mini/image-to-video": _BytedanceSeedance20GlobalMiniImageToVideo,
+    "seedance2.0-global-Mini/图生视频": _BytedanceSeedance20GlobalMiniImageToVideo,
+    "bytedance/seedance-2.0-global-mini/multimodal-video": _BytedanceSeedance20GlobalMiniMultimodalVideo,
+    "seedance-2.0-global-mini/multimodal-video": _BytedanceSeedance20GlobalMiniMultimodalVideo,
+    "seedance2.0-global-Mini/多模态视频": _BytedanceSeedance20GlobalMiniMultimodalVideo,
+    "bytedance/seedance-2.0-global-mini/text-to-video": _BytedanceSeedance20GlobalMiniTextToVideo,
+    "seedance-2.0-global-mini/text-to-video": _BytedanceSeedance20GlobalMiniTextToVideo,
+    "seedance2.0-global-Mini/文生视频": _BytedanceSeedance20GlobalMiniTextToVideo,
     "bytedance/seedance-2.0-global/image-to-video": _BytedanceSeedance20GlobalImageToVideo,
     "seedance-2.0-global/image-to-video": _BytedanceSeedance20GlobalImageToVideo,
     "seedance2.0-global/图生视频": _BytedanceSeedance20GlobalImageToVideo,
@@ -6151,9 +8328,41 @@ _Models = TypedDict("_Models", {
     "bytedance/seedance-2.0-global/text-to-video": _BytedanceSeedance20GlobalTextToVideo,
     "seedance-2.0-global/text-to-video": _BytedanceSeedance20GlobalTextToVideo,
     "seedance2.0-global/文生视频": _BytedanceSeedance20GlobalTextToVideo,
+    "bytedance/seedance-2.5-global-token/image-to-video": _BytedanceSeedance25GlobalTokenImageToVideo,
+    "seedance2.5-global/图生视频 Token": _BytedanceSeedance25GlobalTokenImageToVideo,
+    "bytedance/seedance-2.5-global-token/multimodal-video": _BytedanceSeedance25GlobalTokenMultimodalVideo,
+    "seedance2.5-global/多模态视频 Token": _BytedanceSeedance25GlobalTokenMultimodalVideo,
+    "bytedance/seedance-2.5-global-token/text-to-video": _BytedanceSeedance25GlobalTokenTextToVideo,
+    "seedance2.5-global/文生视频 Token": _BytedanceSeedance25GlobalTokenTextToVideo,
+    "bytedance/seedance-2.5-token/image-to-video": _BytedanceSeedance25TokenImageToVideo,
+    "seedance2.5/图生视频 Token": _BytedanceSeedance25TokenImageToVideo,
+    "bytedance/seedance-2.5-token/multimodal-video": _BytedanceSeedance25TokenMultimodalVideo,
+    "seedance2.5/多模态视频 Token": _BytedanceSeedance25TokenMultimodalVideo,
+    "bytedance/seedance-2.5-token/text-to-video": _BytedanceSeedance25TokenTextToVideo,
+    "seedance2.5/文生视频 Token": _BytedanceSeedance25TokenTextToVideo,
     "cinematic-video-generator": _CinematicVideoGenerator,
     "sd2.0/video-generator-trial": _CinematicVideoGenerator,
     "SD2.0 视频生成(体验版)": _CinematicVideoGenerator,
+    "dola-Seedream-5.0-pro/image-to-image": _DolaSeedream50ProImageToImage,
+    "Dola-Seedream-5.0-pro/image-to-image": _DolaSeedream50ProImageToImage,
+    "Dola-Seedream-5.0-pro-图生图": _DolaSeedream50ProImageToImage,
+    "dola-Seedream-5.0-pro/text-to-image": _DolaSeedream50ProTextToImage,
+    "Dola-Seedream-5.0-pro/text-to-image": _DolaSeedream50ProTextToImage,
+    "Dola-Seedream-5.0-pro-文生图": _DolaSeedream50ProTextToImage,
+    "gemini-omni-flash/image-to-video": _GeminiOmniFlashImageToVideo,
+    "gemini-omni-flash/image-to-video/channel-low-price": _GeminiOmniFlashImageToVideo,
+    "全能视频 Omni Flash 图生视频-低价渠道版": _GeminiOmniFlashImageToVideo,
+    "gemini-omni-flash/text-to-video": _GeminiOmniFlashTextToVideo,
+    "gemini-omni-flash/text-to-video/channel-low-price": _GeminiOmniFlashTextToVideo,
+    "全能视频 Omni Flash 文生视频-低价渠道版": _GeminiOmniFlashTextToVideo,
+    "gemini-omni-flash/video-edit": _GeminiOmniFlashVideoEdit,
+    "gemini-omni-flash/video-edit/channel-low-price": _GeminiOmniFlashVideoEdit,
+    "全能视频 Omni Flash 视频编辑-低价渠道版": _GeminiOmniFlashVideoEdit,
+    "google/gemini-omni-1.1-flash/image-to-video": _GoogleGeminiOmni11FlashImageToVideo,
+    "google/gemini-omni-1.1-flash/reference-to-video": _GoogleGeminiOmni11FlashReferenceToVideo,
+    "google/gemini-omni-1.1-flash/text-to-video": _GoogleGeminiOmni11FlashTextToVideo,
+    "google/gemini-omni-1.1-flash/video-edit": _GoogleGeminiOmni11FlashVideoEdit,
+    "Gemini Omni 1.1 Flash 视频编辑/稳定版": _GoogleGeminiOmni11FlashVideoEdit,
     "higgsfield/dop/image-to-video": _HiggsfieldDopImageToVideo,
     "Higgsfield DoP 图生视频": _HiggsfieldDopImageToVideo,
     "higgsfield/soul/image-to-image": _HiggsfieldSoulImageToImage,
@@ -6170,6 +8379,8 @@ _Models = TypedDict("_Models", {
     "hitem3d-v2/multi-image-to-3d": _Hitem3dV2MultiImageTo3d,
     "hitem3d-v21/image-to-3d": _Hitem3dV21ImageTo3d,
     "hitem3d-v21/multi-image-to-3d": _Hitem3dV21MultiImageTo3d,
+    "hitem3d-v3/image-to-3d": _Hitem3dV3ImageTo3d,
+    "hitem3d-v3/multi-image-to-3d": _Hitem3dV3MultiImageTo3d,
     "hunyuan3d-v3.1/image-to-3d": _Hunyuan3dV31ImageTo3d,
     "混元图生3D模型v3.1": _Hunyuan3dV31ImageTo3d,
     "hunyuan3d-v3.1/text-to-3d": _Hunyuan3dV31TextTo3d,
@@ -6183,6 +8394,7 @@ _Models = TypedDict("_Models", {
     "kling-elements": _KlingElements,
     "kling-elements-advanced": _KlingElementsAdvanced,
     "可灵 o3 创建主体": _KlingElementsAdvanced,
+    "kling-o3/element": _KlingElementsAdvanced,
     "kling-lip-sync/identify-face": _KlingLipSyncIdentifyFace,
     "可灵对口型-人脸识别": _KlingLipSyncIdentifyFace,
     "kling-lip-sync/lip-sync-video": _KlingLipSyncLipSyncVideo,
@@ -6210,15 +8422,33 @@ _Models = TypedDict("_Models", {
     "kling-v2.6-pro/text-to-video": _KlingV26ProTextToVideo,
     "kling-v2.6-pro-text-to-video": _KlingV26ProTextToVideo,
     "可灵文生视频2.6-pro": _KlingV26ProTextToVideo,
+    "kling-v2.6-std/image-to-video": _KlingV26StdImageToVideo,
+    "kling-v2.6-std-image-to-video": _KlingV26StdImageToVideo,
+    "可灵图生视频2.6-标准版": _KlingV26StdImageToVideo,
     "kling-v2.6-std/motion-control": _KlingV26StdMotionControl,
     "kling-v2.6-std-motion-control": _KlingV26StdMotionControl,
     "kling-v2.6-std-动作控制": _KlingV26StdMotionControl,
+    "kling-v2.6-std/text-to-video": _KlingV26StdTextToVideo,
+    "kling-v2.6-std-text-to-video": _KlingV26StdTextToVideo,
+    "可灵文生视频2.6-标准版": _KlingV26StdTextToVideo,
     "kling-v3-4k/image-to-video": _KlingV34kImageToVideo,
     "kling-v3.0-4k-image-to-video": _KlingV34kImageToVideo,
     "可灵图生视频v3-4k": _KlingV34kImageToVideo,
     "kling-v3-4k/text-to-video": _KlingV34kTextToVideo,
     "kling-v3-4k-text-to-video": _KlingV34kTextToVideo,
     "可灵文生视频v3-4k": _KlingV34kTextToVideo,
+    "kling-v3-turbo-pro/image-to-video": _KlingV3TurboProImageToVideo,
+    "kling-v3-turbo-pro-image-to-video": _KlingV3TurboProImageToVideo,
+    "可灵图生视频v3-turbo-pro": _KlingV3TurboProImageToVideo,
+    "kling-v3-turbo-pro/text-to-video": _KlingV3TurboProTextToVideo,
+    "kling-v3-turbo-pro-text-to-video": _KlingV3TurboProTextToVideo,
+    "可灵文生视频v3-turbo-pro": _KlingV3TurboProTextToVideo,
+    "kling-v3-turbo-std/image-to-video": _KlingV3TurboStdImageToVideo,
+    "kling-v3-turbo-std-image-to-video": _KlingV3TurboStdImageToVideo,
+    "可灵图生视频v3-turbo-std": _KlingV3TurboStdImageToVideo,
+    "kling-v3-turbo-std/text-to-video": _KlingV3TurboStdTextToVideo,
+    "kling-v3-turbo-std-text-to-video": _KlingV3TurboStdTextToVideo,
+    "可灵文生视频v3-turbo-std": _KlingV3TurboStdTextToVideo,
     "kling-v3.0-4k/motion-control": _KlingV304kMotionControl,
     "kling-v3.0-4k-motion-control": _KlingV304kMotionControl,
     "可灵动作控制V3.0-4k": _KlingV304kMotionControl,
@@ -6275,6 +8505,24 @@ _Models = TypedDict("_Models", {
     "kling-video-o3-std-text-to-video": _KlingVideoO3StdTextToVideo,
     "可灵文生视频o3-std": _KlingVideoO3StdTextToVideo,
     "kling-video-o3-std/video-edit": _KlingVideoO3StdVideoEdit,
+    "luma/uni-1-max/image-edit": _LumaUni1MaxImageEdit,
+    "Luma uni-1-max Image Edit": _LumaUni1MaxImageEdit,
+    "Luma uni-1-max 图像编辑": _LumaUni1MaxImageEdit,
+    "luma/uni-1-max/image-to-image": _LumaUni1MaxImageToImage,
+    "Luma uni-1-max Image to Image": _LumaUni1MaxImageToImage,
+    "Luma uni-1-max 图生图": _LumaUni1MaxImageToImage,
+    "luma/uni-1-max/text-to-image": _LumaUni1MaxTextToImage,
+    "Luma uni-1-max Text to Image": _LumaUni1MaxTextToImage,
+    "Luma uni-1-max 文生图": _LumaUni1MaxTextToImage,
+    "luma/uni-1/image-edit": _LumaUni1ImageEdit,
+    "Luma uni-1 Image Edit": _LumaUni1ImageEdit,
+    "Luma uni-1 图像编辑": _LumaUni1ImageEdit,
+    "luma/uni-1/image-to-image": _LumaUni1ImageToImage,
+    "Luma uni-1 Image to Image": _LumaUni1ImageToImage,
+    "Luma uni-1 图生图": _LumaUni1ImageToImage,
+    "luma/uni-1/text-to-image": _LumaUni1TextToImage,
+    "Luma uni-1 Text to Image": _LumaUni1TextToImage,
+    "Luma uni-1 文生图": _LumaUni1TextToImage,
     "marble-1.0/image-to-world": _Marble10ImageToWorld,
     "marble-1.0 单图生3D世界": _Marble10ImageToWorld,
     "marble-1.0/multi-image-to-world": _Marble10MultiImageToWorld,
@@ -6305,6 +8553,10 @@ _Models = TypedDict("_Models", {
     "Meshy 6 图生 3D": _Meshy6ImageTo3d,
     "meshy6/text-to-3d": _Meshy6TextTo3d,
     "Meshy 6 文生 3D": _Meshy6TextTo3d,
+    "minimax/h3-max-turbo/image-to-video": _MinimaxH3MaxTurboImageToVideo,
+    "MiniMax-H3-Max-Turbo 图生视频（首尾帧）": _MinimaxH3MaxTurboImageToVideo,
+    "minimax/h3-max-turbo/text-to-video": _MinimaxH3MaxTurboTextToVideo,
+    "MiniMax-H3-Max-Turbo 文生视频": _MinimaxH3MaxTurboTextToVideo,
     "minimax/hailuo-02/fast": _MinimaxHailuo02Fast,
     "hailuo-02-fast": _MinimaxHailuo02Fast,
     "海螺-02-fast": _MinimaxHailuo02Fast,
@@ -6344,38 +8596,85 @@ _Models = TypedDict("_Models", {
     "minimax/hailuo-2.3/t2v-standard": _MinimaxHailuo23T2vStandard,
     "hailuo-2.3-t2v-standard": _MinimaxHailuo23T2vStandard,
     "海螺-2.3-文生视频-标准": _MinimaxHailuo23T2vStandard,
+    "minimax/hailuo-h3-max/image-to-video": _MinimaxHailuoH3MaxImageToVideo,
+    "MiniMax-H3-Max 图生视频（首尾帧）": _MinimaxHailuoH3MaxImageToVideo,
+    "minimax/hailuo-h3-max/text-to-video": _MinimaxHailuoH3MaxTextToVideo,
+    "MiniMax-H3-Max 文生视频": _MinimaxHailuoH3MaxTextToVideo,
+    "minimax/hailuo-h3/context-ir-image": _MinimaxHailuoH3ContextIrImage,
+    "MiniMax-H3-Context-IR 图像增强提示词": _MinimaxHailuoH3ContextIrImage,
+    "minimax/hailuo-h3/context-ir-multimodal": _MinimaxHailuoH3ContextIrMultimodal,
+    "MiniMax-H3-Context-IR 多模态增强提示词": _MinimaxHailuoH3ContextIrMultimodal,
+    "minimax/hailuo-h3/context-ir-text": _MinimaxHailuoH3ContextIrText,
+    "MiniMax-H3-Context-IR 文本增强提示词": _MinimaxHailuoH3ContextIrText,
+    "minimax/hailuo-h3/image-to-video": _MinimaxHailuoH3ImageToVideo,
+    "MiniMax-H3 Image-to-Video (first/last frame)": _MinimaxHailuoH3ImageToVideo,
+    "MiniMax-H3 图生视频（首尾帧）": _MinimaxHailuoH3ImageToVideo,
+    "minimax/hailuo-h3/multimodal-to-video": _MinimaxHailuoH3MultimodalToVideo,
+    "MiniMax-H3 Multimodal Reference-to-Video": _MinimaxHailuoH3MultimodalToVideo,
+    "MiniMax-H3 多模态参考生视频": _MinimaxHailuoH3MultimodalToVideo,
+    "minimax/hailuo-h3/regeneration-image-to-video": _MinimaxHailuoH3RegenerationImageToVideo,
+    "MiniMax-H3 图生视频再生成(768P→2K)": _MinimaxHailuoH3RegenerationImageToVideo,
+    "minimax/hailuo-h3/regeneration-multimodal-to-video": _MinimaxHailuoH3RegenerationMultimodalToVideo,
+    "MiniMax-H3 多模态参考生视频再生成(768P→2K)": _MinimaxHailuoH3RegenerationMultimodalToVideo,
+    "minimax/hailuo-h3/regeneration-text-to-video": _MinimaxHailuoH3RegenerationTextToVideo,
+    "MiniMax-H3 文生视频再生成(768P→2K)": _MinimaxHailuoH3RegenerationTextToVideo,
+    "minimax/hailuo-h3/text-to-video": _MinimaxHailuoH3TextToVideo,
+    "MiniMax-H3 Text-to-Video": _MinimaxHailuoH3TextToVideo,
+    "MiniMax-H3 文生视频": _MinimaxHailuoH3TextToVideo,
     "minimax/music-2.6": _MinimaxMusic26,
     "MiniMax Music 2.6": _MinimaxMusic26,
+    "minimax/music-2.6/text-to-instrumental": _MinimaxMusic26TextToInstrumental,
+    "MiniMax Music 2.6 纯音乐生成": _MinimaxMusic26TextToInstrumental,
+    "minimax/music-2.6/text-to-music": _MinimaxMusic26TextToMusic,
+    "MiniMax Music 2.6 文生音乐": _MinimaxMusic26TextToMusic,
     "minimax/music-cover": _MinimaxMusicCover,
     "MiniMax Music 翻唱": _MinimaxMusicCover,
     "minimax/music-cover-preprocess": _MinimaxMusicCoverPreprocess,
     "MiniMax Music 翻唱前处理": _MinimaxMusicCoverPreprocess,
     "minimax/voice-design": _MinimaxVoiceDesign,
     "minimax-音色设计": _MinimaxVoiceDesign,
+    "mureka-ai/describe-song": _MurekaAiDescribeSong,
+    "mureka-ai 歌曲理解": _MurekaAiDescribeSong,
+    "mureka-ai/extend-lyrics": _MurekaAiExtendLyrics,
+    "mureka-ai 歌词延长": _MurekaAiExtendLyrics,
     "mureka-ai/files-upload": _MurekaAiFilesUpload,
     "Mureka 文件上传": _MurekaAiFilesUpload,
     "mureka-ai/generate-lyrics": _MurekaAiGenerateLyrics,
     "Mureka 歌词生成": _MurekaAiGenerateLyrics,
     "mureka-ai/mureka-o2/generate-song": _MurekaAiMurekaO2GenerateSong,
     "Mureka-o2 歌曲生成": _MurekaAiMurekaO2GenerateSong,
+    "mureka-o2/generate-song": _MurekaAiMurekaO2GenerateSong,
     "mureka-ai/mureka-v7.6/extend-song": _MurekaAiMurekaV76ExtendSong,
     "mureka-v7.6 短歌延长": _MurekaAiMurekaV76ExtendSong,
+    "mureka-v7.6/extend-song": _MurekaAiMurekaV76ExtendSong,
     "mureka-ai/mureka-v7.6/generate-bgm": _MurekaAiMurekaV76GenerateBgm,
     "Mureka-v7.6 伴奏生成": _MurekaAiMurekaV76GenerateBgm,
+    "mureka-v7.6/generate-bgm": _MurekaAiMurekaV76GenerateBgm,
     "mureka-ai/mureka-v7.6/generate-song": _MurekaAiMurekaV76GenerateSong,
     "Mureka-v7.6 歌曲生成": _MurekaAiMurekaV76GenerateSong,
+    "mureka-v7.6/generate-song": _MurekaAiMurekaV76GenerateSong,
     "mureka-ai/mureka-v8/extend-song": _MurekaAiMurekaV8ExtendSong,
     "Mureka-v8 短歌延长": _MurekaAiMurekaV8ExtendSong,
+    "mureka-v8/extend-song": _MurekaAiMurekaV8ExtendSong,
     "mureka-ai/mureka-v8/generate-bgm": _MurekaAiMurekaV8GenerateBgm,
     "Mureka-v8 伴奏生成": _MurekaAiMurekaV8GenerateBgm,
+    "mureka-v8/generate-bgm": _MurekaAiMurekaV8GenerateBgm,
     "mureka-ai/mureka-v8/generate-song": _MurekaAiMurekaV8GenerateSong,
     "Mureka-v8 歌曲生成": _MurekaAiMurekaV8GenerateSong,
+    "mureka-v8/generate-song": _MurekaAiMurekaV8GenerateSong,
     "mureka-ai/mureka-v9/generate-bgm": _MurekaAiMurekaV9GenerateBgm,
     "Mureka-v9 伴奏生成": _MurekaAiMurekaV9GenerateBgm,
+    "mureka-v9/generate-bgm": _MurekaAiMurekaV9GenerateBgm,
     "mureka-ai/mureka-v9/generate-song": _MurekaAiMurekaV9GenerateSong,
     "Mureka-v9 歌曲生成": _MurekaAiMurekaV9GenerateSong,
+    "mureka-v9/generate-song": _MurekaAiMurekaV9GenerateSong,
+    "mureka-ai/recognize-song": _MurekaAiRecognizeSong,
+    "mureka-ai 歌曲识别": _MurekaAiRecognizeSong,
+    "mureka-ai/stem-song": _MurekaAiStemSong,
+    "mureka-ai 音轨分离": _MurekaAiStemSong,
     "mureka-ai/vocal-clone": _MurekaAiVocalClone,
     "Mureka 人声克隆": _MurekaAiVocalClone,
+    "mureka-o2/instrumental-generate": _MurekaO2InstrumentalGenerate,
     "pixverse-c1/image-to-video": _PixverseC1ImageToVideo,
     "PixVerse C1 图生视频": _PixverseC1ImageToVideo,
     "pixverse-c1/reference-to-video": _PixverseC1ReferenceToVideo,
@@ -6396,6 +8695,8 @@ _Models = TypedDict("_Models", {
     "PixVerse V5.6 图生视频": _PixverseV56ImageToVideo,
     "pixverse-v5.6/text-to-video": _PixverseV56TextToVideo,
     "PixVerse V5.6 文生视频": _PixverseV56TextToVideo,
+    "pixverse-v6/effects": _PixverseV6Effects,
+    "PixVerse V6 特效": _PixverseV6Effects,
     "pixverse-v6/extend": _PixverseV6Extend,
     "PixVerse V6 视频续写": _PixverseV6Extend,
     "pixverse-v6/image-to-video": _PixverseV6ImageToVideo,
@@ -6408,6 +8709,8 @@ _Models = TypedDict("_Models", {
     "分离音频-Other": _RhartAudioExtractBackground,
     "rhart-audio/extract-vocal": _RhartAudioExtractVocal,
     "分离音频-Vocals": _RhartAudioExtractVocal,
+    "rhart-audio/qwen3-tts/voice-design": _RhartAudioQwen3TtsVoiceDesign,
+    "Qwen3 TTS 声音设计": _RhartAudioQwen3TtsVoiceDesign,
     "rhart-audio/source-separation": _RhartAudioSourceSeparation,
     "分离音频": _RhartAudioSourceSeparation,
     "rhart-audio/suno-v4.5/custom": _RhartAudioSunoV45Custom,
@@ -6483,6 +8786,18 @@ _Models = TypedDict("_Models", {
     "rhart-image-g/text-to-image": _RhartImageGTextToImage,
     "grok-image/text-to-image/channel-low-price": _RhartImageGTextToImage,
     "全能图片X-文生图-低价渠道版": _RhartImageGTextToImage,
+    "rhart-image-n-g31-flash-lite-official/image-to-image": _RhartImageNG31FlashLiteOfficialImageToImage,
+    "nano-banana2-gemini31flash-lite/image-to-image-official-stable": _RhartImageNG31FlashLiteOfficialImageToImage,
+    "全能图片V2-lite-图生图-官方稳定版": _RhartImageNG31FlashLiteOfficialImageToImage,
+    "rhart-image-n-g31-flash-lite-official/text-to-image": _RhartImageNG31FlashLiteOfficialTextToImage,
+    "nano-banana2-gemini31flash-lite/text-to-image-official-stable": _RhartImageNG31FlashLiteOfficialTextToImage,
+    "全能图片V2-lite-文生图-官方稳定版": _RhartImageNG31FlashLiteOfficialTextToImage,
+    "rhart-image-n-g31-flash-lite/image-to-image": _RhartImageNG31FlashLiteImageToImage,
+    "nano-banana2-gemini31flash-lite/image-to-image-channel-low-price": _RhartImageNG31FlashLiteImageToImage,
+    "全能图片V2-lite-图生图-低价渠道版": _RhartImageNG31FlashLiteImageToImage,
+    "rhart-image-n-g31-flash-lite/text-to-image": _RhartImageNG31FlashLiteTextToImage,
+    "nano-banana2-gemini31flash-lite/text-to-image-channel-low-price": _RhartImageNG31FlashLiteTextToImage,
+    "全能图片V2-lite-文生图-低价渠道版": _RhartImageNG31FlashLiteTextToImage,
     "rhart-image-n-g31-flash-official/image-to-image": _RhartImageNG31FlashOfficialImageToImage,
     "nano-banana2-gemini31flash/image-to-image-official-stable": _RhartImageNG31FlashOfficialImageToImage,
     "全能图片V2-图生图-官方稳定版": _RhartImageNG31FlashOfficialImageToImage,
@@ -6577,8 +8892,10 @@ _Models = TypedDict("_Models", {
     "z-image/turbo-lora": _RhartImageZImageTurboLora,
     "rhart-imagine-image-quality/edit": _RhartImagineImageQualityEdit,
     "全能图片X-高质量图片编辑-官方稳定版": _RhartImagineImageQualityEdit,
+    "xai/rhart-imagine-image-quality/edit-official-stable": _RhartImagineImageQualityEdit,
     "rhart-imagine-image-quality/text-to-image": _RhartImagineImageQualityTextToImage,
     "全能图片X-高质量文生图-官方稳定版": _RhartImagineImageQualityTextToImage,
+    "xai/rhart-imagine-image-quality/text-to-image-official-stable": _RhartImagineImageQualityTextToImage,
     "rhart-text-g-25-flash-cv/image-to-text": _RhartTextG25FlashCvImageToText,
     "rhart-text-g-25-flash/image-to-text": _RhartTextG25FlashImageToText,
     "rhart-text-g-25-flash/text-to-text": _RhartTextG25FlashTextToText,
@@ -6596,27 +8913,46 @@ _Models = TypedDict("_Models", {
     "rhart-text-g-3-pro-preview/text-to-text": _RhartTextG3ProPreviewTextToText,
     "rhart-text-g-3-pro-preview/video-to-text": _RhartTextG3ProPreviewVideoToText,
     "rhart-text-qwen-27b/chat": _RhartTextQwen27bChat,
+    "rhart-video-flux3/draft-enhance": _RhartVideoFlux3DraftEnhance,
+    "FLUX 3 Video 草稿增强": _RhartVideoFlux3DraftEnhance,
+    "rhart-video-flux3/image-to-video": _RhartVideoFlux3ImageToVideo,
+    "FLUX 3 Video 图生视频": _RhartVideoFlux3ImageToVideo,
+    "rhart-video-flux3/text-to-video": _RhartVideoFlux3TextToVideo,
+    "FLUX 3 Video 文生视频": _RhartVideoFlux3TextToVideo,
+    "rhart-video-flux3/video-to-video": _RhartVideoFlux3VideoToVideo,
+    "FLUX 3 Video 视频续生": _RhartVideoFlux3VideoToVideo,
     "rhart-video-g-official/edit-video": _RhartVideoGOfficialEditVideo,
     "xai/grok-imagine/edit-video-official-stable": _RhartVideoGOfficialEditVideo,
     "全能视频X-编辑视频-官方稳定版": _RhartVideoGOfficialEditVideo,
     "rhart-video-g-official/image-to-video": _RhartVideoGOfficialImageToVideo,
     "xai/grok-imagine/image-to-video-official-stable": _RhartVideoGOfficialImageToVideo,
     "全能视频X-图生视频-官方稳定版": _RhartVideoGOfficialImageToVideo,
+    "rhart-video-g-official/image-to-video-v1.5": _RhartVideoGOfficialImageToVideoV15,
+    "xai/grok-imagine-video-v1.5/image-to-video-official-stable": _RhartVideoGOfficialImageToVideoV15,
+    "全能视频X-图生视频-官方稳定版-v1.5": _RhartVideoGOfficialImageToVideoV15,
     "rhart-video-g-official/reference-to-video": _RhartVideoGOfficialReferenceToVideo,
     "xai/grok-imagine-video/reference-to-video-official-stable": _RhartVideoGOfficialReferenceToVideo,
     "全能视频X-多图参考生视频-官方稳定版": _RhartVideoGOfficialReferenceToVideo,
+    "rhart-video-g-official/reference-to-video-v1.5": _RhartVideoGOfficialReferenceToVideoV15,
+    "全能视频X-参考生视频-官方稳定版-v1.5": _RhartVideoGOfficialReferenceToVideoV15,
     "rhart-video-g-official/text-to-video": _RhartVideoGOfficialTextToVideo,
     "xai/grok-imagine/text-to-video-official-stable": _RhartVideoGOfficialTextToVideo,
     "全能视频X-文生视频-官方稳定版": _RhartVideoGOfficialTextToVideo,
+    "rhart-video-g-official/text-to-video-v1.5": _RhartVideoGOfficialTextToVideoV15,
+    "全能视频X-文生视频-官方稳定版-v1.5": _RhartVideoGOfficialTextToVideoV15,
     "rhart-video-g-official/video-extend": _RhartVideoGOfficialVideoExtend,
     "xai/grok-imagine-video/video-extend-official-stable": _RhartVideoGOfficialVideoExtend,
     "全能视频X-视频续写-官方稳定版": _RhartVideoGOfficialVideoExtend,
     "rhart-video-g/image-to-video": _RhartVideoGImageToVideo,
     "xai/grok-imagine/image-to-video-channel-low-price": _RhartVideoGImageToVideo,
     "全能视频X-图生视频-低价渠道版": _RhartVideoGImageToVideo,
+    "xai/grok-imagine/image-to-video-channel-low-price-v1.5": _RhartVideoGImageToVideo,
+    "全能视频X-图生视频-低价渠道版-v1.5": _RhartVideoGImageToVideo,
     "rhart-video-g/text-to-video": _RhartVideoGTextToVideo,
     "xai/grok-imagine/text-to-video-channel-low-price": _RhartVideoGTextToVideo,
     "全能视频X-文生视频-低价渠道版": _RhartVideoGTextToVideo,
+    "xai/grok-imagine/text-to-video-channel-low-price-v1.5": _RhartVideoGTextToVideo,
+    "全能视频X-文生视频-低价渠道版-v1.5": _RhartVideoGTextToVideo,
     "rhart-video-r/gen4-aleph-official/video-to-video": _RhartVideoRGen4AlephOfficialVideoToVideo,
     "runwayml/gen4-aleph/video-to-video-official-stable": _RhartVideoRGen4AlephOfficialVideoToVideo,
     "全能视频R-gen4-aleph/视频编辑-官方稳定版": _RhartVideoRGen4AlephOfficialVideoToVideo,
@@ -6667,6 +9003,7 @@ _Models = TypedDict("_Models", {
     "全能视频V3.1-fast-图生视频-官方稳定版": _RhartVideoV31FastOfficialImageToVideo,
     "rhart-video-v3.1-fast-official/reference-to-video": _RhartVideoV31FastOfficialReferenceToVideo,
     "全能视频V3.1-fast-参考生视频-官方稳定版": _RhartVideoV31FastOfficialReferenceToVideo,
+    "google/veo3.1-fast/reference-to-video-official-stable": _RhartVideoV31FastOfficialReferenceToVideo,
     "rhart-video-v3.1-fast-official/text-to-video": _RhartVideoV31FastOfficialTextToVideo,
     "google/veo3.1-fast/text-to-video-official-stable": _RhartVideoV31FastOfficialTextToVideo,
     "全能视频V3.1-fast-文生视频-官方稳定版": _RhartVideoV31FastOfficialTextToVideo,
@@ -6730,6 +9067,10 @@ _Models = TypedDict("_Models", {
     "ltx-2.3/text-to-video-lora": _RhartVideoLtx23TextToVideoLora,
     "rhart-video/ltx-2/text-to-video-lora": _RhartVideoLtx2TextToVideoLora,
     "ltx-2-19b/text-to-video-lora": _RhartVideoLtx2TextToVideoLora,
+    "rhart-video/minimax-h3-oss/fl2va": _RhartVideoMinimaxH3OssFl2va,
+    "MiniMax H3 fl2va RH插件流 支持文生、图生、首尾帧": _RhartVideoMinimaxH3OssFl2va,
+    "rhart-video/minimax-h3-oss/fl2va-advanced": _RhartVideoMinimaxH3OssFl2vaAdvanced,
+    "MiniMax H3 ref2va RH插件流 支持多参": _RhartVideoMinimaxH3OssFl2vaAdvanced,
     "rhart-video/sparkvideo-2.0-fast/image-to-video": _RhartVideoSparkvideo20FastImageToVideo,
     "seedance-2.0-fast/image-to-video": _RhartVideoSparkvideo20FastImageToVideo,
     "Seedance2.0 Fast Image to Video": _RhartVideoSparkvideo20FastImageToVideo,
@@ -6742,6 +9083,15 @@ _Models = TypedDict("_Models", {
     "seedance-2.0-fast/text-to-video": _RhartVideoSparkvideo20FastTextToVideo,
     "Seedance2.0 Fast Text to Video": _RhartVideoSparkvideo20FastTextToVideo,
     "Seedance2.0-Fast/文生视频": _RhartVideoSparkvideo20FastTextToVideo,
+    "rhart-video/sparkvideo-2.0-mini/image-to-video": _RhartVideoSparkvideo20MiniImageToVideo,
+    "seedance-2.0-mini/image-to-video": _RhartVideoSparkvideo20MiniImageToVideo,
+    "seedance2.0-Mini/图生视频": _RhartVideoSparkvideo20MiniImageToVideo,
+    "rhart-video/sparkvideo-2.0-mini/multimodal-video": _RhartVideoSparkvideo20MiniMultimodalVideo,
+    "seedance-2.0-mini/multimodal-video": _RhartVideoSparkvideo20MiniMultimodalVideo,
+    "seedance2.0-Mini/多模态视频": _RhartVideoSparkvideo20MiniMultimodalVideo,
+    "rhart-video/sparkvideo-2.0-mini/text-to-video": _RhartVideoSparkvideo20MiniTextToVideo,
+    "seedance-2.0-mini/text-to-video": _RhartVideoSparkvideo20MiniTextToVideo,
+    "seedance2.0-Mini/文生视频": _RhartVideoSparkvideo20MiniTextToVideo,
     "rhart-video/sparkvideo-2.0/image-to-video": _RhartVideoSparkvideo20ImageToVideo,
     "seedance-2.0/image-to-video": _RhartVideoSparkvideo20ImageToVideo,
     "Seedance2.0 Image to Video": _RhartVideoSparkvideo20ImageToVideo,
@@ -6752,12 +9102,18 @@ _Models = TypedDict("_Models", {
     "Seedance2.0/全能参考视频": _RhartVideoSparkvideo20MultimodalVideo,
     "rhart-video/sparkvideo-2.0/multimodal-video-star": _RhartVideoSparkvideo20MultimodalVideoStar,
     "周星驰": _RhartVideoSparkvideo20MultimodalVideoStar,
+    "Stephen Chow IP Video Gen(Seedance 2.0)": _RhartVideoSparkvideo20MultimodalVideoStar,
+    "周星驰版权IP视频生成 (Seedance 2.0)": _RhartVideoSparkvideo20MultimodalVideoStar,
     "rhart-video/sparkvideo-2.0/multimodal-video-star-fast": _RhartVideoSparkvideo20MultimodalVideoStarFast,
     "周星驰 fast": _RhartVideoSparkvideo20MultimodalVideoStarFast,
+    "Stephen Chow IP Video Gen-Fast (Seedance 2.0 Fast)": _RhartVideoSparkvideo20MultimodalVideoStarFast,
+    "周星驰版权IP视频生成-极速版 (Seedance 2.0 Fast)": _RhartVideoSparkvideo20MultimodalVideoStarFast,
     "rhart-video/sparkvideo-2.0/text-to-video": _RhartVideoSparkvideo20TextToVideo,
     "seedance-2.0/text-to-video": _RhartVideoSparkvideo20TextToVideo,
     "Seedance2.0 Text to Video": _RhartVideoSparkvideo20TextToVideo,
     "Seedance2.0/文生视频": _RhartVideoSparkvideo20TextToVideo,
+    "rhart-video/video-depth-converter": _RhartVideoVideoDepthConverter,
+    "RH视频转深度视频": _RhartVideoVideoDepthConverter,
     "rhart-video/video-fps-increaser": _RhartVideoVideoFpsIncreaser,
     "rh-video-fps-increaser": _RhartVideoVideoFpsIncreaser,
     "RH视频帧率增强": _RhartVideoVideoFpsIncreaser,
@@ -6801,6 +9157,12 @@ _Models = TypedDict("_Models", {
     "seedream-v5-lite-图生图": _SeedreamV5LiteImageToImage,
     "seedream-v5-lite/text-to-image": _SeedreamV5LiteTextToImage,
     "seedream-v5-lite-文生图": _SeedreamV5LiteTextToImage,
+    "seedream-v5-pro/image-to-image": _SeedreamV5ProImageToImage,
+    "seedream-v5-pro-图生图": _SeedreamV5ProImageToImage,
+    "seedream-v5-pro/layer-decomposition": _SeedreamV5ProLayerDecomposition,
+    "seedream-v5-pro-图层拆分": _SeedreamV5ProLayerDecomposition,
+    "seedream-v5-pro/text-to-image": _SeedreamV5ProTextToImage,
+    "seedream-v5-pro-文生图": _SeedreamV5ProTextToImage,
     "skyreels-v3/reference-to-video": _SkyreelsV3ReferenceToVideo,
     "SkyReels V3 参考图生视频": _SkyreelsV3ReferenceToVideo,
     "skyreels-v3/shot-switching-video-extension": _SkyreelsV3ShotSwitchingVideoExtension,
@@ -6827,21 +9189,60 @@ _Models = TypedDict("_Models", {
     "SkyReels V4 文生视频-fast": _SkyreelsV4TextToVideoFast,
     "skyreels-v4/text-to-video-std": _SkyreelsV4TextToVideoStd,
     "SkyReels V4 文生视频-std": _SkyreelsV4TextToVideoStd,
+    "topazlabs/image-gigapixel-art-and-cgi": _TopazlabsImageGigapixelArtAndCgi,
+    "topazlabs-image-gigapixel-art-and-cgi": _TopazlabsImageGigapixelArtAndCgi,
+    "topazlabs图像放大Art and CGI": _TopazlabsImageGigapixelArtAndCgi,
+    "topazlabs/image-gigapixel-high-fidelity-2": _TopazlabsImageGigapixelHighFidelity2,
+    "topazlabs-image-gigapixel-high-fidelity-2": _TopazlabsImageGigapixelHighFidelity2,
+    "topazlabs图像放大High Fidelity v2": _TopazlabsImageGigapixelHighFidelity2,
+    "topazlabs/image-gigapixel-low-resolution-2": _TopazlabsImageGigapixelLowResolution2,
+    "topazlabs-image-gigapixel-low-resolution-2": _TopazlabsImageGigapixelLowResolution2,
+    "topazlabs图像放大Low Resolution v2": _TopazlabsImageGigapixelLowResolution2,
+    "topazlabs/image-gigapixel-standard-2": _TopazlabsImageGigapixelStandard2,
+    "topazlabs-image-gigapixel-standard-2": _TopazlabsImageGigapixelStandard2,
+    "topazlabs图像放大Standard v2": _TopazlabsImageGigapixelStandard2,
+    "topazlabs/image-gigapixel-text-and-shapes": _TopazlabsImageGigapixelTextAndShapes,
+    "topazlabs-image-gigapixel-text-and-shapes": _TopazlabsImageGigapixelTextAndShapes,
+    "topazlabs图像放大Text and Shapes": _TopazlabsImageGigapixelTextAndShapes,
     "topazlabs/image-upscale-cgi": _TopazlabsImageUpscaleCgi,
     "topazlabs-image-upscale-cgi": _TopazlabsImageUpscaleCgi,
     "topazlabs图像放大CGI": _TopazlabsImageUpscaleCgi,
+    "topazlabs/image-upscale-detail-faces": _TopazlabsImageUpscaleDetailFaces,
+    "topazlabs-image-upscale-detail-faces": _TopazlabsImageUpscaleDetailFaces,
+    "topazlabs图像放大Detail Faces": _TopazlabsImageUpscaleDetailFaces,
     "topazlabs/image-upscale-high-fidelity-v2": _TopazlabsImageUpscaleHighFidelityV2,
     "topazlabs-image-upscale-high fidelity v2": _TopazlabsImageUpscaleHighFidelityV2,
     "topazlabs图像放大High Fidelity V2": _TopazlabsImageUpscaleHighFidelityV2,
+    "topazlabs/image-upscale-high-fidelity-v3": _TopazlabsImageUpscaleHighFidelityV3,
+    "topazlabs-image-upscale-high-fidelity-v3": _TopazlabsImageUpscaleHighFidelityV3,
+    "topazlabs图像放大High Fidelity V3": _TopazlabsImageUpscaleHighFidelityV3,
     "topazlabs/image-upscale-standard-v2": _TopazlabsImageUpscaleStandardV2,
     "topazlabs-image-upscale-standard-v2": _TopazlabsImageUpscaleStandardV2,
     "topazlabs图像放大StandardV2": _TopazlabsImageUpscaleStandardV2,
     "topazlabs/image-upscale-text-refine": _TopazlabsImageUpscaleTextRefine,
     "topazlabs-image-upscale-text refine": _TopazlabsImageUpscaleTextRefine,
     "topazlabs图像放大Text Refine": _TopazlabsImageUpscaleTextRefine,
+    "topazlabs/image-upscale-transparent": _TopazlabsImageUpscaleTransparent,
+    "topazlabs-image-upscale-transparent": _TopazlabsImageUpscaleTransparent,
+    "topazlabs图像放大Transparent": _TopazlabsImageUpscaleTransparent,
     "topazlabs/image-upscale/low-resolution-v2": _TopazlabsImageUpscaleLowResolutionV2,
     "topazlabs-image-upscale low resolution v2": _TopazlabsImageUpscaleLowResolutionV2,
     "topazlabs图像放大Low Resolution V2": _TopazlabsImageUpscaleLowResolutionV2,
+    "topazlabs/video-astra": _TopazlabsVideoAstra,
+    "topazlabs-video-astra": _TopazlabsVideoAstra,
+    "topazlabs视频放大Astra": _TopazlabsVideoAstra,
+    "topazlabs/video-denoise": _TopazlabsVideoDenoise,
+    "topazlabs-video-denoise": _TopazlabsVideoDenoise,
+    "topazlabs视频降噪Denoise": _TopazlabsVideoDenoise,
+    "topazlabs/video-frame-interpolation": _TopazlabsVideoFrameInterpolation,
+    "topazlabs-video-frame-interpolation": _TopazlabsVideoFrameInterpolation,
+    "topazlabs视频补帧Frame Interpolation": _TopazlabsVideoFrameInterpolation,
+    "topazlabs/video-proteus": _TopazlabsVideoProteus,
+    "topazlabs-video-proteus": _TopazlabsVideoProteus,
+    "topazlabs视频增强Proteus": _TopazlabsVideoProteus,
+    "topazlabs/video-starlight": _TopazlabsVideoStarlight,
+    "topazlabs-video-starlight": _TopazlabsVideoStarlight,
+    "topazlabs视频增强Starlight": _TopazlabsVideoStarlight,
     "topazlabs/video-upscale": _TopazlabsVideoUpscale,
     "topazlabs-video-upscale": _TopazlabsVideoUpscale,
     "topazlabs视频放大": _TopazlabsVideoUpscale,
@@ -6872,9 +9273,19 @@ _Models = TypedDict("_Models", {
     "vidu/reference-to-video-q3": _ViduReferenceToVideoQ3,
     "Vidu-reference-to-video-q3": _ViduReferenceToVideoQ3,
     "Vidu-参考生视频-q3": _ViduReferenceToVideoQ3,
+    "vidu/reference-to-video-q3-ad": _ViduReferenceToVideoQ3Ad,
+    "Vidu-reference-to-video-q3-ad": _ViduReferenceToVideoQ3Ad,
+    "Vidu-参考生视频-q3-ad": _ViduReferenceToVideoQ3Ad,
+    "vidu/reference-to-video-q3-drama": _ViduReferenceToVideoQ3Drama,
+    "Vidu-reference-to-video-q3-drama": _ViduReferenceToVideoQ3Drama,
+    "Vidu-参考生视频-q3-drama": _ViduReferenceToVideoQ3Drama,
     "vidu/reference-to-video-q3-mix": _ViduReferenceToVideoQ3Mix,
     "Vidu-reference-to-video-q3-mix": _ViduReferenceToVideoQ3Mix,
     "Vidu-参考生视频-q3-mix": _ViduReferenceToVideoQ3Mix,
+    "vidu/short-play-q3-ad": _ViduShortPlayQ3Ad,
+    "Vidu Q3 Ad 短剧成片": _ViduShortPlayQ3Ad,
+    "vidu/short-play-q3-drama": _ViduShortPlayQ3Drama,
+    "Vidu Q3 Drama 短剧成片": _ViduShortPlayQ3Drama,
     "vidu/start-end-to-video-q2-pro": _ViduStartEndToVideoQ2Pro,
     "Vidu-start-end-to-video-q2-pro": _ViduStartEndToVideoQ2Pro,
     "Vidu-首尾帧生视频-q2-pro": _ViduStartEndToVideoQ2Pro,
@@ -6905,10 +9316,22 @@ _Models = TypedDict("_Models", {
     "vidu/text-to-video-q3-turbo": _ViduTextToVideoQ3Turbo,
     "Vidu-text-to-video-q3-turbo": _ViduTextToVideoQ3Turbo,
     "Vidu-文生视频-q3-turbo": _ViduTextToVideoQ3Turbo,
+    "volc-drama/serial-video-translate": _VolcDramaSerialVideoTranslate,
+    "火山短剧-多集视频翻译": _VolcDramaSerialVideoTranslate,
+    "volc-drama/video-translate": _VolcDramaVideoTranslate,
+    "火山短剧-视频翻译": _VolcDramaVideoTranslate,
+    "volc-enhance-fast/video": _VolcEnhanceFastVideo,
+    "火山画质增强-极速版": _VolcEnhanceFastVideo,
+    "volc-enhance-generative/video": _VolcEnhanceGenerativeVideo,
+    "火山画质增强-大模型版": _VolcEnhanceGenerativeVideo,
+    "volc-enhance/video": _VolcEnhanceVideo,
+    "火山画质增强-标准专业版": _VolcEnhanceVideo,
     "volc-subtitle-erase-pro/video": _VolcSubtitleEraseProVideo,
     "火山字幕擦除-视频字幕擦除（精细化版）": _VolcSubtitleEraseProVideo,
+    "volc-subtitle-erase/video(Refined version)": _VolcSubtitleEraseProVideo,
     "volc-subtitle-erase/video": _VolcSubtitleEraseVideo,
     "火山字幕擦除-视频字幕擦除（标准版）": _VolcSubtitleEraseVideo,
+    "volc-subtitle-erase/video(Standard Version)": _VolcSubtitleEraseVideo,
     "youchuan/image-to-video": _YouchuanImageToVideo,
     "midjourney-image-to-video": _YouchuanImageToVideo,
     "悠船图生视频": _YouchuanImageToVideo,
@@ -6929,6 +9352,10 @@ _Models = TypedDict("_Models", {
     "悠船文生图-v7": _YouchuanTextToImageV7,
     "youchuan/text-to-image-v81": _YouchuanTextToImageV81,
     "悠船文生图-v8.1": _YouchuanTextToImageV81,
+    "midjourney-text-to-image-v8.1": _YouchuanTextToImageV81,
+    "youchuan/text-to-image-v82": _YouchuanTextToImageV82,
+    "midjourney-text-to-image-v8.2-preview": _YouchuanTextToImageV82,
+    "悠船文生图-v8.2预览版": _YouchuanTextToImageV82,
 })
 
 models: Final[_Models]

@@ -29,6 +29,7 @@ ROUTES: dict[str, Route] = {
     "apps": lambda s: s.apps.page(),
     "app": lambda s: s.apps.get(ID),
     "workflow": lambda s: s.workflows.get(ID),
+    "duplicate": lambda s: s.workflows.duplicate(ID),
     "styles": lambda s: s.quick_create.styles(ID),
     "status": lambda s: s.older.status(ID),
     "outputs": lambda s: s.older.outputs(ID),

@@ -325,12 +325,15 @@ def test_models_searches_and_shows() -> None:
         "5 to 2000 characters",
         "1600 to 4704",
         "2k | 3k",
-        "0.22 CNY",
+        "0.22 CNY per image, as of 2026-09-01 (the service's published price list)",
         "文生图",
     ):
         assert fact in one
+    noted = call("models", "seedream-v5-pro/image-to-image").stdout
+    assert "and 0.018 CNY for each picture given after the first" in noted
+    assert "note        prompt: 2000 characters on the page of 2026-07-09" in noted
     assert call("models", "no", "such").returncode == 1
-    assert "363 of 363 models" in call("models").stdout
+    assert "480 of 480 models" in call("models").stdout
 
 
 def test_help_and_version() -> None:

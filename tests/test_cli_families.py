@@ -225,9 +225,9 @@ def test_wrong_usage_is_status_2_and_names_what_is_wrong(
         (["workflow", "run", "19041369024492093"], "[380]"),
         (["workflow", "run", "19041369024492093", "--set", "6.text=a"], "[380]"),
         (["workflow", "run", NEVER_RUN], "[810]"),
-        (["app", "show", "19370846295161937"], "[901]"),
-        (["app", "run", "19370846295161937"], "[901]"),
-        (["quick", "run", "19370846295161937", "--code", "002"], "[901]"),
+        (["app", "show", "19370846295161937"], "[1] webapp not exists"),
+        (["app", "run", "19370846295161937"], "[1] webapp not exists"),
+        (["quick", "run", "19370846295161937", "--code", "002"], "[1] webapp not exists"),
         (["webhook", "show", "123"], "["),
         (["webhook", "resend", "123"], "["),
         (["assets", "query", '{"id": "7"}'], "["),
@@ -286,7 +286,7 @@ def test_every_name_of_every_model_shows_it(run: Run) -> None:
 
 def test_models_counts_and_gives_json(run: Run) -> None:
     """--count is the number alone; --json a list, or one object for a name."""
-    assert run("models", "--count").out == "363\n"
+    assert run("models", "--count").out == "480\n"
     listed = run("models", "seedream", "--json")
     assert {"seedream-v4/text-to-image", MODEL} <= {spec["path"] for spec in listed.json}
     one = run("models", MODEL, "--json").json

@@ -134,6 +134,45 @@ def test_code_1_speaks_of_the_key_in_words() -> None:
         read("done", {"code": 1, "msg": "task cannot cancel"})
 
 
+@pytest.mark.parametrize(
+    ("code", "words", "error"),
+    [
+        (301, "user not exist", rh.AuthenticationError),
+        (301, "User does not exist", rh.AuthenticationError),
+        (301, "用户不存在", rh.AuthenticationError),
+        (301, "PARAMS_INVALID", rh.InvalidRequestError),
+        (301, "workflowId must be greater than 0", rh.InvalidRequestError),
+        (301, "apiKey must not be null", rh.InvalidRequestError),
+        (1, "webapp not exists", rh.NotFoundError),
+        (1, "webhook event not exists", rh.NotFoundError),
+        (1, "user not exist", rh.AuthenticationError),
+        (1, "API Key不存在", rh.AuthenticationError),
+        (806, "webapp not exists", rh.AuthenticationError),
+    ],
+)
+@pytest.mark.parametrize("envelope", ["v1", "v2"])
+def test_two_codes_are_told_apart_by_their_text(
+    code: int, words: str, error: type[rh.APIError], envelope: str
+) -> None:
+    """301 and 1; in either envelope, for a submit as for a call, and nothing is sent again."""
+    answer: dict[str, Any] = {"code": code, "msg": words, "data": None}
+    if envelope == "v2":
+        answer = {"errorCode": str(code), "errorMessage": words}
+    transport = MockTransport(lambda _: json_response(answer))
+
+    async def main() -> None:
+        async with rh.Session("a-key", transport=transport) as session:
+            await session.submit(rh.WorkflowRequest(ID))
+
+    with pytest.raises(error) as caught:
+        run(main)
+    assert type(caught.value) is error
+    assert (caught.value.code, len(transport.requests)) == (str(code), 1)
+    with pytest.raises(error) as caught:
+        read("workflow", answer)
+    assert type(caught.value) is error
+
+
 @pytest.mark.parametrize("size", ["1e999999", "9" * 400, "-1e400", 10**40, float("inf"), "NaN"])
 def test_a_number_beyond_all_bounds_is_none(size: Any) -> None:
     """Neither counts nor amounts can be made of it, and nothing breaks."""
@@ -178,6 +217,7 @@ CODES = [
     ("421", rh.CapacityError, WAIT), ("423", rh.NotFoundError, OPEN),
     ("433", rh.InvalidRequestError, NEVER), ("435", rh.InvalidRequestError, NEVER),
     ("436", rh.PlanError, NEVER), ("500", rh.ServerError, OPEN),
+    ("605", rh.InsufficientBalanceError, NEVER),
     ("801", rh.PlanError, NEVER), ("802", rh.AuthenticationError, NEVER),
     ("803", rh.InvalidRequestError, NEVER), ("804", rh.APIError, OPEN),
     ("805", rh.APIError, OPEN), ("806", rh.AuthenticationError, NEVER),

@@ -73,6 +73,8 @@ def test_a_task_is_queued_runs_and_succeeds_in_the_services_words() -> None:
         ]  # fmt: skip
         assert len(task["taskId"]) == 19
         assert (task["status"], task["errorCode"], task["results"]) == ("QUEUED", "", None)
+        queued = await client.post(QUERY, {"taskId": task["taskId"]})
+        assert (queued["status"], queued["results"]) == ("QUEUED", None)
         assert json.loads(task["promptTips"])["node_errors"] == {}
         await asyncio.sleep(3)
         asked = await client.post(QUERY, {"taskId": task["taskId"]})
@@ -86,8 +88,38 @@ def test_a_task_is_queued_runs_and_succeeds_in_the_services_words() -> None:
         assert (result["outputType"], result["text"]) == ("png", None)
         assert "?sign=" in result["url"]
 
-    stats = emulated(use, duration=10.0)
+    stats = emulated(use, duration=10.0, queue=1.0)
     assert (stats.submits, stats.accepted, stats.billed, stats.money) == (1, 1, 1, "0.22")
+
+
+def test_a_model_that_starts_at_once_is_answered_running() -> None:
+    """As in every sample of the documentation; QUEUED is what waits for a machine."""
+
+    async def use(client: Client) -> None:
+        assert (await client.submit())["status"] == "RUNNING"
+        status = (await client.get("/openapi/v2/queue/status"))["data"]
+        assert (status["runningCount"], status["queuedCount"]) == ("1", "0")
+
+    emulated(use)
+
+
+def test_forms_that_nothing_shows_to_be_refused_are_taken() -> None:
+    """Numbers as text, choices as numbers, one picture without its list, an optional null."""
+
+    async def use(client: Client) -> None:
+        assert (await client.submit(width="1600", height="1344", resolution=None))["taskId"]
+        edit = "/openapi/v2/seedream-v5-lite/image-to-image"
+        picture = "https://media.example/a.png"
+        assert (await client.post(edit, {**BODY, "imageUrls": picture}))["taskId"]
+        video = "/openapi/v2/alibaba/happyhorse-1.0/text-to-video"
+        film = {"prompt": "a boat", "resolution": "720p", "duration": 5}
+        preview = "/openapi/v2/price-preview" + video.removeprefix("/openapi/v2")
+        number = await client.post(preview, film)
+        text = await client.post(preview, {**film, "duration": "5"})
+        assert number["estimatedPrice"] == text["estimatedPrice"]
+        assert (await client.post(video, film))["taskId"]
+
+    assert emulated(use).refused == 0
 
 
 @pytest.mark.parametrize(
@@ -111,7 +143,9 @@ def test_ids_that_are_none_get_the_documented_codes(task_id: Any, code: str) -> 
         ({}, "prompt must not be null"),
         ({"prompt": "abc"}, "prompt is invalid"),
         ({**BODY, "width": 5}, "width is invalid"),
-        ({**BODY, "width": "1600"}, "width is invalid"),
+        ({**BODY, "width": "1599"}, "width is invalid"),
+        ({**BODY, "width": "wide"}, "width is invalid"),
+        ({**BODY, "width": 1600.5}, "width is invalid"),
         ({**BODY, "resolution": "9k"}, "resolution is invalid"),
         ([1], "JSON object"),
     ],
@@ -131,7 +165,7 @@ def test_wrong_parameters_are_1007_and_cost_nothing(body: Any, word: str) -> Non
 
 
 def test_wrong_path_method_and_key_have_their_codes() -> None:
-    """1001, 1009 and 1002, each with HTTP 200."""
+    """1001, 1009 and 806, each with HTTP 200."""
 
     async def use(client: Client) -> None:
         secret = {"Authorization": "Bearer secret"}
@@ -140,7 +174,7 @@ def test_wrong_path_method_and_key_have_their_codes() -> None:
         assert (await client.post("/somewhere", BODY))["errorCode"] == "1001"
         assert (await client.get(SUBMIT))["errorCode"] == "1009"
         for headers in ({"Authorization": "Bearer wrong"}, {"Authorization": "secret"}, {"X": "y"}):
-            assert (await client.post(SUBMIT, BODY, headers))["errorCode"] == "1002"
+            assert (await client.post(SUBMIT, BODY, headers))["errorCode"] == "806"
         assert (await client.post(SUBMIT, BODY, secret))["taskId"]
 
     emulated(use, api_key="secret")

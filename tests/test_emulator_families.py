@@ -135,11 +135,12 @@ def test_a_consumer_pays_in_coins_that_are_text() -> None:
         ({"workflowId": LOCKED}, 301, "accessPassword"),
         ({"retainSeconds": 9}, 301, "retainSeconds"),
         ({"retainSeconds": 181}, 301, "retainSeconds"),
-        ({"instanceType": "PLUS"}, 301, "instanceType"),
+        ({"instanceType": 24}, 301, "instanceType"),
         ({"workflow": "{"}, 433, "VALIDATE_PROMPT_FAILED"),
         ({"nodeInfoList": [{**PROMPT, "nodeId": "115"}]}, 803,
          "NODE_INFO_MISMATCH(nodeId=115, fieldName=text, reason=node_not_found_in_workflow)"),
-        ({"nodeInfoList": [{**PROMPT, "fieldName": "txet"}]}, 803, "field_not_found_in_node"),
+        ({"nodeInfoList": [{**PROMPT, "fieldName": "txet"}]}, 803,
+         "reason=field_not_found_in_node_inputs)"),
         ({"nodeInfoList": [{**PROMPT, "fieldValue": None}]}, 803, "reason=field_value_is_null"),
         ({"nodeInfoList": [{**PROMPT, "fieldName": "clip"}]}, 803, "reason=field_is_a_link"),
         ({"workflow": '{"1": {"class_type": "SaveImage", "inputs": {}}}',
@@ -250,7 +251,8 @@ def test_a_task_is_about_the_text_in_its_nodes() -> None:
 
 
 def test_an_ai_app_is_described_and_run() -> None:
-    """`apiCallDemo` lists inputs of every type; the id may be a number or text; 901 otherwise."""
+    """`apiCallDemo` lists inputs of every type; the id may be a number or text. What is no app is
+    code 1 for the older endpoints and 901 for the newer."""
 
     async def use(client: Client) -> None:
         demo = (await client.get(f"/api/webapp/apiCallDemo?apiKey=any-key&webappId={APP}"))["data"]
@@ -260,6 +262,8 @@ def test_an_ai_app_is_described_and_run() -> None:
         }  # fmt: skip
         data = {n["fieldType"]: json.loads(n["fieldData"]) for n in nodes if n["fieldData"]}
         assert data["LIST"] == [["euler", "dpmpp_2m", "ddim"], {"default": "euler"}]
+        combo = [json.loads(n["fieldData"]) for n in nodes if n["fieldName"] == "scheduler"]
+        assert combo == [["COMBO", {"options": ["normal", "karras"], "default": "normal"}]]
         assert data["SWITCH"] == ["1", "2", "3"]
         assert isinstance(demo["statisticsInfo"]["likeCount"], str)
         with pytest.raises(json.JSONDecodeError):
@@ -268,12 +272,13 @@ def test_an_ai_app_is_described_and_run() -> None:
             run = await v1(client, TASK + "ai-app/run", webappId=webapp, nodeInfoList=nodes)
             assert (run["code"], run["data"]["taskStatus"]) == (0, "QUEUED")
         for path, fields, code in (
-            ("ai-app/run", {"webappId": "5", "nodeInfoList": []}, 901),
+            ("ai-app/run", {"webappId": "5", "nodeInfoList": []}, 1),
             ("ai-app/run", {"webappId": APP}, 301),
             ("ai-app/run", {"webappId": APP, "nodeInfoList": [{**PROMPT, "nodeId": "99"}]}, 803),
         ):
             assert (await v1(client, TASK + path, **fields))["code"] == code
-        assert (await client.get("/api/webapp/apiCallDemo?apiKey=k&webappId=5"))["code"] == 901
+        absent = await client.get("/api/webapp/apiCallDemo?apiKey=k&webappId=5")
+        assert (absent["code"], absent["msg"]) == (1, "webapp not exists")
         newer = await client.post(f"{V2}run/ai-app/{APP}", {"nodeInfoList": [PROMPT]})
         assert (newer["status"], newer["errorCode"]) == ("QUEUED", "")
         assert (await client.post(f"{V2}run/ai-app/5", {}))["errorCode"] == "901"
@@ -384,7 +389,7 @@ OLDER = [
 
 @pytest.mark.parametrize("path", OLDER)
 def test_older_endpoints_take_the_key_in_the_body_or_as_bearer(path: str) -> None:
-    """802 without a good one in either place."""
+    """301 "user not exist" without a good one in either place; 802 where that was chosen."""
 
     async def use(client: Client) -> None:
         for body, headers, good in (
@@ -396,10 +401,12 @@ def test_older_endpoints_take_the_key_in_the_body_or_as_bearer(path: str) -> Non
         ):
             async with client.http.post(client.url + path, json=body, headers=headers) as answer:
                 told = await answer.json()
-            assert (told["code"] != 802) == good
-            assert good or told["msg"] == "APIKEY_UNAUTHORIZED"
+            assert ((told["code"], told["msg"]) != refusal) == good
 
+    refusal: tuple[int, str] = (301, "user not exist")
     emulated(use, api_key="secret")
+    refusal = (802, "APIKEY_UNAUTHORIZED")
+    emulated(use, api_key="secret", bad_key="802")
 
 
 def test_the_account_wants_its_key_in_lower_case() -> None:
@@ -422,7 +429,8 @@ def test_the_account_wants_its_key_in_lower_case() -> None:
 
 @pytest.mark.parametrize(
     ("bad_key", "status", "told"),
-    [("1002", 200, {"errorCode": "1002"}), ("1601", 200, {"errorCode": "1601"}),
+    [("806", 200, {"errorCode": "806"}), ("1002", 200, {"errorCode": "1002"}),
+     ("1601", 200, {"errorCode": "1601"}), ("802", 200, {"errorCode": "802"}),
      ("401", 401, {"code": -1, "msg": "ApiKey verification failed"})],
 )  # fmt: skip
 def test_a_bad_key_is_answered_as_ordered(bad_key: Any, status: int, told: dict[str, Any]) -> None:
@@ -436,7 +444,28 @@ def test_a_bad_key_is_answered_as_ordered(bad_key: Any, status: int, told: dict[
                 assert answer.status == status
                 assert told.items() <= (await answer.json()).items()
 
+        async with client.http.post(client.url + TASK + "create", json={"apiKey": "x"}) as answer:
+            assert answer.status == status
+            older = {"401": -1, "802": 802}.get(bad_key, 301)
+            assert (await answer.json())["code"] == older
+
     emulated(use, api_key="secret", bad_key=bad_key)
+
+
+def test_a_task_id_that_is_none_is_judged_before_the_key() -> None:
+    """1007 with a wrong key too; an id that might be one is 806 with a wrong key, else 1004."""
+
+    async def use(client: Client) -> None:
+        wrong = {"Authorization": "Bearer x"}
+        right = {"Authorization": "Bearer secret"}
+        for task_id, headers, code in (
+            ("0", wrong, "1007"), ("0", right, "1007"), ("abc", wrong, "1007"),
+            ("2100773838112505858", wrong, "806"), ("2100773838112505858", right, "1004"),
+        ):  # fmt: skip
+            told = await client.post(QUERY, {"taskId": task_id}, headers)
+            assert (told["errorCode"], told["status"]) == (code, "")
+
+    emulated(use, api_key="secret")
 
 
 def test_only_shared_keys_may_call_models() -> None:
@@ -729,7 +758,7 @@ async def upload(client: Client, path: str, data: bytes, name: str, **fields: st
 
 
 def test_the_older_upload_wants_the_key_in_the_form() -> None:
-    """`api/<sha256>.png`; an archive's name is bare; 809 above the limit; 802 without a key."""
+    """`api/<sha256>.png`; an archive's name is bare; 809 above the limit; 301 without a key."""
 
     async def use(client: Client) -> None:
         path = TASK + "upload"
@@ -743,7 +772,7 @@ def test_the_older_upload_wants_the_key_in_the_form() -> None:
         _, told = await upload(client, path, b"x" * 100_000, "a.png", apiKey="k")
         assert (told["code"], told["msg"]) == (809, "APIKEY_FILE_SIZE_EXCEEDED")
         _, told = await upload(client, path, data, "a.png", fileType="input")
-        assert told["code"] == 802
+        assert (told["code"], told["msg"]) == (301, "user not exist")
 
     assert emulated(use, upload_limit=2000).uploads == 4
 
@@ -1218,7 +1247,7 @@ def test_an_error_can_come_with_a_task() -> None:
 
     async def use(client: Client) -> None:
         told = await client.submit()
-        assert (told["errorCode"], told["status"]) == ("421", "QUEUED")
+        assert (told["errorCode"], told["status"]) == ("421", "RUNNING")
         assert (await client.result(told["taskId"]))["status"] == "SUCCESS"
         older = await create(client)
         assert (older["code"], older["msg"]) == (421, "TASK_QUEUE_MAXED")

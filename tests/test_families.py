@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 import runninghub_async as rh
@@ -171,16 +172,28 @@ def test_a_node_that_raised_is_in_the_error() -> None:
         (rh.WorkflowRequest("1"), rh.NotFoundError),
         (rh.AppRequest("1"), rh.NotFoundError),
         (rh.AppRequest("1", api="v2"), rh.NotFoundError),
-        (rh.WorkflowRequest(WORKFLOW, instance_type="enormous"), rh.InvalidRequestError),
+        (rh.WorkflowRequest("1904136902449209347"), rh.InvalidRequestError),
+        (rh.WorkflowRequest(WORKFLOW, {"99": {"text": "a boat"}}), rh.GraphError),
     ],
 )
 def test_what_the_service_refuses_is_not_billed(request_: Any, error: type[rh.APIError]) -> None:
-    """No such workflow, no such app, no such machine."""
+    """No such workflow, no such app, one that was never run, no such node."""
 
     async def use(session: rh.Session, emulator: Emulator) -> None:
         with pytest.raises(error):
             await session.submit(request_)
         assert emulator.stats.billed == 0
+
+    emulated(use)
+
+
+@pytest.mark.parametrize("machine", ["standard", "rtx4090", "ultra"])
+def test_a_machine_may_have_any_name(machine: str) -> None:
+    """They come and go, and nothing shows that the service refuses one."""
+
+    async def use(session: rh.Session, emulator: Emulator) -> None:
+        assert (await session.run(rh.WorkflowRequest(WORKFLOW, instance_type=machine))).outputs
+        assert emulator.stats.billed == 1
 
     emulated(use)
 
@@ -282,6 +295,104 @@ def test_a_consumer_key_may_not_call_models() -> None:
         assert (await session.run(rh.WorkflowRequest(WORKFLOW))).outputs
 
     emulated(use, key_type="NORMAL")
+
+
+def test_a_workflow_is_copied_once() -> None:
+    """The copy is a workflow like any other; a call whose answer was lost is not repeated."""
+
+    async def use(session: rh.Session, emulator: Emulator) -> None:
+        copy = await session.workflows.duplicate(WORKFLOW)
+        assert copy != WORKFLOW
+        assert (await session.workflows.get(copy)).nodes_of("KSampler") == ("3",)
+        assert (await session.run(rh.WorkflowRequest(copy))).outputs
+        with pytest.raises(rh.NotFoundError):
+            await session.workflows.duplicate("5")
+        with pytest.raises(rh.PayloadError):
+            await session.workflows.duplicate("a workflow")
+
+    async def lost(session: rh.Session, emulator: Emulator) -> None:
+        with pytest.raises(rh.TransportError):
+            await session.workflows.duplicate(WORKFLOW)
+        assert emulator.stats.calls == 1
+
+    emulated(use)
+    emulated(lost, faults=[Fault(on="call", kind="reset")])
+
+
+def test_a_file_of_the_older_upload_can_be_shown() -> None:
+    """By what the upload gave, by its name, by the default of an app's input; without a key."""
+
+    async def use(session: rh.Session, emulator: Emulator) -> None:
+        upload = await session.older.upload(PNG, name="a b.png")
+        app = await session.apps.get(APP)
+        default = next(entry.default for entry in app.inputs if entry.type == "IMAGE")
+        urls = [session.older.view_url(name) for name in (upload, upload.name, str(default))]
+        assert urls[0] == urls[1] == f"{emulator.url}/task/openapi/view/{upload.name}"
+        async with aiohttp.ClientSession() as http:
+            for url in urls:
+                assert "a-key" not in url
+                async with http.get(url) as answer:
+                    assert (answer.status, (await answer.read())[:8]) == (200, PNG[:8])
+        assert session.older.view_url("https://x.example/a.png") == "https://x.example/a.png"
+        with pytest.raises(rh.PayloadError):
+            session.older.view_url("")
+
+    emulated(use)
+
+
+def test_the_layers_of_a_picture_say_where_they_belong() -> None:
+    """Keys of a result that have no field of their own are in `Output.extra`."""
+
+    async def use(session: rh.Session, emulator: Emulator) -> None:
+        picture = "https://media.example/a.png"
+        layers = rh.models["seedream-v5-pro/layer-decomposition"](imageUrl=picture)
+        task = await session.run(layers)
+        assert len(task.outputs) > 1
+        assert [output.extra["z_index"] for output in task.outputs] == [*range(len(task.outputs))]
+        assert all(len(output.extra["bounding_box"]) == 4 for output in task.outputs)
+        plain = await session.run(rh.models["seedream-v4/text-to-image"](prompt="a boat at sea"))
+        assert plain.outputs[0].extra == {}
+
+    emulated(use)
+
+
+def test_results_that_are_bare_urls_are_outputs(tmp_path: Path) -> None:
+    """With the type that the URL shows; they are downloaded like any other."""
+
+    async def use(session: rh.Session, emulator: Emulator) -> None:
+        task = await session.run(rh.models["seedream-v4/text-to-image"](prompt="a boat at sea"))
+        (output,) = task.outputs
+        assert (await session.download(output, tmp_path / "x.png")).image_type == "png"
+
+    emulated(use, faults=[Fault(on="task", kind="bare")])
+
+
+def test_a_status_error_with_a_code_is_a_failed_task() -> None:
+    """One client has reported it; the reason is the code's."""
+
+    async def use(session: rh.Session, emulator: Emulator) -> None:
+        with pytest.raises(rh.TaskFailed) as caught:
+            await session.run(rh.models["seedream-v4/text-to-image"](prompt="a boat at sea"))
+        assert caught.value.code == "1501"
+        assert isinstance(caught.value.reason, rh.ContentPolicyError)
+
+    emulated(use, faults=[Fault(on="task", kind="error", code="1501")])
+
+
+def test_an_app_lists_its_choices_in_two_ways() -> None:
+    """As a list, and as `COMBO` with options; values are held against either."""
+
+    async def use(session: rh.Session, emulator: Emulator) -> None:
+        app = await session.apps.get(APP)
+        scheduler, sampler = app.input(3, "scheduler"), app.input(3, "sampler_name")
+        assert scheduler is not None
+        assert sampler is not None
+        assert (scheduler.type, scheduler.choices) == ("LIST", ("normal", "karras"))
+        assert sampler.choices == ("euler", "dpmpp_2m", "ddim")
+        assert rh.AppRequest(app, {"3": {"scheduler": "karras"}}).check() == ()
+        assert len(rh.AppRequest(app, {"3": {"scheduler": "none"}}).check()) == 1
+
+    emulated(use)
 
 
 def test_the_older_calls_answer_for_the_same_tasks() -> None:

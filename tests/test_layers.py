@@ -126,11 +126,11 @@ def test_each_foreign_library_has_one_door() -> None:
 
 
 def test_the_emulator_reads_the_contract_on_its_own() -> None:
-    """Of the client it knows the catalogue's facts and nothing else."""
+    """Of the client it knows the catalogue's facts, and shares the way into threads."""
     for name in ORDER:
         if name.startswith("emulator"):
             inside = {found for found in imports(name) if found.startswith("._")}
-            assert inside <= {"._catalogue"}
+            assert inside <= {"._catalogue", "._threads"}
 
 
 @pytest.mark.parametrize(

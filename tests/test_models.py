@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +15,7 @@ import runninghub_async as rh
 from runninghub_async.emulator import Emulator
 from runninghub_async.testing import MockTransport, json_response, run
 
+ROOT = Path(__file__).parent.parent
 CATALOGUE = rh.Catalogue.load()
 DOCUMENTED = [spec for spec in CATALOGUE if spec.documented]
 NODE_STYLE = [spec for spec in CATALOGUE if any(param.alias for param in spec.params)]
@@ -36,12 +40,22 @@ def value_for(param: rh.ParamSpec) -> Any:
 
 
 def test_the_catalogue_is_whole() -> None:
-    """363 models; the 225 names of the documentation's navigation are among their names."""
-    assert len(CATALOGUE) == 363
+    """480 models; the 225 names of the documentation's navigation are among their names."""
+    assert len(CATALOGUE) == 480
     assert len(DOCUMENTED) == 221
     names = [name for spec in DOCUMENTED for name in (spec.name, *spec.aliases)]
     assert len(names) >= 225
     assert all(CATALOGUE.find(name).documented for name in names)
+
+
+def test_the_numbers_in_the_texts_are_those_of_the_data() -> None:
+    """How many models there are, and how large the stub is."""
+    readme = (ROOT / "README.md").read_text("utf-8")
+    assert re.findall(r"(\d+) models", readme) == [str(len(CATALOGUE))]
+    manual = (ROOT / "docs/models.md").read_text("utf-8")
+    size = len(resources.files("runninghub_async").joinpath("_typed.pyi").read_bytes())
+    (said,) = re.findall(r"stub of (\d+) kB", manual)
+    assert abs(int(said) * 1000 - size) < 5000
 
 
 def test_every_documented_name_and_its_least_body_are_taken() -> None:

@@ -86,18 +86,20 @@ def test_a_policy_that_is_none_is_refused(bad: dict[str, Any]) -> None:
 
 # -- typed requests ---------------------------------------------------------------------------
 
-SIX = [
+EIGHT = [
     (rh.SeedreamV4, (), "seedream-v4/text-to-image"),
     (rh.SeedreamV4, ("https://x/a.png",), "seedream-v4/image-to-image"),
     (rh.SeedreamV45, (), "seedream-v4.5/text-to-image"),
     (rh.SeedreamV45, ("https://x/a.png",), "seedream-v4.5/image-to-image"),
     (rh.SeedreamV5Lite, (), "seedream-v5-lite/text-to-image"),
     (rh.SeedreamV5Lite, ("https://x/a.png",), "seedream-v5-lite/image-to-image"),
+    (rh.SeedreamV5Pro, (), "seedream-v5-pro/text-to-image"),
+    (rh.SeedreamV5Pro, ("https://x/a.png",), "seedream-v5-pro/image-to-image"),
 ]
 
 
-@pytest.mark.parametrize(("cls", "images", "path"), SIX)
-def test_the_six_requests_are_what_the_catalogue_says(
+@pytest.mark.parametrize(("cls", "images", "path"), EIGHT)
+def test_the_eight_requests_are_what_the_catalogue_says(
     cls: type[rh.SeedreamRequest], images: tuple[str, ...], path: str
 ) -> None:
     """Path, fields and defaults: every documented field can be given, and no other."""
@@ -106,6 +108,8 @@ def test_the_six_requests_are_what_the_catalogue_says(
     assert request.path == path
     assert request.check() == ()
     documented = {param.name: param.default for param in spec.params}
+    # Sent unasked, it would override the sides that are asked for.
+    documented["resolution"] = None
     sent = request.to_params()
     assert {k: v for k, v in sent.items() if k not in ("prompt", "imageUrls")} == {
         k: v for k, v in documented.items() if v is not None
@@ -115,6 +119,33 @@ def test_the_six_requests_are_what_the_catalogue_says(
     full = attrs.evolve(request, resolution="2k", webhook_url="https://me.example/hook")
     assert full.check() == ()
     assert full.to_params().keys() >= set(documented) | {"webhookUrl"}
+
+
+def test_seedream_v5_pro_has_its_own_limits_and_prices() -> None:
+    """One picture a call; prompts as long as its page allows; a price by size and by pictures."""
+    pro = rh.SeedreamV5Pro
+    assert str(pro("a paper boat").price()) == "0.27 CNY"
+    assert str(pro("a paper boat", 1536, 1536).price()) == "0.27 CNY"
+    assert str(pro("a paper boat", 1537, 1536).price()) == "0.54 CNY"
+    assert str(pro("a paper boat", resolution="1k").price()) == "0.27 CNY"
+    assert str(pro("a paper boat", resolution="2k").price()) == "0.54 CNY"
+    pictures = [f"https://x/{number}.png" for number in range(10)]
+    assert str(pro("a paper boat", image_urls=pictures[:1]).price()) == "0.27 CNY"
+    assert str(pro("a paper boat", image_urls=pictures).price()) == "0.432 CNY"
+    assert str(rh.ModelRequest("seedream-v5-pro/text-to-image", {}).price()) == "0.54 CNY"
+    assert pro("x" * 2000).check() == ()
+    assert pro("x" * 2001).check() == (
+        "prompt: longer than 2000; a ModelRequest takes up to 5000 @ $.prompt",
+    )
+    assert pro("x" * 5001).check() == ("prompt: longer than 5000 @ $.prompt",)
+    assert pro("a paper boat", 239, 8193).check() == (
+        "width: less than 240 @ $.width",
+        "height: more than 8192 @ $.height",
+    )
+    for wrong in ({"max_images": 2}, {"sequential_image_generation": "auto"},
+                  {"output_format": "gif"}, {"resolution": "4k"}):  # fmt: skip
+        assert len(pro("a paper boat", **wrong).check()) == 1
+    assert pro("a paper boat", image_urls=[*pictures, "https://x/a.png"]).check()
 
 
 def test_a_field_set_to_none_is_left_out() -> None:
@@ -139,12 +170,12 @@ MODELS = list(CATALOGUE)
 
 
 def test_all_models_are_there() -> None:
-    """363 of them, each under its path, its documented name and its aliases."""
-    assert len(CATALOGUE) == len(MODELS) == 363
+    """480 of them, each under its path, its documented name and its aliases."""
+    assert len(CATALOGUE) == len(MODELS) == 480
     for spec in MODELS:
         for name in (spec.path, spec.name, *spec.aliases):
             assert CATALOGUE.find(name) is spec
-    assert CATALOGUE.as_of == "2026-06-18"
+    assert CATALOGUE.as_of == "2026-09-19"
 
 
 def test_every_fault_is_reported_at_once_with_its_address() -> None:
@@ -245,10 +276,34 @@ def test_prices_follow_the_rules() -> None:
     many = {**one, "sequentialImageGeneration": "auto", "maxImages": 4}
     assert str(price(many)) == "0.88 CNY"
     video = CATALOGUE.find("alibaba/happyhorse-1.0/text-to-video")
-    assert str(video.price_of({"duration": "5", "resolution": "720p"})) == "4.5 CNY"
-    assert str(video.price_of({})) == "8.0 CNY"
+    assert str(video.price_of({"duration": "5", "resolution": "720p"})) == "3.35 CNY"
+    assert str(video.price_of({})) == "5.95 CNY"
     unknown = next(spec for spec in MODELS if spec.price is None)
     assert unknown.price_of({}) is None
+
+
+def test_every_price_says_when_and_from_where_it_was_taken() -> None:
+    """A date and a source for each; where there is no price there is no date."""
+    dates = {spec.price_date for spec in MODELS if spec.price is not None}
+    assert dates == {"2026-04-29", "2026-06-18", "2026-07-09", "2026-09-01"}
+    assert max(dates) == CATALOGUE.prices_as_of
+    assert all(spec.price is None or spec.price.source for spec in MODELS)
+    assert all(bool(spec.price_date) == (spec.price is not None) for spec in MODELS)
+    headlines = [spec.price for spec in MODELS if spec.price is not None and spec.price.headline]
+    assert {price.as_of for price in headlines} == {"2026-06-18"}
+
+
+def test_where_sources_differ_a_model_says_so() -> None:
+    """What each says and what was taken; a note is about a model's own fields."""
+    assert len(CATALOGUE.conflicts) == 34
+    (note,) = CATALOGUE.find("alibaba/wan-2.7/text-to-image").notes
+    assert note.startswith("prompt: a client reports 1007 above 2048 characters")
+    (note,) = CATALOGUE.find("rhart-image-v1/edit").notes
+    assert note.startswith("price: ")
+    assert CATALOGUE.find("seedream-v4/text-to-image").notes == ()
+    noted = {note for spec in MODELS for note in spec.notes}
+    # One is about the price list as a whole.
+    assert len(noted) == len(CATALOGUE.conflicts) - 1
 
 
 def test_search_finds_by_all_words() -> None:
@@ -265,7 +320,7 @@ def test_the_file_is_in_the_packages_own_form() -> None:
     lines = [json.loads(line) for line in text.splitlines()[1:]]
     paths = [line["path"] for line in lines]
     assert paths == sorted(paths)
-    assert len(paths) == 363
+    assert len(paths) == 480
     rules = [rule for line in lines for rule in line.get("price", {}).get("rules", ())]
     assert all(isinstance(rule["amount"], str) for rule in rules)
 

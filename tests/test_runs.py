@@ -233,6 +233,9 @@ def shown_app(**item: Any) -> rh.AppInput:
         ('[{"name": "A", "index": 1}, {"name": "B", "index": 2}]', ("1", "2")),
         ('[{"label": "A", "value": "a"}]', ("a",)),
         ('["COMBO", {"options": ["a", "b"]}]', ("a", "b")),
+        ('["COMBO", ["a", "b"]]', ("a", "b")),
+        ('["COMBO", {"default": "a"}]', ()),
+        ('["COMBO"]', ()),
         ('{"options": ["a"]}', ("a",)),
         (["a", "b"], ("a", "b")),
         ("not json", ()),
@@ -258,6 +261,7 @@ def test_an_inputs_choices_are_read_in_every_shape(data: Any, choices: tuple[str
         ("STRING", None, ["", "text"], [1, None, ["x"]]),
         ("IMAGE", None, ["api/x.png", "https://x/y", Path("x.png")], ["", 5, None, Path("x.mp3")]),
         ("SWITCH", "[1, 2]", [1, "2"], [3, "a"]),
+        ("COMBO", '["COMBO", {"options": ["a", "b"]}]', ["a", "b"], ["c", 1]),
         ("NEW", None, [object()], []),
     ],
 )

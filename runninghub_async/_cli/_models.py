@@ -52,12 +52,20 @@ def _one(spec: ModelSpec) -> str:
         lines.append(f"  also        {', '.join(names)}")
     lines += [
         f"  task        {spec.task}, by {spec.vendor}; makes {spec.output}",
-        f"  price       {listed_price(spec.price)} (catalogue of {Catalogue.load().prices_as_of})",
+        f"  price       {listed_price(spec.price)}{_taken(spec.price)}",
     ]
+    if spec.price is not None and spec.price.extra_image is not None:
+        lines.append(
+            f"              and {spec.price.extra_image:f} {spec.price.currency} for each picture"
+            " given after the first"
+        )
+    if spec.last_seen:
+        lines.append(f"  last listed {spec.last_seen}; the service may have removed it")
     if spec.deprecated:
         lines.append("  deprecated")
     if spec.incomplete:
         lines.append("  its parameters are not completely known")
+    lines += [f"  note        {note}" for note in spec.notes]
     lines += ["", "  parameters (* = required)"]
     width = max((len(p.name) for p in spec.params), default=0)
     lines += [f"  {'*' if p.required else ' '} {p.name:<{width}}  {_param(p)}" for p in spec.params]
@@ -88,6 +96,14 @@ def _param(param: ParamSpec) -> str:
     if param.alias:
         parts.append(f"also {param.alias}")
     return ", ".join(parts)
+
+
+def _taken(price: PriceSpec | None) -> str:
+    """When and from where a price was taken."""
+    if price is None or not price.as_of:
+        return ""
+    what = ", the one price that it shows" if price.headline else ""
+    return f", as of {price.as_of} ({price.source}{what})"
 
 
 def listed_price(price: PriceSpec | None) -> str:

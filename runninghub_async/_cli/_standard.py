@@ -34,12 +34,12 @@ async def show_price(args: argparse.Namespace) -> int:
     data: dict[str, Any] = {
         "model": spec.path,
         "estimate": unstructure(estimate),
-        "as_of": Catalogue.load().prices_as_of,
+        "as_of": spec.price_date or Catalogue.load().prices_as_of,
     }
     told = {
         "model": spec.path,
         "listed": listed_price(spec.price),
-        "estimate": f"{estimate or 'not known'} (catalogue of {data['as_of']})",
+        "estimate": f"{estimate or 'not known'} (price of {data['as_of']})",
     }
     if args.ask:
         async with opened(args) as session:

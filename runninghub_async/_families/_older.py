@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from .._caller import Caller
+from .._exceptions import PayloadError
 from .._media import FilePath
 from .._models import Task, TaskStatus
 from .._protocol import check_task_id, parse_query
-from .._protocol_v1 import build_v1, parse_status
+from .._protocol_v1 import build_v1, build_view, parse_status
 from .._records import Upload
 from .._uploads import OnProgress, Uploader
 
@@ -47,3 +48,18 @@ class Older:
         """Upload a file for the file nodes of workflows ("Upload Resource"); it gets a name and
         no URL. See `Session.upload` for the rest."""
         return await self._uploader.upload(source, name, progress, older=file_type)
+
+    def view_url(self, name: str | Upload) -> str:
+        """Where the service shows an uploaded file, or a file that an app was saved with (the
+        `default` of a media input): `GET /task/openapi/view/<fileName>`.
+
+        `name` is the file's name at the service, or what an upload gave. The URL needs no API
+        key, so anybody who has it sees the file. The call does not ask whether the file is there.
+        How long the service shows it is not known. Raises `PayloadError` for an empty name.
+        """
+        text = name.name if isinstance(name, Upload) else name
+        if not isinstance(text, str) or not text.strip("/"):
+            raise PayloadError([f"name: expected a file's name, got {text!r:.60} @ $.name"])
+        if text.startswith(("https://", "http://")):
+            return text
+        return build_view(self._caller.site, text.lstrip("/"))

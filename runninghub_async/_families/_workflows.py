@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .._caller import Caller
 from .._exceptions import PayloadError
-from .._protocol_v1 import build_v1, parse_workflow
+from .._protocol_v1 import build_v1, parse_duplicate, parse_workflow
 from .._runs import Workflow
 
 __all__ = ["Workflows", "check_number"]
@@ -33,3 +33,18 @@ class Workflows:
         body = {"workflowId": check_number("workflow_id", workflow_id)}
         request = build_v1(self._caller.site, "/api/openapi/getJsonApiFormat", body)
         return await self._caller.call(request, lambda answer: parse_workflow(answer, workflow_id))
+
+    async def duplicate(self, workflow_id: str) -> str:
+        """Copy a workflow, such as a public one of another user, into this account; gives the id
+        of the copy (`POST /api/openapi/workflow/duplicate`).
+
+        Every call makes a new copy, so it is not repeated once it may have been done: after a
+        `TransportError` look into the account before you call it again. It costs nothing. The
+        service may want the copy to be saved and run once in its web page (code 810).
+
+        Raises `PayloadError`, `NotFoundError` (code 380) or another `APIError`, `ProtocolError`
+        or `TransportError`.
+        """
+        body = {"workflowId": check_number("workflow_id", workflow_id)}
+        request = build_v1(self._caller.site, "/api/openapi/workflow/duplicate", body)
+        return await self._caller.call(request, parse_duplicate, safe=False)

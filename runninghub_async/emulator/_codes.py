@@ -9,7 +9,17 @@ from __future__ import annotations
 
 from typing import Any, Final, Literal
 
-__all__ = ["Family", "code_in", "identifier", "refusal", "says", "text_of"]
+__all__ = [
+    "GATEWAY",
+    "NO_APP",
+    "NO_USER",
+    "Family",
+    "code_in",
+    "identifier",
+    "refusal",
+    "says",
+    "text_of",
+]
 
 #: Who asks decides the form of an answer: `v1` the older envelope, `v2` task answers, `query` the
 #: same with its task fields, `msg` and `message` the two spellings of the management envelope.
@@ -33,6 +43,7 @@ _IDENTIFIERS: Final = {
     "435": "TASK_USER_EXCLAPI_INSTANCE_NOT_FOUND",
     "436": "TASK_USER_EXCLAPI_REQUIRED",
     "500": "UNKNOWN_ERROR",
+    "605": "Your balance is insufficient",
     "801": "APIKEY_UNSUPPORTED_FREE_USER",
     "802": "APIKEY_UNAUTHORIZED",
     "803": "APIKEY_INVALID_NODE_INFO",
@@ -55,6 +66,8 @@ _TEXTS: Final = {
     "421": "api queue limit reached, please retry later | API 并发数已达上限，请降低并发或稍后重试",
     "414": "Insufficient coins | RH币不足",
     "416": "Insufficient wallet balance | 钱包余额不足",
+    "605": "Your balance is insufficient | 您的余额不足",
+    "806": "API key user not found | API Key对应的用户不存在",
     "812": "Insufficient enterprise balance | 企业余额不足",
     "1000": "unknown error",
     "1001": "Invalid URL | 无效的URL",
@@ -72,7 +85,7 @@ _TEXTS: Final = {
     "1013": "File processing failed | 文件处理失败",
     "1014": "Standard models need an enterprise-shared key | 标准模型仅支持企业共享APIKEY",
     "1015": "Generation failed, please try again | 生成失败，请重试",
-    "1101": "Workflow node data could not be parsed | 工作流节点数据解析失败",
+    "1101": "Node info error | 节点信息错误",
     "1501": "Content verification failed, please modify the input | 内容审核未通过",
     "1504": "Model response timed out | 模型响应超时",
     "1505": "Photorealistic real people are prohibited | 禁止真人写实内容",
@@ -82,6 +95,13 @@ _TEXTS: Final = {
 
 #: HTTP 401 with this code is how the gateway refuses a key, whatever it was asked.
 GATEWAY: Final = "-1"
+
+
+#: How the older endpoints refuse a wrong key, or one of the other site: a code and its text.
+NO_USER: Final = ("301", "user not exist")
+
+#: How they refuse an app that does not exist; the newer ones answer 901.
+NO_APP: Final = ("1", "webapp not exists")
 
 
 def identifier(code: str) -> str:
@@ -118,5 +138,8 @@ def code_in(answer: Any) -> str:
     """The code of an answer of any family; empty where it reports no error."""
     if not isinstance(answer, dict):
         return ""
-    code = str(answer.get("errorCode") or answer.get("code") or "")
-    return "" if code == "0" else code
+    if answer.get("errorCode"):
+        return str(answer["errorCode"])
+    code = str(answer.get("code") or "")
+    # The upload of the .ai site answers 200 where that of the .cn site answers 0.
+    return "" if code in ("0", "200") else code

@@ -22,8 +22,9 @@ __all__ = ["Fault", "FaultScript"]
 Place = Literal["submit", "query", "upload", "result", "task", "call", "webhook"]
 Kind = Literal[
     "refuse", "rate", "delay", "drop", "reset", "half", "garbage", "status", "both", "stale",
-    "unready", "fail", "hidden", "empty", "reorder", "lost", "duplicate", "late", "redirect",
-    "endless", "longer", "shorter", "html", "bomb", "flipped", "cut", "whole", "name",
+    "unready", "fail", "error", "reason", "bare", "hidden", "empty", "reorder", "lost",
+    "duplicate", "late", "redirect", "endless", "longer", "shorter", "html", "bomb", "flipped",
+    "cut", "whole", "name",
 ]  # fmt: skip
 
 _ANSWERS: Final = frozenset(
@@ -40,7 +41,7 @@ _KINDS: Final[dict[str, frozenset[str]]] = {
     "query": _ANSWERS | {"stale", "unready"},
     "upload": _ANSWERS,
     "result": _ANSWERS - {"refuse", "rate"} | _HOSTILE,
-    "task": frozenset({"fail", "hidden", "empty", "reorder", "name"}),
+    "task": frozenset({"fail", "error", "reason", "bare", "hidden", "empty", "reorder", "name"}),
     "call": _ANSWERS,
     "webhook": frozenset({"lost", "duplicate", "delay", "garbage"}),
 }
@@ -50,11 +51,11 @@ _KINDS: Final[dict[str, frozenset[str]]] = {
 class Fault:
     """One rule of a fault script.
 
-    `on`: what it befalls: `submit` (whatever creates a task), `query` (Query V2, v1 status and
-    outputs), `upload` (both uploads and the PUT of a LoRA), `result` (a download), `call` (every
-    other endpoint), `task` or `webhook` (a delivery).
+    `on`: the requests it is for: `submit` (every request that creates a task), `query` (Query V2,
+    v1 status and outputs), `upload` (both uploads and the PUT of a LoRA), `result` (a download),
+    `call` (every other endpoint), `task` or `webhook` (a delivery).
 
-    `kind`: `refuse` answers the error `code`, in the envelope of whoever was asked ("-1" is
+    `kind`: `refuse` answers the error `code`, in the envelope of that endpoint ("-1" is
     HTTP 401); `rate` answers HTTP 429, with `seconds` as Retry-After if given; `delay` answers
     after `seconds`; `drop` closes the connection before anything is done; `reset` does what was
     asked and closes the connection instead of answering; `half` answers half a body; `garbage`
@@ -68,7 +69,10 @@ class Fault:
     live task as CREATE, or in v1 outputs as code 0 without data. Of a task, `fail` lets it fail
     with `code`, `hidden` leaves it unknown for its first `seconds` (3), `empty` lets it succeed
     without results, `reorder` turns the order of its results around, and `name` calls the type
-    of each of its files `../../x`, in their URLs too. Of a webhook, `lost` never sends it,
+    of each of its files `../../x`, in their URLs too. Three are forms of Query V2 that single
+    clients have reported: `error` lets a task fail with `code` under the status ERROR, `reason`
+    lets it fail with a `failedReason` that is text, and `bare` gives its results as bare URLs.
+    Of a webhook, `lost` never sends it,
     `duplicate` sends it `times_each` times more, `delay` sends it `seconds` late, and `garbage`
     sends what is not JSON.
 
@@ -129,7 +133,7 @@ class FaultScript:
         return cls(rules, rng)
 
     def strike(self, place: Place, prompt: str = "") -> Fault | None:
-        """The fault that befalls this request, if any; the first rule that strikes wins."""
+        """The fault for this request, if any; the first rule that applies wins."""
         for number, fault in enumerate(self._faults):
             if fault.on != place or fault.match not in prompt:
                 continue
@@ -151,9 +155,9 @@ def _fault(rule: Mapping[str, Any]) -> Fault:
     try:
         return cattrs.Converter(forbid_extra_keys=True).structure(rule, Fault)
     except (cattrs.BaseValidationError, ValueError) as error:
-        told = (
+        said = (
             "; ".join(cattrs.transform_error(error))
             if isinstance(error, cattrs.BaseValidationError)
             else str(error)
         )
-        raise ValueError(f"fault rule {json.dumps(rule)}: {told}") from None
+        raise ValueError(f"fault rule {json.dumps(rule)}: {said}") from None

@@ -66,7 +66,7 @@ def mismatch(graph: Graph, changes: Any) -> str:
         if node not in graph:
             reason = "node_not_found_in_workflow"
         elif field not in inputs:
-            reason = "field_not_found_in_node"
+            reason = "field_not_found_in_node_inputs"
         elif item.get("fieldValue") is None:
             reason = "field_value_is_null"
         elif _link(inputs[field]) and not _link(item["fieldValue"]):
@@ -118,7 +118,7 @@ def checked(graph: Graph, faults: Mapping[str, list[dict[str, Any]]]) -> Checked
     elif not good:
         error = {"type": "prompt_outputs_failed_validation", "details": "", "extra_info": {},
                  "message": "Prompt outputs failed validation"}  # fmt: skip
-    told = {
+    said = {
         key: {
             "errors": found,
             "dependent_outputs": [each for each in outputs if key in above[each]],
@@ -126,7 +126,7 @@ def checked(graph: Graph, faults: Mapping[str, list[dict[str, Any]]]) -> Checked
         }
         for key, found in errors.items()
     }
-    tips = {"result": bool(good), "error": error, "outputs_to_execute": good, "node_errors": told}
+    tips = {"result": bool(good), "error": error, "outputs_to_execute": good, "node_errors": said}
     batch = _batch(graph)
     files = tuple((key, kind) for key in good for kind in _kinds(graph[key], batch))
     return Checked(json.dumps(tips), files, bool(good))

@@ -16,16 +16,22 @@ Beside these, 120 apps and 120 resources of each kind, to page through; those ca
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
 
+from .._catalogue import Catalogue, ModelSpec
 from ._graphs import Graph, is_graph
 
 __all__ = ["App", "Library", "Workflow"]
+
+#: Copies of workflows that are remembered; the first ones are forgotten.
+_MOST_COPIES: Final = 1000
 
 #: No list gives more records than this at once.
 LARGEST_PAGE: Final = 50
@@ -90,6 +96,8 @@ class Library:
         self.apps = _built_in_apps()
         for key, app in apps.items():
             self.apps[str(key)] = app if isinstance(app, App) else App(f"App {key}", tuple(app))
+        self._numbers = itertools.count(1)
+        self._copies: deque[str] = deque()
         self._assets: dict[str, dict[str, dict[str, Any]]] = {"": {}, "groups": {}}
         self._ids = itertools.count(1)
 
@@ -127,8 +135,6 @@ class Library:
         if not isinstance(params, dict):
             return None
         sort = params.get("sort", "RECOMMEND")
-        if sort not in ("RECOMMEND", "HOTTEST", "NEWEST"):
-            return None
         numbers = range(120, 0, -1) if sort == "NEWEST" else range(1, 121)
         records = []
         for number in numbers:
@@ -146,6 +152,28 @@ class Library:
             )
         return _page(records, params)
 
+    def files(self) -> Iterator[str]:
+        """The names of the files that apps were saved with."""
+        for app in self.apps.values():
+            for node in app.nodes:
+                if node.get("fieldType") in _MEDIA and isinstance(node.get("fieldValue"), str):
+                    yield node["fieldValue"]
+
+    def models(self, params: Any) -> dict[str, Any] | None:
+        """The page of the site's list of models that was asked for; None for a request that makes
+        no sense."""
+        fields = params if isinstance(params, dict) else {}
+        word = str(fields.get("search") or fields.get("name") or "").casefold()
+        catalogue = Catalogue.load()
+        found = catalogue.search(word) if word else list(catalogue)
+        page = _page(found, fields)
+        return page and {**page, "records": [_shown(spec) for spec in page["records"]]}
+
+    def model(self, params: Any) -> dict[str, Any] | None:
+        """The site's page of one model, by its number; None for one that is not there."""
+        wanted = str(params.get("id")) if isinstance(params, dict) else ""
+        return next((_shown(s) for s in Catalogue.load() if _number_of(s.path) == wanted), None)
+
     def styles(self, params: Any) -> list[dict[str, Any]] | None:
         """The style models of a quick-create app; None if there is no such app."""
         if not isinstance(params, dict):
@@ -154,6 +182,18 @@ class Library:
         if app is None or not app.quick:
             return None
         return [style for style in _STYLES if style["type"] == params.get("type", style["type"])]
+
+    def duplicate(self, key: str) -> str | None:
+        """The id of a new copy of a workflow; None if there is no such workflow."""
+        workflow = self.workflows.get(key)
+        if workflow is None:
+            return None
+        copy = str(int(WORKFLOW) + 1_000_000 + next(self._numbers))
+        self.workflows[copy] = workflow
+        self._copies.append(copy)
+        if len(self._copies) > _MOST_COPIES:
+            self.workflows.pop(self._copies.popleft(), None)
+        return copy
 
     # -- assets -------------------------------------------------------------------------------
 
@@ -183,12 +223,35 @@ class Library:
 
 
 _KEYS: Final = ("id", "ids")
+_MEDIA: Final = ("IMAGE", "AUDIO", "VIDEO")
 
 
-def _page(records: list[dict[str, Any]], params: Mapping[str, Any]) -> dict[str, Any] | None:
-    current, size = params.get("current", 1), params.get("size", 10)
-    if not isinstance(current, int) or not isinstance(size, int):
-        return None
+def _number_of(path: str) -> str:
+    """The number under which the site lists a model; the same in every run."""
+    digest = hashlib.sha256(path.encode()).digest()
+    return str(2 * 10**18 + int.from_bytes(digest[:7]) % 10**17)
+
+
+def _shown(spec: ModelSpec) -> dict[str, Any]:
+    """A model as the site's own pages show it."""
+    return {
+        "id": _number_of(spec.path),
+        "name": (spec.aliases or (spec.name,))[-1],
+        "nameEn": spec.name,
+        "rhEndpoint": spec.path,
+        "categoryType": spec.task,
+        "outputType": spec.output,
+        "description": "",
+        "descriptionEn": "",
+        "inputConfigJson": json.dumps([attrs.asdict(param) for param in spec.params]),
+        "instanceType": None,
+        "createTime": "2026-01-01T00:00:00",
+        "updateTime": "2026-01-01T00:00:00",
+    }
+
+
+def _page(records: Sequence[Any], params: Mapping[str, Any]) -> dict[str, Any] | None:
+    current, size = _count(params.get("current", 1)), _count(params.get("size", 10))
     if current < 1 or not 1 <= size <= LARGEST_PAGE:
         return None
     pages = -(-len(records) // size)
@@ -200,6 +263,13 @@ def _page(records: list[dict[str, Any]], params: Mapping[str, Any]) -> dict[str,
         "pages": pages,
         "hasNext": current < pages,
     }
+
+
+def _count(value: Any) -> int:
+    """A number of a page, which may come as text; 0 for what is none."""
+    if isinstance(value, str) and value.isdecimal() and len(value) < 9:
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0
 
 
 _RESOURCES: Final = {
@@ -292,6 +362,9 @@ def _built_in_apps() -> dict[str, App]:
                     ["STRING", {"multiline": True}], "prompt")  # fmt: skip
     every = (
         prompt,
+        # The newer of the two ways in which a node lists its choices.
+        _input("3", "KSampler", "scheduler", "LIST", "normal",
+               ["COMBO", {"options": ["normal", "karras"], "default": "normal"}], "scheduler"),
         _input("3", "KSampler", "steps", "INT", "20", ["INT", number], "steps"),
         _input("3", "KSampler", "denoise", "FLOAT", "0.75", ["FLOAT", strength], "strength"),
         _input("11", "easy boolean", "value", "BOOLEAN", "true",
@@ -300,8 +373,8 @@ def _built_in_apps() -> dict[str, App]:
                [["euler", "dpmpp_2m", "ddim"], {"default": "euler"}], "sampler"),
         _input("12", "ImpactSwitch", "select", "SWITCH", "1", ["1", "2", "3"], "branch"),
         _input("10", "LoadImage", "image", "IMAGE", "example.png", files, "picture"),
-        _input("13", "LoadAudio", "audio", "AUDIO", "example.mp3", None, "sound"),
-        _input("14", "LoadVideo", "file", "VIDEO", "example.mp4", None, "film"),
+        _input("13", "LoadAudio", "audio", "AUDIO", "example.mp3", None, "audio"),
+        _input("14", "LoadVideo", "file", "VIDEO", "example.mp4", None, "video"),
     )  # fmt: skip
     media = (("20", "mp4"), ("21", "mp3"), ("22", "glb"), ("23", "txt"))
     return {

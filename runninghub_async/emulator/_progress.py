@@ -31,8 +31,8 @@ _SAMPLER: Final = ("3",)
 
 def status(waiting: int) -> str:
     """What is said first, and when the queue changes."""
-    told = {"status": {"exec_info": {"queue_remaining": waiting}}}
-    return json.dumps({"type": "status", "data": told})
+    said = {"status": {"exec_info": {"queue_remaining": waiting}}}
+    return json.dumps({"type": "status", "data": said})
 
 
 def story(task: Emulated) -> Iterator[tuple[float, str | bytes]]:
@@ -66,14 +66,15 @@ def story(task: Emulated) -> Iterator[tuple[float, str | bytes]]:
             for number, (key, kind) in enumerate(task.work.files)
             if key == node
         ]
-        told = {"images": images}
-        yield 1.0, _message("executed", node=node, display_node=node, output=told, prompt_id=run)
+        said = {"images": images}
+        yield 1.0, _message("executed", node=node, display_node=node, output=said, prompt_id=run)
     yield 1.0, _message("executing", node=None, prompt_id=run)
     yield 1.0, _message("execution_success", prompt_id=run)
 
 
 async def play(socket: web.WebSocketResponse, task: Emulated) -> None:
-    """Tell a task's run as it happens; who comes late is told what was missed at once."""
+    """Send the messages of a task's run as they come; a late listener gets the earlier ones at
+    once."""
     loop = asyncio.get_running_loop()
     for part, message in story(task):
         due = task.starts + part * (task.ends - task.starts)

@@ -1,7 +1,7 @@
 """Every path the service has, as a table, and what is answered there.
 
 A handler is given the emulator's state and a request that has been let in; it answers with JSON
-and leaves keys, limits and faults to whoever called it.
+and leaves keys, limits and faults to its caller.
 """
 
 from __future__ import annotations
@@ -14,16 +14,17 @@ from typing import Any, Final, Literal
 import attrs
 from aiohttp import web
 
+from .._threads import run_in_thread
 from . import _v1
-from ._codes import Family, refusal, says
+from ._codes import NO_APP, Family, refusal, says
 from ._faults import Fault, Place
-from ._files import TYPES
+from ._files import TYPES, make
 from ._library import Library
 from ._pictures import sketch
 from ._progress import converse, play, status
 from ._proxy import OBJECT_INFO, Listeners, history, prompted
 from ._runs import Refused, app_work, proxy_work, workflow_work
-from ._service import Emulated, Service, Work
+from ._service import Emulated, Service, Work, query_fault
 from ._storage import give
 from ._uploads import Part, Uploads
 from ._webhooks import Webhooks
@@ -43,7 +44,7 @@ class State:
     origin: str
 
     def socket(self, task: Emulated, now: float) -> str:
-        """Where a task's progress is told; the URL is a credential, as the service's own."""
+        """Where a task's progress is sent; the URL is a credential, as the service's own."""
         host = self.origin.replace("http", "ws", 1)
         token = f"{task.id}.{self.service.sign(f'ws/{task.id}', 0, now)}"
         return (
@@ -54,7 +55,7 @@ class State:
 
 @attrs.define
 class Call:
-    """A request on its way through: what it asks for, and what befalls it. `rest` is the path
+    """A request on its way through: what it asks for, and its fault. `rest` is the path
     after the route's own; of a form, `params` are the fields without a file."""
 
     request: web.BaseRequest
@@ -93,10 +94,12 @@ Handler = Callable[[State, Call], Answer | Awaitable[Answer]]
 class Route:
     """How requests to a path are taken.
 
+    `method`: the documented one; empty for all. `also`: another one that is taken.
     `key`: where the API key is looked for beside the Bearer header: a field of body, query or
     form; "/" for the path, "raw" for the header without its scheme, "" for nowhere else, and
-    None where it does not matter. `denied`: the code of a wrong one in the older envelope.
-    `body`: how it is read; a "stream" is left to the handler.
+    None where it does not matter. `denied`: the code of a wrong one in the older envelope, if it
+    is not the usual one. `body`: how it is read; a "stream" is left to the handler. `first`: what
+    is looked at before the key; it gives the answer if that is the end of it.
     """
 
     method: str
@@ -104,8 +107,10 @@ class Route:
     family: Family
     handler: Handler
     key: str | None = ""
-    denied: str = "802"
+    denied: str = ""
     body: Literal["json", "form", "stream"] = "json"
+    first: Callable[[Any], dict[str, Any] | None] | None = None
+    also: str = ""
 
 
 # -- newer endpoints ------------------------------------------------------------------------------
@@ -259,7 +264,7 @@ def _webhook_detail(state: State, call: Call) -> Answer:
     if event is None:
         return _v1.refused("1", "webhook event not exists")
     return _v1.done({"userApiKey": _masked(str(call.field("apiKey") or "")),
-                     **state.webhooks.told(event)})  # fmt: skip
+                     **state.webhooks.shown(event)})  # fmt: skip
 
 
 def _webhook_again(state: State, call: Call) -> Answer:
@@ -273,13 +278,30 @@ def _graph_json(state: State, call: Call) -> Answer:
     return _v1.graph_json(state.stock, call.params)
 
 
+def _duplicate(state: State, call: Call) -> Answer:
+    return _v1.duplicate(state.stock, call.params)
+
+
+def _app_page(state: State, call: Call) -> Answer:
+    return _v1.app_page(state.stock, call.params, state.origin)
+
+
+async def _model_list(state: State, call: Call) -> Answer:
+    # To go through all models takes long enough to keep others waiting.
+    return _data(await run_in_thread(state.stock.models, call.params))
+
+
+async def _model_page(state: State, call: Call) -> Answer:
+    return _data(await run_in_thread(state.stock.model, call.params))
+
+
 def _lora_place(state: State, call: Call) -> Answer:
     return state.uploads.lora_place(call.params, state.origin, call.now)
 
 
 def _styles(state: State, call: Call) -> Answer:
     styles = state.stock.styles(call.params)
-    return _v1.refused("901") if styles is None else _v1.done(styles)
+    return _v1.refused(*NO_APP) if styles is None else _v1.done(styles)
 
 
 def _demo(state: State, call: Call) -> Answer:
@@ -314,6 +336,23 @@ async def _result(state: State, call: Call) -> Answer:
 
 def _cover(state: State, call: Call) -> Answer:  # noqa: ARG001
     return web.Response(body=sketch(call.rest, 256, 256), content_type="image/png")
+
+
+async def _view(state: State, call: Call) -> Answer:
+    """An upload of the older kind, or a file that an app was saved with."""
+    kind = call.rest.rpartition(".")[2].lower()
+    body = state.uploads.shown(call.rest, call.now)
+    if body is None and call.rest in state.stock.files():
+        if kind in TYPES:
+            body = await run_in_thread(make, kind, {"prompt": call.rest, **_SMALL}, 0)
+        else:
+            body = call.rest.encode()
+    if body is None:
+        return web.Response(status=404)
+    return web.Response(body=body, content_type=TYPES.get(kind, "application/octet-stream"))
+
+
+_SMALL: Final = {"width": 512, "height": 512}
 
 
 def _uploaded(state: State, call: Call) -> Answer:
@@ -435,7 +474,7 @@ _V2: Final = "/openapi/v2/"
 _TASK: Final = "/task/openapi/"
 
 _EXACT: Final = {
-    _V2 + "query": Route("POST", "query", "query", _query),
+    _V2 + "query": Route("POST", "query", "query", _query, first=query_fault),
     _V2 + "queue/status": Route("GET", "call", "msg", _queue_status),
     _V2 + "api-key/list": Route("GET", "call", "msg", _api_keys),
     _V2 + "resource/list": Route("POST", "call", "msg", _resources),
@@ -445,16 +484,21 @@ _EXACT: Final = {
     _TASK + "create": Route("POST", "submit", "v1", _create, "apiKey"),
     _TASK + "ai-app/run": Route("POST", "submit", "v1", _app_run, "apiKey"),
     _TASK + "quick-ai-app/run": Route("POST", "submit", "v1", _quick_run, "apiKey"),
-    _TASK + "status": Route("POST", "query", "v1", _status, "apiKey"),
-    _TASK + "outputs": Route("POST", "query", "v1", _outputs, "apiKey"),
+    _TASK + "status": Route("POST", "query", "v1", _status, "apiKey", also="GET"),
+    _TASK + "outputs": Route("POST", "query", "v1", _outputs, "apiKey", also="GET"),
     _TASK + "cancel": Route("POST", "call", "v1", _cancel, "apiKey"),
     _TASK + "upload": Route("POST", "upload", "v1", _old_upload, "apiKey", body="form"),
     _TASK + "getWebhookDetail": Route("POST", "call", "v1", _webhook_detail, "apiKey"),
     _TASK + "retryWebhook": Route("POST", "call", "v1", _webhook_again, "apiKey"),
     "/api/openapi/getJsonApiFormat": Route("POST", "call", "v1", _graph_json, "apiKey"),
+    "/api/openapi/workflow/duplicate": Route("POST", "call", "v1", _duplicate, "apiKey"),
     "/api/openapi/getLoraUploadUrl": Route("POST", "call", "v1", _lora_place, "apiKey"),
     "/api/fast/creation/model/params": Route("POST", "call", "v1", _styles, None),
     "/api/webapp/apiCallDemo": Route("GET", "call", "v1", _demo, "apiKey"),
+    # Pages of the site that anybody may read.
+    "/api/webapp/detail": Route("POST", "call", "v1", _app_page, None, also="GET"),
+    "/api/sku/list": Route("POST", "call", "v1", _model_list, None, also="GET"),
+    "/api/sku/detail": Route("POST", "call", "v1", _model_page, None, also="GET"),
     "/uc/openapi/accountStatus": Route("POST", "call", "v1", _account, "apikey", "806"),
     "/ws/c_instance": Route("GET", "call", "v1", _progress, None),
     "/_emulator/stats": Route("GET", None, "v1", _stats, None),
@@ -473,6 +517,7 @@ _STARTS: Final = (
     ("/uploads/", Route("GET", None, "v1", _uploaded, None)),
     ("/covers/", Route("GET", None, "v1", _cover, None)),
     ("/loras/", Route("PUT", "upload", "v1", _lora_put, None, body="stream")),
+    (_TASK + "view/", Route("GET", None, "v1", _view, None)),
     ("/task/", Route("", "call", "v1", _astray, None)),
     ("/api/", Route("", "call", "v1", _astray, None)),
     ("/uc/", Route("", "call", "v1", _astray, None)),

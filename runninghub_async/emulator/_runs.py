@@ -11,13 +11,13 @@ from typing import Any, Final, Literal
 
 import attrs
 
+from ._codes import NO_APP
 from ._graphs import Graph, change, checked, is_graph, mismatch, said_in, size_in
 from ._library import App, Library, Workflow
 from ._service import Work, is_id
 
 __all__ = ["Refused", "app_work", "prompt_in", "proxy_work", "workflow_work"]
 
-_INSTANCES: Final = ("default", "plus", "ultra")
 _RETAIN: Final = (10, 180)
 _SIZE: Final = {"width": 1024, "height": 1024}
 
@@ -89,7 +89,7 @@ def app_work(
         return Refused("301", "quickCreateCode must not be null")
     app = library.apps.get(str(key))
     if app is None:
-        return Refused("901")
+        return Refused(*NO_APP) if older else Refused("901")
     if fault := _barred(app, params):
         return fault
     changes = params.get("nodeInfoList")
@@ -126,8 +126,8 @@ def proxy_work(params: Any, instance: str) -> Work | Refused:
     found = checked(graph, {})
     if not found.sound:
         tips = json.loads(found.tips)
-        told = {"error": tips["error"], "node_errors": tips["node_errors"]}
-        return Refused("433", json.dumps(told))
+        said = {"error": tips["error"], "node_errors": tips["node_errors"]}
+        return Refused("433", json.dumps(said))
     return Work(
         family="proxy",
         path="",
@@ -142,10 +142,13 @@ def proxy_work(params: Any, instance: str) -> Work | Refused:
 
 def _work(body: Mapping[str, Any], *, older: bool, **facts: Any) -> Work | Refused:
     instance = body.get("instanceType") or "default"
-    if instance not in _INSTANCES:
+    # Machines have names that come and go ("standard", "rtx4090"): any text may be one.
+    if not isinstance(instance, str):
         return Refused("301", "instanceType is invalid")
     retain = body.get("retainSeconds")
-    if retain is not None:
+    if isinstance(retain, str) and retain.isdecimal() and len(retain) < 9:
+        retain = int(retain)
+    if retain is not None and retain != "":
         low, high = _RETAIN
         if not isinstance(retain, int) or isinstance(retain, bool) or not low <= retain <= high:
             return Refused("301", f"retainSeconds must be between {low} and {high}")

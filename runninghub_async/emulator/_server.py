@@ -1,4 +1,4 @@
-"""The emulated service over HTTP, on loopback: what befalls each request before it is answered."""
+"""The emulated service over HTTP, on loopback: keys, limits and faults of each request."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from inspect import isawaitable
 from types import TracebackType
 from typing import Any, Final, Literal, Self
 
-import anyio.to_thread
 import attrs
 from aiohttp import StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_parser import RawRequestMessage
 
 from .._catalogue import Catalogue
-from ._codes import code_in, says
+from .._threads import run_in_thread
+from ._codes import NO_USER, code_in, says
 from ._faults import Fault, FaultScript
 from ._graphs import Graph
 from ._library import App, Library, Workflow
@@ -42,7 +42,7 @@ _LARGE: Final = 2**20
 #: How much of a body is kept in `requests`.
 _HEAD: Final = 2048
 
-BadKey = Literal["1002", "1601", "401"]
+BadKey = Literal["806", "1002", "1601", "802", "401"]
 Site = Literal["cn", "ai"]
 
 _CURRENCIES: Final = {"cn": "CNY", "ai": "USD"}
@@ -83,19 +83,24 @@ class Emulator:
     `key_type`: what the key may do. Only SHARED ones may call standard models (1014). NORMAL
     ones pay in coins. EXCLUSIVE ones have `max_concurrency` machines: beyond them it is 415, or
     a place in the key's own queue if `usePersonalQueue` is set, up to 1000 (814).
-    `bad_key`: what newer endpoints answer a wrong key, "1002" or "1601" with HTTP 200, or "401"
-    for HTTP 401. `error_status`: the HTTP status of the newer endpoints' errors.
+    `bad_key`: what a wrong key is answered by the newer endpoints, "806", "1002", "1601" or
+    "802" with HTTP 200, or "401" for HTTP 401. The older ones answer 301 "user not exist", but
+    802 and HTTP 401 where those are chosen. `error_status`: the HTTP status of the newer
+    endpoints' errors.
 
     `webhook_form`: A to D as the documentation's section on webhooks has them; "auto" is A for
     tasks of older endpoints and B for the others. `webhook_retries`: deliveries after the first,
     if the receiver does not answer 2xx within ten seconds, `webhook_gap` seconds apart.
+    `queue`: seconds that each new task waits, QUEUED, before it starts; None lets models start at
+    once, and workflows and apps wait for a tenth of their time.
     `url_lifetime`: seconds that a result's URL can be fetched; each query gives fresh ones.
-    `site`: "cn" bills in CNY, "ai" in USD; the figures are the catalogue's in either case.
+    `site`: "cn" bills in CNY, "ai" in USD; the figures are the catalogue's in either case. The
+    sites word the answer to an upload differently.
     `workflows`: saved workflows by id, each a `Workflow` or just its graph. `apps`: AI apps by
     id, each an `App` or a list of its inputs. The built-in ones are described in `_library`.
 
-    It keeps uploaded files in memory, the last 64, and in `requests` what arrived, the last
-    10,000. Its pictures are drawn from the prompt, not generated, and say so.
+    It keeps uploaded files in memory, the last 64 or 256 MB, and in `requests` the last 10,000
+    requests. Its pictures are drawn from the prompt, not generated, and say so.
     """
 
     def __init__(
@@ -112,21 +117,24 @@ class Emulator:
         retention: float = 86400.0,
         upload_limit: int = MAX_UPLOAD,
         key_type: KeyType = "SHARED",
-        bad_key: BadKey = "1002",
+        bad_key: BadKey = "806",
         error_status: int = 200,
         webhook_form: Form = "auto",
         webhook_retries: int = 3,
         webhook_gap: float = 60.0,
         url_lifetime: float = 86400.0,
+        queue: float | None = None,
         site: Site = "cn",
         workflows: Mapping[str, Workflow | Graph] | None = None,
         apps: Mapping[str, App | list[Mapping[str, Any]]] | None = None,
     ) -> None:
         if duration < 0:
             raise ValueError(f"duration must not be negative, got {duration!r}")
+        if queue is not None and not queue >= 0:
+            raise ValueError(f"queue must not be negative, got {queue!r}")
         for name, value, known in (
             ("key_type", key_type, ("SHARED", "NORMAL", "EXCLUSIVE")),
-            ("bad_key", bad_key, ("1002", "1601", "401")),
+            ("bad_key", bad_key, ("806", "1002", "1601", "802", "401")),
             ("webhook_form", webhook_form, ("auto", "A", "B", "C", "D")),
             ("site", site, ("cn", "ai")),
         ):
@@ -150,9 +158,10 @@ class Emulator:
             key_type=key_type,
             currency=_CURRENCIES[site],
             url_lifetime=url_lifetime,
+            queue=queue,
         )
         self._library = Library(workflows or {}, apps or {})
-        self._uploads = Uploads(self._service, upload_limit)
+        self._uploads = Uploads(self._service, upload_limit, english=site == "ai")
         self._api_key = api_key
         self._bad_key = bad_key
         self._error_status = error_status
@@ -174,9 +183,9 @@ class Emulator:
         return self._service.begun.copy()
 
     async def __aenter__(self) -> Self:
-        await anyio.to_thread.run_sync(Catalogue.load)
+        await run_in_thread(Catalogue.load)
         if self._storm:
-            rules = await anyio.to_thread.run_sync(storm, self._storm)
+            rules = await run_in_thread(storm, self._storm)
             self._service.faults = FaultScript(rules, self._chance)
         server = web.Server(self._handle, request_factory=_request, access_log=None)
         self._runner = runner = web.ServerRunner(server, shutdown_timeout=0.2)
@@ -211,6 +220,17 @@ class Emulator:
     # -- requests -----------------------------------------------------------------------------
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer a request, whichever page of whichever site it was sent by."""
+        if request.method == "OPTIONS":
+            self._record(request, b"")
+            answer: web.StreamResponse = web.Response(status=204)
+        else:
+            answer = await self._taken(request)
+        if not answer.prepared:
+            answer.headers.update(_cors(request))
+        return answer
+
+    async def _taken(self, request: web.BaseRequest) -> web.StreamResponse:
         route, rest = find(request.method, request.path)
         try:
             body = await self._read(request, route)
@@ -218,14 +238,14 @@ class Emulator:
             body = None
         self._record(request, body or b"")
         head = request.method == "HEAD" and route.place == "result"
-        if route.method and request.method != route.method and not head:
-            return self._told(route, *says(route.family, "1009"))
+        if route.method and request.method not in (route.method, route.also) and not head:
+            return self._sent(route, *says(route.family, "1009"))
         if route.place is not None:
             counted = _COUNTED[route.place]
             setattr(self._service.stats, counted, getattr(self._service.stats, counted) + 1)
         if body is None:
             self._service.stats.refused += route.place == "submit"
-            return self._told(route, *says(route.family, "1008"))
+            return self._sent(route, *says(route.family, "1008"))
         return await self._answer(request, route, rest, body)
 
     async def _answer(
@@ -257,25 +277,27 @@ class Emulator:
             await asyncio.sleep(fault.seconds or 0)
         if isinstance(answer, web.StreamResponse):
             return _cut(request) if fault is not None and fault.kind == "reset" else answer
-        told, status = answer if isinstance(answer, tuple) else (answer, 200)
+        said, status = answer if isinstance(answer, tuple) else (answer, 200)
         if fault is not None:
-            return self._spoilt(route, call, told, status)
-        return self._told(route, told, status)
+            return self._spoilt(route, call, said, status)
+        return self._sent(route, said, status)
 
     def _refused(self, route: Route, call: Call) -> web.StreamResponse | None:
         """The answer to a request that is turned away before anything is done."""
         fault, kind = call.fault, call.fault.kind if call.fault is not None else ""
         if not self._authorized(route, call):
-            return self._told(route, *self._unknown_key(route))
+            if route.first is not None and (wrong := route.first(call.params)):
+                return self._sent(route, wrong)
+            return self._sent(route, *self._unknown_key(route))
         stored = route.place in (None, "result") or route.method == "PUT"
         if not stored and self._service.too_fast(call.now):
-            return self._told(route, *says(route.family, "1003"))
+            return self._sent(route, *says(route.family, "1003"))
         if fault is None:
             return None
         if kind == "refuse":
             if stored:
                 return denied()
-            return self._told(route, *says(route.family, fault.code))
+            return self._sent(route, *says(route.family, fault.code))
         if kind == "rate":
             answer = _json(says(route.family, "1003")[0], 429)
             if fault.seconds is not None:
@@ -300,9 +322,9 @@ class Emulator:
             return _garbled(fault.kind, answer)
         if fault.kind == "both" and not code_in(answer):
             answer = {**answer, **_coded(route, fault)}
-        return self._told(route, answer, status)
+        return self._sent(route, answer, status)
 
-    def _told(self, route: Route, answer: Any, status: int = 200) -> web.Response:
+    def _sent(self, route: Route, answer: Any, status: int = 200) -> web.Response:
         if self._error_status != 200 and status == 200 and route.family != "v1":
             # A task that failed is no error of the request that asks for it.
             wrong = code_in(answer) and not answer.get("status")
@@ -329,13 +351,13 @@ class Emulator:
         return bool(key) and isinstance(key, str) and self._api_key in (None, key)
 
     def _unknown_key(self, route: Route) -> tuple[dict[str, Any], int]:
-        if route.family == "v1":
-            return says("v1", route.denied)
-        if self._bad_key == "401":
+        if self._bad_key == "401" or route.denied == "-1":
             return says(route.family, "-1")
-        if route.family in ("v2", "query"):
-            return says(route.family, self._bad_key)
-        return says(route.family, "401", _NO_KEY if route.family == "message" else "")
+        if route.family == "v1" and (route.denied or self._bad_key != "802"):
+            return says("v1", route.denied) if route.denied else says("v1", *NO_USER)
+        if route.family == "message":
+            return says("message", "401", _NO_KEY)
+        return says(route.family, self._bad_key)
 
     # -- bodies -------------------------------------------------------------------------------
 
@@ -366,15 +388,20 @@ _NO_KEY: Final = "ApiKey verification failed: API Key不存在"
 
 async def _call(request: web.BaseRequest, route: Route, rest: str, body: bytes) -> Call:
     if request.method in ("GET", "HEAD"):
-        return Call(request, dict(request.query), rest, body)
+        # Some clients send a body with GET; the query comes first.
+        held = _loads(body) if body else None
+        params = {**(held if isinstance(held, dict) else {}), **request.query}
+        return Call(request, params, rest, body)
     if route.body == "stream":
         return Call(request, None, rest, body)
     if route.body == "json":
         params = _loads(body)
+        if route.key is None and request.query and params in (None, {}):
+            params = dict(request.query)
         return Call(request, params, rest, body, prompt_in(params))
     kind = request.headers.get("Content-Type", "")
     if len(body) > _LARGE:
-        fields, file, digest = await anyio.to_thread.run_sync(_unpacked, kind, body)
+        fields, file, digest = await run_in_thread(_unpacked, kind, body)
     else:
         fields, file, digest = _unpacked(kind, body)
     return Call(request, fields, rest, body, file=file, digest=digest)
@@ -389,9 +416,9 @@ def _unpacked(kind: str, body: bytes) -> tuple[dict[str, str], Part | None, str]
 
 
 def _coded(route: Route, fault: Fault) -> dict[str, Any]:
-    """The error that is told along with a task."""
-    told = says(route.family, fault.code)[0]
-    return {key: told[key] for key in ("errorCode", "errorMessage", "code", "msg") if key in told}
+    """The error that is answered together with a task."""
+    said = says(route.family, fault.code)[0]
+    return {key: said[key] for key in ("errorCode", "errorMessage", "code", "msg") if key in said}
 
 
 def _request(
@@ -404,6 +431,22 @@ def _request(
     """A request that may carry pictures as data URIs, ten of 10 MB as the catalogue allows."""
     loop = asyncio.get_running_loop()
     return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=MAX_BODY)
+
+
+def _cors(request: web.BaseRequest) -> dict[str, str]:
+    """What lets a page of another site read the answer. A browser asks first, by OPTIONS."""
+    headers = {
+        "Access-Control-Allow-Origin": "*",
+        "Access-Control-Expose-Headers": "*",
+    }
+    if request.method == "OPTIONS":
+        asked = request.headers.get("Access-Control-Request-Headers")
+        headers["Access-Control-Allow-Methods"] = "GET, HEAD, POST, PUT, OPTIONS"
+        headers["Access-Control-Allow-Headers"] = asked or "Authorization, Content-Type"
+        headers["Access-Control-Max-Age"] = "3600"
+        if "Access-Control-Request-Private-Network" in request.headers:
+            headers["Access-Control-Allow-Private-Network"] = "true"
+    return headers
 
 
 def _now() -> float:

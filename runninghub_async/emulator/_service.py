@@ -11,10 +11,12 @@ import hashlib
 import heapq
 import hmac
 import json
+import math
 import random
+import re
 import uuid
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final, Literal
 from urllib.parse import quote
@@ -27,8 +29,8 @@ from ._faults import Fault, FaultScript
 from ._graphs import Graph
 
 __all__ = [
-    "Emulated", "KeyType", "Service", "Stats", "Work", "failed_reason", "is_id", "size_of", "whole",
-    "written",
+    "Emulated", "KeyType", "Service", "Stats", "Work", "failed_reason", "is_id", "query_fault",
+    "size_of", "whole", "written",
 ]  # fmt: skip
 
 KeyType = Literal["SHARED", "NORMAL", "EXCLUSIVE"]
@@ -49,6 +51,18 @@ _PROMPTS: Final = 100_000
 
 _WALLET: Final = Decimal(999)
 _PURSE: Final = 177814
+
+#: How a model that has no path is addressed: by a number of the site. Nothing is known of the
+#: parameters of such models, so any are taken.
+_BY_NUMBER: Final = re.compile(r"[1-9]\d{18}")
+
+#: Longest prompts, in characters, where clients were refused below what the model's page says.
+_PROMPT_LIMITS: Final = (("alibaba/wan-2.7/", 2048), ("alibaba/wan-2.7-spicy/", 2048))
+
+_LAYERS: Final = "seedream-v5-pro/layer-decomposition"
+
+#: What a result is drawn from.
+_DRAWN: Final = ("prompt", "width", "height", "resolution")
 
 _SIDES: Final = {"1k": 1024, "2k": 2048, "3k": 3072, "4k": 4096}
 
@@ -98,6 +112,8 @@ class Work:
     graph: Graph = attrs.field(factory=dict)
     older: bool = False
     unsound: bool = False
+    #: For each of `files` that has them: keys of its result beside the usual ones.
+    extra: tuple[Mapping[str, Any], ...] = ()
     webhook: str = ""
     instance: str = "default"
     retain: int = 0
@@ -158,6 +174,7 @@ class Service:
         key_type: KeyType = "SHARED",
         currency: str = "CNY",
         url_lifetime: float = 86400.0,
+        queue: float | None = None,
     ) -> None:
         self.stats = Stats()
         #: How many tasks were created for each prompt.
@@ -171,6 +188,7 @@ class Service:
         self._rng = rng
         self._retention = retention
         self._url_lifetime = url_lifetime
+        self._queue = queue
         self._tasks: OrderedDict[str, Emulated] = OrderedDict()
         self._prompts: dict[str, str] = {}
         self._first: deque[str] = deque()
@@ -181,7 +199,7 @@ class Service:
         self._coins = Decimal(0)
         self._secret = rng.randbytes(16)
         self._next_id = FIRST_TASK_ID
-        #: Is told of each new task whose end somebody wants to hear of.
+        #: Called with each new task that has a webhook.
         self.on_webhook: Callable[[Emulated], None] | None = None
 
     # -- submit -------------------------------------------------------------------------------
@@ -198,7 +216,8 @@ class Service:
 
     def _called(self, path: str, params: Any) -> ModelSpec | dict[str, Any]:
         """The model that is called with `params`, or how the call is refused."""
-        if path not in Catalogue.load() or (spec := Catalogue.load().find(path)).path != path:
+        spec = _model(path)
+        if spec is None:
             return refusal("1001")
         if self.key_type != "SHARED":
             return refusal("1014")
@@ -220,7 +239,7 @@ class Service:
         spec = self._called(path, params)
         if isinstance(spec, dict):
             return spec
-        price = spec.price_of(params)
+        price = spec.price_of(_as_documented(spec, params))
         amount = f"{price.amount:f}" if price else None
         return {
             "errorCode": "",
@@ -249,12 +268,15 @@ class Service:
     def create(self, work: Work, now: float, doomed: Fault | None) -> Emulated:
         """A new task. Whether there is room for it is `full`'s business."""
         takes = self.duration * self._rng.uniform(0.5, 1.5)
-        waits = self._free(now) - now
+        free = self._free(now)
+        # A model's own machines stand ready; one that runs a graph is fetched first.
+        waits = 0.0 if work.family == "model" else takes * 0.1
+        starts = free + (waits if self._queue is None else self._queue)
         task = Emulated(
             str(self._next_id),
             work,
-            starts=now + waits + takes * 0.1,
-            ends=now + waits + takes,
+            starts=starts,
+            ends=starts + takes if self._queue is not None else free + takes,
             client_id=work.client_id or self._rng.randbytes(16).hex(),
         )
         self._next_id += 1 + self._rng.randrange(1000)
@@ -285,13 +307,19 @@ class Service:
 
     def _model_work(self, spec: ModelSpec, params: Mapping[str, Any]) -> Work:
         count = _pictures(params, self._rng)
+        extra: tuple[Mapping[str, Any], ...] = ()
+        if spec.path == _LAYERS:
+            extra = tuple(_layer(n, self._rng) for n in range(self._rng.randint(2, 5)))
+            count = len(extra)
         # The bill counts what came back, not what might have.
-        price = spec.price_of({**params, "maxImages": count})
+        price = spec.price_of({**_as_documented(spec, params), "maxImages": count})
         return Work(
             family="model",
             path=spec.path,
-            params=params,
+            # The rest may be pictures as data URIs, of which a task would hold megabytes for a day.
+            params={key: params[key] for key in _DRAWN if key in params},
             files=(("2", _kind(spec, params)),) * count,
+            extra=extra,
             price=price.amount if price else Decimal(0),
             webhook=_webhook(params),
         )
@@ -299,8 +327,8 @@ class Service:
     def _free(self, now: float) -> float:
         """When a machine is free: at once, but for those in an exclusive key's own queue.
 
-        Each waits for the place it was given; one that a cancelled task leaves goes to whoever
-        comes next.
+        Each waits for the place it was given; one that a cancelled task leaves goes to the
+        next.
         """
         machines = self.max_concurrency
         if self.key_type != "EXCLUSIVE" or machines is None or self.alive(now) < machines:
@@ -317,10 +345,10 @@ class Service:
         else:
             seconds = Decimal(str(round(task.ran, 3)))
             if self.key_type == "NORMAL":
-                task.coins = Decimal(round(_COINS[task.work.instance] * seconds))
+                task.coins = Decimal(round(_coins(task.work.instance) * seconds))
             elif self.key_type == "SHARED":
                 seconds += task.work.retain
-                task.money = round(_COINS[task.work.instance] * seconds / _COINS_PER_MONEY, 4)
+                task.money = round(_coins(task.work.instance) * seconds / _COINS_PER_MONEY, 4)
         after = task.money or Decimal(0), task.coins or Decimal(0)
         self._money += after[0] - before[0]
         self._coins += after[1] - before[1]
@@ -364,11 +392,11 @@ class Service:
 
     def query(self, params: Any, now: float, origin: str, *, quirk: str = "") -> dict[str, Any]:
         """Answer `POST /openapi/v2/query`; `origin` is where results are fetched."""
+        if fault := query_fault(params):
+            return fault
         task_id = params.get("taskId") if isinstance(params, dict) else None
         if task_id is None:
             return says("query", "1007", "taskId must not be null | 任务ID不能为空")[0]
-        if not isinstance(task_id, str | int) or not is_id(task_id):
-            return says("query", "1007", "taskId must be greater than 0 | 任务ID必须大于0")[0]
         task = self.find(task_id, now)
         if task is None:
             return {
@@ -377,9 +405,9 @@ class Service:
                 "failedReason": {},
                 "usage": None,
             }
-        return self.told(task, now, origin, quirk=quirk)
+        return self.shown(task, now, origin, quirk=quirk)
 
-    def told(self, task: Emulated, now: float, origin: str, *, quirk: str = "") -> dict[str, Any]:
+    def shown(self, task: Emulated, now: float, origin: str, *, quirk: str = "") -> dict[str, Any]:
         """A task in the words of Query V2."""
         status = task.status(now)
         answer = self._answer(task.id, status)
@@ -391,6 +419,10 @@ class Service:
             answer["errorMessage"] = text_of(task.failure)
             answer["failedReason"] = failed_reason(task)
             answer["usage"] = _usage(task)
+            if task.quirk == "error":
+                answer["status"] = "ERROR"
+            elif task.quirk == "reason":
+                answer["failedReason"] = json.dumps(answer["failedReason"])
         elif quirk == "stale" and status != "CANCEL":
             answer["errorCode"], answer["errorMessage"] = "1011", text_of("1011")
         elif quirk == "unready" and status != "CANCEL":
@@ -402,25 +434,32 @@ class Service:
             answer["taskUsageList"] = [{**part, "taskStatus": status, "usage": answer["usage"]}]
         return answer
 
-    def _results(self, task: Emulated, now: float, origin: str) -> list[dict[str, Any]] | None:
+    def _results(self, task: Emulated, now: float, origin: str) -> list[Any] | None:
         if task.quirk == "empty":
             return None
+        files = self.files(task, now, origin)
+        if task.quirk == "bare":
+            return [url for _, _, url, _ in files]
         return [
             {"url": None, "nodeId": node, "outputType": kind, "text": written(task.work.params)}
             if kind == "txt"
-            else {"url": url, "nodeId": node, "outputType": kind, "text": None}
-            for node, kind, url in self.files(task, now, origin)
+            else {"url": url, "nodeId": node, "outputType": kind, "text": None, **extra}
+            for node, kind, url, extra in files
         ]
 
-    def files(self, task: Emulated, now: float, origin: str) -> list[tuple[str, str, str]]:
-        """Node id, extension and URL of each result; the URLs are good from now on."""
+    def files(
+        self, task: Emulated, now: float, origin: str
+    ) -> list[tuple[str, str, str, Mapping[str, Any]]]:
+        """Node id, extension and URL of each result, and its further keys; the URLs are good from
+        now on."""
         if task.quirk == "empty":
             return []
         found = []
         for n, (node, kind) in enumerate(task.work.files):
-            told = _STRAY if task.quirk == "name" and kind != "txt" else kind
-            place = f"{origin}/results/{task.id}/{n}.{quote(told, safe='')}"
-            found.append((node, told, f"{place}?sign={self.sign(task.id, n, now)}"))
+            said = _STRAY if task.quirk == "name" and kind != "txt" else kind
+            place = f"{origin}/results/{task.id}/{n}.{quote(said, safe='')}"
+            extra = task.work.extra[n] if n < len(task.work.extra) else {}
+            found.append((node, said, f"{place}?sign={self.sign(task.id, n, now)}", extra))
         return found[::-1] if task.quirk == "reorder" else found
 
     def cancel(self, task: Emulated, now: float) -> bool:
@@ -537,6 +576,15 @@ def is_id(value: Any) -> bool:
     return text.isdecimal() and bool(text.strip("0"))
 
 
+def query_fault(params: Any) -> dict[str, Any] | None:
+    """The answer of Query V2 to a task id that cannot be one; None if it can, or if there is
+    none. The service looks at this before it looks at the key."""
+    task_id = params.get("taskId") if isinstance(params, dict) else None
+    if task_id is None or (isinstance(task_id, str | int) and is_id(task_id)):
+        return None
+    return says("query", "1007", "taskId must be greater than 0 | 任务ID必须大于0")[0]
+
+
 def whole(value: Any, default: int, low: int, high: int) -> int:
     """`value` as a whole number within bounds, where parameters may be anything."""
     try:
@@ -561,7 +609,7 @@ def failed_reason(task: Emulated) -> dict[str, str]:
         ((key, str(n.get("class_type"))) for key, n in task.work.graph.items()), ("3", "KSampler")
     )
     trace = ['  File "/workspace/ComfyUI/execution.py", line 361, in execute\n',
-             "RuntimeError: the emulator was told to fail\n"]  # fmt: skip
+             "RuntimeError: the fault script says that this task fails\n"]  # fmt: skip
     return {
         "current_outputs": "{}",
         "exception_type": "RuntimeError",
@@ -569,13 +617,14 @@ def failed_reason(task: Emulated) -> dict[str, str]:
         "current_inputs": "{}",
         "traceback": json.dumps(trace),
         "node_id": node,
-        "exception_message": "the emulator was told to fail",
+        "exception_message": "the fault script says that this task fails",
     }
 
 
 def _doom(task: Emulated, fault: Fault, now: float) -> None:
-    if fault.kind == "fail":
+    if fault.kind in ("fail", "error", "reason"):
         task.failure = fault.code
+        task.quirk = fault.kind if fault.kind != "fail" else ""
     elif fault.kind == "hidden":
         task.visible = now + (3.0 if fault.seconds is None else fault.seconds)
     else:
@@ -608,39 +657,103 @@ def _pictures(params: Mapping[str, Any], rng: random.Random) -> int:
     return whole(params.get("imageNum"), 1, 1, 100)
 
 
+def _model(path: str) -> ModelSpec | None:
+    """The model with this path; None if there is none."""
+    catalogue = Catalogue.load()
+    if path in catalogue:
+        spec = catalogue.find(path)
+        # A name of the documentation is no path.
+        return spec if spec.path == path else None
+    if _BY_NUMBER.fullmatch(path):
+        return ModelSpec(path, path, "", "image", "", (), incomplete=True)
+    return None
+
+
+def _layer(number: int, rng: random.Random) -> dict[str, Any]:
+    """What a layer's result says beside its picture: its place in the pile, 0 at the bottom, and
+    left, top, right and bottom of what is on it."""
+    left, top = (0, 0) if number == 0 else (rng.randrange(0, 900), rng.randrange(0, 900))
+    right = 2048 if number == 0 else left + rng.randrange(100, 1100)
+    bottom = 2048 if number == 0 else top + rng.randrange(100, 1100)
+    return {"z_index": number, "bounding_box": [left, top, right, bottom]}
+
+
+def _coins(instance: str) -> Decimal:
+    """Coins per second of a machine of this name; one nobody knows costs as the default one."""
+    return _COINS.get(instance, _COINS["default"])
+
+
+def _as_documented(spec: ModelSpec, params: Mapping[str, Any]) -> dict[str, Any]:
+    """`params` with choices as text and switches as such, as the catalogue's rules have them."""
+    found = dict(params)
+    for key, value in params.items():
+        kind = param.type if (param := spec.param(key)) is not None else ""
+        if kind == "enum":
+            found[key] = _word(value)
+        elif kind == "boolean" and not isinstance(value, bool):
+            found[key] = str(value).lower() in ("true", "1")
+    return found
+
+
 def _fault_in(spec: ModelSpec, params: Mapping[str, Any]) -> str:
-    """The first parameter that the service would refuse, in its words; unknown ones pass."""
+    """The first parameter that the service would refuse, in its words; unknown ones pass.
+
+    Refused is what a model's page rules out, and nothing else: numbers may come as text, choices
+    as numbers, and one item of a list without the list.
+    """
     for param in spec.params:
-        given = [key for key in (param.name, param.alias) if key and key in params]
+        given = [key for key in (param.name, param.alias) if key and params.get(key) is not None]
         if not given:
             if param.required:
                 return f"{param.name} must not be null | {param.name} 不能为空"
             continue
         value = params[given[0]]
-        values = value if param.multiple and isinstance(value, list) else [value]
-        if param.multiple and not isinstance(value, list):
-            return f"{param.name} must be an array | {param.name} 必须是数组"
+        values: Sequence[Any] = value if param.multiple and isinstance(value, list) else [value]
         if param.max_items is not None and len(values) > param.max_items:
             return f"{param.name} exceeds {param.max_items} items | {param.name} 数量超限"
         if not all(_takes(param, each) for each in values):
             return f"{param.name} is invalid | {param.name} 无效"
+    prompt = params.get("prompt")
+    for start, most in _PROMPT_LIMITS:
+        if spec.path.startswith(start) and isinstance(prompt, str) and len(prompt) > most:
+            return f"prompt exceeds {most} characters | prompt 超过{most}个字符"
     return ""
 
 
 def _takes(param: ParamSpec, value: Any) -> bool:
     kind = param.type
     if kind == "boolean":
-        return isinstance(value, bool) or value in ("true", "false")
+        return isinstance(value, bool) or str(value).lower() in ("true", "false", "0", "1")
     if kind in ("integer", "number"):
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        number = _number(value)
+        if number is None or (kind == "integer" and not number.is_integer()):
             return False
-        low = param.min is None or value >= param.min
-        return low and (param.max is None or value <= param.max)
+        low = param.min is None or number >= param.min
+        return low and (param.max is None or number <= param.max)
     if kind == "enum":
-        return value in param.choices or value in param.alias_choices
+        word = _word(value)
+        return word in param.choices or word in param.alias_choices
     if kind == "string":
         if not isinstance(value, str):
             return False
         short = param.min_length is not None and len(value) < param.min_length
         return not short and (param.max_length is None or len(value) <= param.max_length)
     return True
+
+
+def _number(value: Any) -> float | None:
+    """A number, or the number that a text holds; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _word(value: Any) -> Any:
+    """A choice as the text that the catalogue has it as."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f"{value:g}" if isinstance(value, int | float) else value

@@ -22,7 +22,9 @@ MAX_UPLOAD: Final = 30 * 2**20
 _A_DAY: Final = 86400.0
 _AN_HOUR: Final = 3600.0
 
+#: How many uploads are kept, and how many bytes of them; the first ones are forgotten.
 _KEPT: Final = 64
+_KEPT_BYTES: Final = 256 * 2**20
 
 _MEDIA: Final = {
     "image": {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp"},
@@ -69,10 +71,11 @@ def _parameter(header: str, name: str) -> str | None:
 
 
 class Uploads:
-    """The files of one emulator, in memory, the last 64; of LoRAs only their digests."""
+    """The files of one emulator, in memory, the last 64 or 256 MB; of LoRAs only their digests."""
 
-    def __init__(self, service: Service, limit: int) -> None:
+    def __init__(self, service: Service, limit: int, *, english: bool = False) -> None:
         self._service = service
+        self._english = english
         self.limit = limit
         self._files: OrderedDict[str, tuple[bytes, float]] = OrderedDict()
         self._loras: set[str] = set()
@@ -84,13 +87,14 @@ class Uploads:
         if len(part.body) > self.limit:
             return says("message", "809")[0]
         stored, kind = self._keep(part, digest, now)
+        # Each site has its own word for a success and for the name.
         return {
-            "code": 0,
+            "code": 200 if self._english else 0,
             "message": "success",
             "data": {
                 "type": kind,
                 "download_url": f"{origin}/uploads/{stored}",
-                "fileName": f"openapi/{stored}",
+                "filename" if self._english else "fileName": f"openapi/{stored}",
                 "size": str(len(part.body)),
             },
         }
@@ -113,6 +117,12 @@ class Uploads:
         self._trim()
         return {"name": name, "subfolder": "", "type": "input"}
 
+    def shown(self, name: str, now: float) -> bytes | None:
+        """The bytes of an upload by the name that either upload gave it."""
+        stored = name.removeprefix("api/").removeprefix("openapi/")
+        found = (self.file(each, now) for each in (stored, f"{stored}.zip"))
+        return next((body for body in found if body is not None), None)
+
     def file(self, name: str, now: float) -> bytes | None:
         """The bytes of an upload, for as long as its URL holds."""
         body, until = self._files.get(name, (None, 0.0))
@@ -126,8 +136,10 @@ class Uploads:
         return stored, kind
 
     def _trim(self) -> None:
-        while len(self._files) > _KEPT:
-            self._files.popitem(last=False)
+        held = sum(len(body) for body, _ in self._files.values())
+        while len(self._files) > _KEPT or (held > _KEPT_BYTES and len(self._files) > 1):
+            _, (body, _) = self._files.popitem(last=False)
+            held -= len(body)
 
     # -- LoRAs --------------------------------------------------------------------------------
 

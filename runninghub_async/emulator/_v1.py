@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
-from ._codes import says
+from ._codes import NO_APP, says
 from ._library import Library
 from ._runs import Refused
 from ._service import Emulated, Service, failed_reason
 
-__all__ = ["cancel", "created", "demo", "done", "graph_json", "outputs", "refused", "status"]
+__all__ = [
+    "app_page", "cancel", "created", "demo", "done", "duplicate", "graph_json", "outputs",
+    "refused", "status",
+]  # fmt: skip
 
 
 def done(data: Any = None, msg: str = "success") -> dict[str, Any]:
@@ -28,7 +31,7 @@ def refused(code: str, text: str = "") -> dict[str, Any]:
 
 
 def created(task: Emulated, now: float, socket: str | None) -> dict[str, Any]:
-    """How `create` and both app runs are answered; `socket` is where progress is told."""
+    """How `create` and both app runs are answered; `socket` is the address of its progress."""
     running = now >= task.starts
     return done(
         {
@@ -71,7 +74,9 @@ def ended(service: Service, task: Emulated, now: float, origin: str) -> dict[str
     """What `outputs` says of a task that has ended."""
     word = task.status(now)
     if word != "SUCCESS":
-        reason = failed_reason(task)
+        reason: Any = failed_reason(task)
+        if task.quirk == "reason":
+            reason = json.dumps(reason)
         return {**refused("805"), "data": {"failedReason": reason} if reason else None}
     spent = str(task.money) if task.money else None
     model = task.work.family == "model"
@@ -88,8 +93,9 @@ def ended(service: Service, task: Emulated, now: float, origin: str) -> dict[str
                 "storageType": None,
                 "bucket": None,
                 "objectKey": None,
+                **extra,
             }
-            for node, kind, url in service.files(task, now, origin)
+            for node, kind, url, extra in service.files(task, now, origin)
         ]
     )
 
@@ -116,20 +122,55 @@ def graph_json(library: Library, params: Any) -> dict[str, Any]:
     return done({"prompt": json.dumps(text) if workflow.twice else text})
 
 
+def duplicate(library: Library, params: Any) -> dict[str, Any]:
+    """Answer `POST /api/openapi/workflow/duplicate`: the id of a copy that is the caller's own."""
+    key = params.get("workflowId") if isinstance(params, dict) else None
+    if key is None or key == "":
+        return refused("301", "workflowId must not be null")
+    copy = library.duplicate(str(key))
+    return refused("380") if copy is None else done({"newWorkflowId": copy})
+
+
+def app_page(library: Library, params: Any, origin: str) -> dict[str, Any]:
+    """Answer `POST /api/webapp/detail`, which needs no key. Whose workflow an app runs is shown
+    to its owner only."""
+    key = str(params.get("webappId")) if isinstance(params, dict) else ""
+    app = library.apps.get(key)
+    if app is None:
+        return refused(*NO_APP)
+    return done(
+        {
+            "id": key,
+            "name": app.name,
+            "description": "",
+            "workflowId": None,
+            "inputNodes": [dict(node) for node in app.nodes],
+            "covers": [{"id": "1", "url": f"{origin}/covers/{key}.png"}],
+            "tags": [{"id": "1", "name": "poster", "nameEn": "poster"}],
+            "statisticsInfo": _STATISTICS,
+        }
+    )
+
+
+#: The service writes these counts as text.
+_STATISTICS: Final = {
+    "likeCount": "12", "downloadCount": "3", "useCount": "456", "pv": "789", "collectCount": "5",
+}  # fmt: skip
+
+
 def demo(library: Library, query: Mapping[str, str], origin: str) -> dict[str, Any]:
     """Answer `GET /api/webapp/apiCallDemo`. The `curl` in it is not valid JSON, as the site's."""
     key = query.get("webappId")
     app = library.apps.get(str(key))
     if app is None:
-        return refused("901")
+        return refused(*NO_APP)
     body = '{"webappId": %s, "apiKey": , "quickCreateCode": "null", "nodeInfoList": [...]}' % key  # noqa: UP031
     return done(
         {
             "curl": f"curl -X POST {origin}/task/openapi/ai-app/run -d '{body}'",
             "accessEncrypted": bool(app.password),
             "webappName": app.name,
-            "statisticsInfo": {"likeCount": "12", "downloadCount": "3", "useCount": "456",
-                               "pv": "789", "collectCount": "5"},
+            "statisticsInfo": _STATISTICS,
             "nodeInfoList": [dict(node) for node in app.nodes],
             "covers": [{"id": "1", "url": f"{origin}/covers/{key}.png"}],
             "tags": [{"id": "1", "name": "poster", "nameEn": "poster"}],

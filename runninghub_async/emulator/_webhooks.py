@@ -33,7 +33,7 @@ _CHINA: Final = timezone(timedelta(hours=8))
 
 @attrs.define
 class Event:
-    """An event and what became of it, as `getWebhookDetail` tells. Times are the loop's."""
+    """An event and its delivery, as `getWebhookDetail` shows them. Times are the loop's."""
 
     id: str
     task_id: str
@@ -56,7 +56,7 @@ def event_body(
     if form == "A":
         data: Any = json.dumps(ended(service, task, now, origin), ensure_ascii=False)
     else:
-        data = service.told(task, now, origin)
+        data = service.shown(task, now, origin)
     if form == "D":
         return dict(data)
     if form == "C":
@@ -84,13 +84,13 @@ class Webhooks:
         self._began = asyncio.get_running_loop().time()
 
     def watch(self, task: Emulated) -> None:
-        """Tell of this task when it ends, if anybody asked to be told."""
+        """Send an event when this task ends, if it has a webhook."""
         if task.work.webhook:
             loop = asyncio.get_running_loop()
             self._timers[task.id] = loop.call_at(task.ends, self._end, task)
 
     def ended(self, task: Emulated) -> None:
-        """It was cancelled: what was to be told later is told now."""
+        """It was cancelled: its event is sent now."""
         timer = self._timers.get(task.id)
         if timer is not None:
             timer.cancel()
@@ -109,7 +109,7 @@ class Webhooks:
         self._start(event, None)
         return True
 
-    def told(self, event: Event) -> dict[str, Any]:
+    def shown(self, event: Event) -> dict[str, Any]:
         """An event as the service's own record shows it."""
         data = event.body.get("eventData", event.body)
         text = data if isinstance(data, str) else json.dumps(data, ensure_ascii=False)
@@ -126,7 +126,7 @@ class Webhooks:
         }
 
     async def aclose(self) -> None:
-        """Stop telling, and wait for what was being told to be given up."""
+        """Stop the deliveries, and wait until those under way have ended."""
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
@@ -192,8 +192,8 @@ class Webhooks:
         return good
 
     def _clock(self, at: float) -> str:
-        told = self._wall + timedelta(seconds=at - self._began)
-        return told.astimezone(_CHINA).strftime("%Y-%m-%dT%H:%M:%S")
+        said = self._wall + timedelta(seconds=at - self._began)
+        return said.astimezone(_CHINA).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def _event_id(task_id: str) -> str:

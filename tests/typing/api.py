@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import assert_type
+from typing import Literal, assert_type
 
 import runninghub_async as rh
 from runninghub_async.emulator import Emulator, Fault, Stats
@@ -17,6 +17,11 @@ async def prompts() -> AsyncIterator[rh.SeedreamV5Lite]:
 async def use(session: rh.Session) -> None:
     task = await session.run(rh.SeedreamV45("a poster", image_urls=["https://x/a.png"]))
     assert_type(task, rh.Task)
+    pro = rh.SeedreamV5Pro("a poster", 1024, 768, output_format="png")
+    assert_type(pro.output_format, Literal["jpeg", "png"] | None)
+    assert_type(pro.price(), rh.Money | None)
+    assert_type(await session.submit(pro), rh.Task)
+    assert_type(await session.workflows.duplicate("1"), str)
     assert_type(await session.submit(rh.ModelRequest("a/b", {"prompt": "x"})), rh.Task)
     assert_type(await session.submit_many([rh.SeedreamV4("a poster")]), list[rh.Task])
     assert_type(await session.wait(task.id, timeout=3), rh.Task)
