@@ -377,7 +377,9 @@ def with_body(body: bytes | FileBody, head: bytes = b"", tail: bytes = b"") -> R
     if isinstance(body, FileBody):
         file = attrs.evolve(body, head=head, tail=tail)
         return Request("PUT", "", read_timeout=UPLOAD_TIMEOUT, file=file)
-    return Request("PUT", "", body=head + body + tail, read_timeout=UPLOAD_TIMEOUT)
+    # `join` lets other threads run while it copies much; `+` does not.
+    whole = b"".join((head, body, tail)) if head or tail else body
+    return Request("PUT", "", body=whole, read_timeout=UPLOAD_TIMEOUT)
 
 
 def parse_upload(response: Response) -> Upload:

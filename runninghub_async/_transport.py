@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import ipaddress
 import os
 import socket
 import urllib.request
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Final, Protocol, Self, runtime_checkable
+from typing import BinaryIO, Final, Protocol, Self, runtime_checkable
 
 import aiohttp
 import aiohttp.abc
 import anyio
-import anyio.to_thread
 import attrs
 import yarl
 
 from ._addresses import host_of, is_public
 from ._exceptions import ConnectError, PayloadError, ReadError, ReadTimeout, TransportError
+from ._local import file_stamp, open_regular
 from ._models import FileBody, Request, Response
+from ._threads import run_in_thread
 
 __all__ = [
     "AiohttpTransport",
@@ -30,7 +30,6 @@ __all__ = [
     "StreamedResponse",
     "StreamingTransport",
     "Transport",
-    "file_stamp",
 ]
 
 #: An answer of the API is a few kilobytes; one beyond this is not the API's.
@@ -38,7 +37,7 @@ MAX_ANSWER_BYTES: Final = 8 * 2**20
 
 _CHUNK: Final = 2**18
 
-#: From here on aiohttp wants a body as a file, which it sends in pieces.
+#: From here on a body is sent in pieces, in bytes.
 _LARGE_BODY: Final = 2**20
 
 #: How often a silent socket is asked whether it still lives, in seconds.
@@ -200,9 +199,9 @@ class AiohttpTransport:
                 self._url(request.url),
                 data=payload,
                 headers=request.headers
-                if request.file is None
+                if payload is None or isinstance(payload, bytes)
                 # Said beforehand, or it would go out in chunks, which storage hosts refuse.
-                else {**request.headers, "Content-Length": str(len(request.file))},
+                else {**request.headers, "Content-Length": str(payload.length)},
                 timeout=self._timeout(request),
                 allow_redirects=False,
             ) as answer:
@@ -408,11 +407,31 @@ async def _messages(socket: aiohttp.ClientWebSocketResponse) -> AsyncIterator[st
             yield message.data
 
 
-def _payload(request: Request) -> bytes | io.BytesIO | _Pieces | None:
+def _payload(request: Request) -> bytes | _Slices | _Pieces | None:
     if request.file is not None:
         return _Pieces(request.file)
     body = request.body
-    return body if body is None or len(body) < _LARGE_BODY else io.BytesIO(body)
+    return body if body is None or len(body) < _LARGE_BODY else _Slices(body)
+
+
+class _Slices:
+    """A large body from memory, a piece at a time. It is not a file to aiohttp, which would use
+    the loop's default executor for one."""
+
+    def __init__(self, body: bytes) -> None:
+        self.length = len(body)
+        self._body = body
+        self._at = 0
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        piece = self._body[self._at : self._at + _CHUNK]
+        if not piece:
+            raise StopAsyncIteration
+        self._at += len(piece)
+        return piece
 
 
 class _Pieces:
@@ -420,10 +439,11 @@ class _Pieces:
     it off, where that was not the network."""
 
     def __init__(self, body: FileBody) -> None:
+        self.length = len(body)
         self.fault: Exception | None = None
         self._body = body
         self._left = body.size
-        self._file: anyio.AsyncFile[bytes] | None = None
+        self._file: BinaryIO | None = None
         self._ended = False
 
     def __aiter__(self) -> Self:
@@ -442,42 +462,37 @@ class _Pieces:
     async def _next(self) -> bytes:
         body = self._body
         if self._file is None:
-            self._file = await self._open()
-            await self._check(self._file)
+            await run_in_thread(self._open)
             return body.head
         if self._left:
-            piece = await self._file.read(min(_CHUNK, self._left))
+            piece = await run_in_thread(self._file.read, min(_CHUNK, self._left))
             if not piece:
                 raise _changed(body)
             self._left -= len(piece)
             if body.progress is not None:
                 body.progress(body.size - self._left)
             return piece
-        await self._check(self._file)
+        await run_in_thread(self._check, self._file)
         self._ended = True
         return body.tail
 
-    async def _open(self) -> anyio.AsyncFile[bytes]:
+    def _open(self) -> None:
         try:
-            return await anyio.open_file(self._body.path, "rb")
+            # Kept at once: whoever waits for this thread may be cancelled meanwhile.
+            self._file = open_regular(self._body.path)
         except OSError:
             raise _changed(self._body) from None
+        self._check(self._file)
 
-    async def _check(self, file: anyio.AsyncFile[bytes]) -> None:
+    def _check(self, file: BinaryIO) -> None:
         """What is sent has to be what was looked at."""
-        facts = await anyio.to_thread.run_sync(os.fstat, file.wrapped.fileno())
-        if self._body.stamp and file_stamp(facts) != self._body.stamp:
+        if self._body.stamp and file_stamp(os.fstat(file.fileno())) != self._body.stamp:
             raise _changed(self._body)
 
     async def aclose(self) -> None:
         if self._file is not None:
             with anyio.CancelScope(shield=True):
-                await self._file.aclose()
-
-
-def file_stamp(facts: os.stat_result) -> tuple[int, ...]:
-    """What changes when a file does, as far as its file system tells."""
-    return (facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino, facts.st_dev)
+                await run_in_thread(self._file.close)
 
 
 def _changed(body: FileBody) -> PayloadError:

@@ -26,7 +26,7 @@ ORDER = (
     "_protocol", "_protocol_v1", "_progress", "_polling", "_retry", "_limits", "_job",
     "_budget", "_journal", "_scheduler", "_recovery",
     # the wire
-    "_threads", "_transport", "_pacing", "_shielded", "_decode", "_partial", "_download",
+    "_threads", "_local", "_transport", "_pacing", "_shielded", "_decode", "_partial", "_download",
     # the calls
     "_store", "_owner", "_schema", "_rows", "_sqlite", "_reader", "_recorder",
     "_dispatcher", "_call", "_keeping", "_feed",

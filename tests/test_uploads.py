@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import itertools
 import json
 import os
+import random
 import re
+import socket
 import subprocess
 import sys
 import textwrap
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +25,7 @@ from support import FIRST_ID
 
 import runninghub_async as rh
 from runninghub_async.emulator import Emulator, Fault
-from runninghub_async.testing import MockTransport, json_response
+from runninghub_async.testing import MockTransport, json_response, run
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"a picture" * 5
 MODEL = "seedream-v5-lite/image-to-image"
@@ -440,6 +446,216 @@ def test_a_lora_is_put_where_the_service_says(tmp_path: Path) -> None:
             assert "a-key" not in str(puts[0])
 
     asyncio.run(main())
+
+
+REFUSED = {
+    "http://storage.example/x": "not https",
+    "https://169.254.169.254/latest/api/token": "not a public one",
+    "https://10.0.0.1/x": "not a public one",
+    "https://[::1]/x": "not a public one",
+    "https://localhost/x": "not a public one",
+    "https://metadata.google.internal/x": "not a public one",
+    "https://2130706433/x": "not a public one",
+    "https://u:p@storage.example/x": "forged",
+    "https://storage.example/a\r\nX-Evil: 1": "forged",
+    "https://storage.example/a\x00": "forged",
+    "file:///etc/passwd": "not http(s)",
+    "ftp://storage.example/x": "not http(s)",
+    "https://[broken/x": "cannot be read",
+    # The service's own host by another name, scheme, port or user.
+    "http://service.example/x": "not https",
+    "http://u:p@127.0.0.1:{port}/x": "forged",
+    "http://127.0.0.1:{port}/a\r\nX-Evil: 1": "forged",
+    "https://127.0.0.1:{port}/x": "not a public one",
+    "http://localhost:{port}/x": "not a public one",
+    "http://127.0.0.1:{other}/x": "not a public one",
+}
+
+
+@pytest.mark.parametrize("url", REFUSED)
+def test_a_lora_goes_to_no_place_that_only_this_machine_can_reach(tmp_path: Path, url: str) -> None:
+    """Nothing is sent, the error says why, and it is not tried again. The session's own server is
+    at {port}, another one of this machine at {other}."""
+    (path := tmp_path / "style.safetensors").write_bytes(b"weights" * 1000)
+    arrived: list[str] = []
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        arrived.append("connected")
+        writer.close()
+
+    async def main() -> None:
+        other = await asyncio.start_server(listen, "127.0.0.1", 0)
+        async with other:
+            service = "http://127.0.0.1:8"
+            target = url.format(port=8, other=other.sockets[0].getsockname()[1])
+            place = json_response({"code": 0, "data": {"fileName": "api/x", "url": target}})
+            transport = MockTransport(lambda _: place)
+            async with rh.Session("a-key", base_url=service, transport=transport) as session:
+                with pytest.raises(rh.ProtocolError, match="LoRA was not sent") as caught:
+                    await session.upload_lora(path)
+            assert REFUSED[url] in str(caught.value)
+            assert [request.method for request in transport.requests] == ["POST"]
+
+    asyncio.run(main())
+    assert arrived == []
+
+
+def test_a_lora_goes_to_the_services_origin_and_to_public_hosts(tmp_path: Path) -> None:
+    """The transport is told to look at the address that any other name leads to."""
+    (path := tmp_path / "style.safetensors").write_bytes(b"weights" * 1000)
+
+    def put(base: str, url: str) -> list[tuple[str, bool]]:
+        def handle(request: rh.Request) -> rh.Response:
+            return json_response({"code": 0, "data": {"fileName": "api/x", "url": url}})
+
+        async def main() -> None:
+            async with rh.Session("a-key", base_url=base, transport=transport) as session:
+                await session.upload_lora(path)
+
+        transport = MockTransport(handle)
+        run(main)
+        return [(request.url, request.public_only) for request in transport.requests[1:]]
+
+    home = "http://service.internal:8080"
+    assert put(home, f"{home}/x?sign=a%2Fb") == [(f"{home}/x?sign=a%2Fb", False)]
+    assert put("https://service.example", "https://service.example:443/x")[0][1] is False
+    assert put("https://service.example", "https://service.example:8443/x")[0][1] is True
+    assert put(home, "https://bucket.storage.example/x?sign=a%2Fb")[0][1] is True
+
+
+def test_a_storage_host_whose_name_leads_home_gets_no_lora(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The address is judged when the name is resolved, and nothing is connected to."""
+    (path := tmp_path / "style.safetensors").write_bytes(b"weights" * 1000)
+    resolve = socket.getaddrinfo
+
+    def lead_home(host: Any, *rest: Any, **options: Any) -> Any:
+        home = host in ("bucket.storage.example", b"bucket.storage.example")
+        return resolve("127.0.0.1" if home else host, *rest, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", lead_home)
+    arrived: list[str] = []
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        arrived.append("connected")
+        writer.close()
+
+    async def main() -> None:
+        async with await asyncio.start_server(listen, "127.0.0.1", 0) as storage:
+            port = storage.sockets[0].getsockname()[1]
+            place = f"https://bucket.storage.example:{port}/x?sign=secret"
+
+            async def tell(_: web.BaseRequest) -> web.Response:
+                return web.json_response({"code": 0, "data": {"fileName": "api/x", "url": place}})
+
+            runner = web.ServerRunner(web.Server(tell))
+            await runner.setup()
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+            async with rh.Session("a-key", base_url=url) as session:
+                with pytest.raises(rh.ProtocolError, match=r"bucket\.storage\.example") as caught:
+                    await session.upload_lora(path)
+            assert "secret" not in str(caught.value)
+            await runner.cleanup()
+
+    asyncio.run(main())
+    assert arrived == []
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_lora_follows_no_redirect(tmp_path: Path, status: int) -> None:
+    """The bytes go to the address that the service named, or nowhere."""
+    (path := tmp_path / "style.safetensors").write_bytes(b"weights" * 1000)
+    place = {"code": 0, "data": {"fileName": "api/x", "url": "https://storage.example/x"}}
+    answers = iter([json_response(place), rh.Response(status, b"", {"location": "https://a.b/"})])
+    transport = MockTransport(lambda _: next(answers))
+
+    async def main() -> None:
+        async with rh.Session("a-key", transport=transport) as session:
+            with pytest.raises(rh.APIError, match="did not take the LoRA"):
+                await session.upload_lora(path)
+
+    run(main)
+    assert len(transport.requests) == 2
+
+
+def test_an_upload_is_not_used_beyond_its_life(
+    picture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the wall clock: a machine that slept for a day uploads anew, and a job that was refused
+    before it slept is filled with the new URL."""
+    slept = 0.0
+    wall = time.time
+    monkeypatch.setattr(time, "time", lambda: wall() + slept)
+    host = Host()
+    refused: list[Any] = []
+
+    async def answer(request: rh.Request) -> rh.Response:
+        nonlocal slept
+        if "upload" not in request.url and "/query" not in request.url and len(refused) < 1:
+            refused.append(json.loads(request.body or b"")["imageUrls"])
+            slept += 30 * 3600
+            return json_response({"errorCode": "421", "errorMessage": "full"})
+        return await host.answer(request)
+
+    async def main() -> None:
+        nonlocal slept
+        transport = MockTransport(answer)
+        retry = rh.RetryPolicy(wait_initial=0.01, capacity_wait_max=0.01)
+        async with rh.Session("a-key", transport=transport, retry=retry) as session:
+            await session.submit(image_to_image(picture))
+            await session.submit(image_to_image(picture))
+            slept += 19 * 3600
+            await session.submit(image_to_image(picture))
+            slept += 2 * 3600
+            await session.submit(image_to_image(picture))
+            # The clock was set back: the age of the upload is not known.
+            slept -= 10 * 3600
+            await session.submit(image_to_image(picture))
+
+    asyncio.run(main())
+    urls = [url for urls in [*refused, *(s["imageUrls"] for s in host.submits)] for url in urls]
+    numbers = [int(re.sub(r"\D", "", url)) for url in urls]
+    assert numbers == [1, 2, 2, 2, 3, 4]
+
+
+def test_large_bytes_are_uploaded_without_holding_the_loop() -> None:
+    """Neither are they copied on the loop, nor read by its default executor, which an application
+    may have filled with its own calls."""
+    content = b"\0\0\0\x18ftypmp42" + random.Random(0).randbytes(8 * 2**20)
+    release = threading.Event()
+    sizes: list[int] = []
+
+    async def take(request: web.BaseRequest) -> web.Response:
+        body = bytearray()
+        async for chunk in request.content.iter_any():
+            body += chunk
+        assert request.headers["Content-Length"] == str(len(body))
+        assert content in body
+        sizes.append(len(body))
+        return web.json_response({"code": 0, "data": {"fileName": "x"}})
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        runner = web.ServerRunner(web.Server(take))
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        loop.set_default_executor(ThreadPoolExecutor(1))
+        busy = loop.run_in_executor(None, release.wait)
+        url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        try:
+            async with asyncio.timeout(60), rh.Session("a-key", base_url=url) as session:
+                upload = await session.upload(content)
+                assert upload.sha256 == hashlib.sha256(content).hexdigest()
+                await session.older.upload(content)
+        finally:
+            release.set()
+            await busy
+            await runner.cleanup()
+
+    asyncio.run(main())
+    assert len(sizes) == 2
 
 
 def test_a_dropped_upload_is_sent_again_over_http(picture: Path) -> None:
