@@ -9,7 +9,7 @@ import socket
 import urllib.request
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import BinaryIO, Final, Protocol, Self, runtime_checkable
+from typing import BinaryIO, ClassVar, Final, Protocol, Self, runtime_checkable
 
 import aiohttp
 import aiohttp.abc
@@ -161,6 +161,9 @@ class AiohttpTransport:
     addresses. A proxy resolves names itself, and a session that was brought is used as it is:
     with either, the judging of names is left to it.
     """
+
+    #: A request's `file` may hold bytes from memory (`FileBody.content`).
+    takes_content: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -407,36 +410,19 @@ async def _messages(socket: aiohttp.ClientWebSocketResponse) -> AsyncIterator[st
             yield message.data
 
 
-def _payload(request: Request) -> bytes | _Slices | _Pieces | None:
+def _payload(request: Request) -> bytes | _Pieces | None:
     if request.file is not None:
         return _Pieces(request.file)
     body = request.body
-    return body if body is None or len(body) < _LARGE_BODY else _Slices(body)
-
-
-class _Slices:
-    """A large body from memory, a piece at a time. It is not a file to aiohttp, which would use
-    the loop's default executor for one."""
-
-    def __init__(self, body: bytes) -> None:
-        self.length = len(body)
-        self._body = body
-        self._at = 0
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> bytes:
-        piece = self._body[self._at : self._at + _CHUNK]
-        if not piece:
-            raise StopAsyncIteration
-        self._at += len(piece)
-        return piece
+    if body is None or len(body) < _LARGE_BODY:
+        return body
+    # Not as a file object, for which aiohttp would use the loop's default executor.
+    return _Pieces(FileBody("", len(body), content=body))
 
 
 class _Pieces:
-    """The body of an upload, read from disk in a thread, a piece at a time. `fault` is what broke
-    it off, where that was not the network."""
+    """A large body, a piece at a time: from memory, or read from disk in a thread. `fault` is what
+    broke it off, where that was not the network."""
 
     def __init__(self, body: FileBody) -> None:
         self.length = len(body)
@@ -444,7 +430,7 @@ class _Pieces:
         self._body = body
         self._left = body.size
         self._file: BinaryIO | None = None
-        self._ended = False
+        self._begun = self._ended = False
 
     def __aiter__(self) -> Self:
         return self
@@ -461,20 +447,29 @@ class _Pieces:
 
     async def _next(self) -> bytes:
         body = self._body
-        if self._file is None:
-            await run_in_thread(self._open)
+        if not self._begun:
+            self._begun = True
+            if body.content is None:
+                await run_in_thread(self._open)
             return body.head
         if self._left:
-            piece = await run_in_thread(self._file.read, min(_CHUNK, self._left))
+            piece = await self._read(body.size - self._left)
             if not piece:
                 raise _changed(body)
             self._left -= len(piece)
             if body.progress is not None:
                 body.progress(body.size - self._left)
             return piece
-        await run_in_thread(self._check, self._file)
+        if self._file is not None:
+            await run_in_thread(self._check, self._file)
         self._ended = True
         return body.tail
+
+    async def _read(self, at: int) -> bytes:
+        if self._file is None:
+            assert self._body.content is not None
+            return self._body.content[at : at + _CHUNK]
+        return await run_in_thread(self._file.read, min(_CHUNK, self._left))
 
     def _open(self) -> None:
         try:

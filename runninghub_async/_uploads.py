@@ -78,11 +78,14 @@ class _File:
     def kind(self) -> str:
         return sniff(self.head) or self.name.rpartition(".")[2].lower()
 
-    def body(self, progress: OnProgress | None) -> bytes | FileBody:
-        if self.content is not None:
+    def body(self, progress: OnProgress | None, *, in_pieces: bool) -> bytes | FileBody:
+        """What is sent. `in_pieces`: bytes that are no file may be sent without being copied."""
+        if self.content is not None and not (in_pieces and _is_large(self)):
             return self.content
-        told = None if progress is None else _with_total(progress, self.size)
-        return FileBody(self.path, self.size, progress=told, stamp=self.stamp)
+        report = None if progress is None else _with_total(progress, self.size)
+        return FileBody(
+            self.path, self.size, progress=report, stamp=self.stamp, content=self.content
+        )
 
 
 class Uploader:
@@ -116,12 +119,16 @@ class Uploader:
         async def attempt() -> Lora:
             lora, url = await self._caller.once(asked, lambda answer: parse_lora(answer, md5))
             if url:
-                request = build_lora_put(url, file.body(progress))
+                request = build_lora_put(url, self._body(file, progress))
                 foreign = not _is_own(url, site.base_url)
                 await self._put(attrs.evolve(request, public_only=foreign))
             return lora
 
         return await self._caller.repeat(attempt)
+
+    def _body(self, file: _File, progress: OnProgress | None) -> bytes | FileBody:
+        in_pieces = getattr(self._caller.transport, "takes_content", False)
+        return file.body(progress, in_pieces=in_pieces)
 
     async def _put(self, request: Request) -> None:
         try:
@@ -269,13 +276,14 @@ class Uploader:
                 file.name,
                 file.size // 2**20,
             )
-        site, body = self._caller.site, file.body(progress)
+        site, body = self._caller.site, self._body(file, progress)
         if older is None:
             build = partial(build_upload, site, file.name, file.kind, body)
         else:
             build = partial(build_old_upload, site, older, file.name, file.kind, body)
-        # The form holds a copy of bytes that are no file, which takes long for many.
-        request = await run_in_thread(build) if _is_large(file) else build()
+        # A form that is one piece holds a copy of the bytes, which takes long for many.
+        large = isinstance(body, bytes) and _is_large(file)
+        request = await run_in_thread(build) if large else build()
         # A good key has been refused here for a moment, so a refusal is not believed at once.
         upload = await self._caller.call(request, parse_upload, passing=(AuthenticationError,))
         kind = upload.type or kind_of(file.kind)

@@ -626,6 +626,7 @@ def test_large_bytes_are_uploaded_without_holding_the_loop() -> None:
     content = b"\0\0\0\x18ftypmp42" + random.Random(0).randbytes(8 * 2**20)
     release = threading.Event()
     sizes: list[int] = []
+    told: list[tuple[int, int]] = []
 
     async def take(request: web.BaseRequest) -> web.Response:
         body = bytearray()
@@ -646,8 +647,9 @@ def test_large_bytes_are_uploaded_without_holding_the_loop() -> None:
         url = f"http://127.0.0.1:{runner.addresses[0][1]}"
         try:
             async with asyncio.timeout(60), rh.Session("a-key", base_url=url) as session:
-                upload = await session.upload(content)
+                upload = await session.upload(content, progress=lambda *sent: told.append(sent))
                 assert upload.sha256 == hashlib.sha256(content).hexdigest()
+                assert told[-1] == (len(content), len(content))
                 await session.older.upload(content)
         finally:
             release.set()
@@ -656,6 +658,21 @@ def test_large_bytes_are_uploaded_without_holding_the_loop() -> None:
 
     asyncio.run(main())
     assert len(sizes) == 2
+
+
+def test_a_transport_of_ones_own_gets_large_bytes_as_a_body() -> None:
+    """As it always did; only a transport that says so is given them in pieces."""
+    content = PNG + bytes(2 * 2**20)
+    host = Host()
+
+    async def main() -> None:
+        async with host.session() as session:
+            await session.upload(content)
+
+    asyncio.run(main())
+    (request,) = host.transport.requests
+    assert request.file is None
+    assert host.uploads == [content]
 
 
 def test_a_dropped_upload_is_sent_again_over_http(picture: Path) -> None:
