@@ -148,6 +148,51 @@ def test_only_the_services_own_hosts_are_trusted(address: str, trusted: bool) ->
     assert transport.opened == []
 
 
+@pytest.mark.parametrize(("pause", "expected"), [(0.01, 1001), (1.0, 30), (100.0, 1)])
+def test_events_end_soon_after_the_run(pause: float, expected: int) -> None:
+    """A socket that goes on, or only stays open, is left after 1,000 events or 30 seconds."""
+
+    class Endless(Sockets):
+        @contextlib.asynccontextmanager
+        async def connect(self, url: str) -> AsyncIterator[AsyncIterator[str | bytes]]:
+            async def said() -> AsyncIterator[str | bytes]:
+                yield message("execution_success")
+                while True:
+                    await asyncio.sleep(pause)
+                    yield message("crystools.monitor", cpu=1)
+
+            yield said()
+            self.left = True
+
+    transport = Endless()
+    assert len(events_of(transport)) == expected
+    assert transport.left
+
+
+@pytest.mark.long
+def test_events_without_an_end_are_an_error() -> None:
+    """A million, and no end of the run among them."""
+    count = 0
+
+    async def main() -> None:
+        nonlocal count
+        async with rh.Session("a-key", transport=Sockets(*[b""] * 1_000_100)) as session:
+            async for _ in session.progress(TASK):
+                count += 1
+
+    with pytest.raises(rh.ProtocolError, match="no end of the run"):
+        run(main)
+    assert count == 1_000_000
+
+
+@pytest.mark.parametrize("item", ["[],", "1,", '{"a":1},'])
+def test_a_message_that_would_hold_the_loop_is_not_read(item: str) -> None:
+    """Eight megabytes of small values are an event with their text, as text or as bytes."""
+    said = '{"type":"executed","data":[' + item * (8_000_000 // len(item)) + "0]}"
+    for each in (said, said.encode()):
+        assert events_of(Sockets(each)) == [rh.OtherEvent("", each)]
+
+
 def test_leaving_early_closes_the_socket() -> None:
     """At once, with the `async with` form."""
     transport = Sockets(*[message("execution_start")] * 5)

@@ -542,7 +542,7 @@ def test_what_is_held_at_once_is_bounded(size: int, count: int) -> None:
 
 
 HOSTILE = {
-    "objects": b'{"taskId":"5","status":"SUCCESS","results":[' + b'{"url":"x"},' * 300_000 + b"{}]}",
+    "objects": b'{"taskId":"5","status":"SUCCESS","results":[' + b'{"url":""},' * 300_000 + b"0]}",
     "lists": b'{"taskId":"5","status":"SUCCESS","x":[' + b"[]," * 1_000_000 + b"[]]}",
     "numbers": b'{"taskId":"5","status":"SUCCESS","x":[' + b"1," * 1_500_000 + b"1]}",
     "within text": json.dumps({"taskId": "5", "eventData": "[" + "[]," * 100_000 + "[]]"}).encode(),

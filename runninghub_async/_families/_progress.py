@@ -16,7 +16,7 @@ from .._caller import Caller
 from .._exceptions import ProtocolError, SessionError
 from .._models import Response, Task
 from .._polling import ExponentialPolling
-from .._progress import ProgressEvent, is_trusted, read_event
+from .._progress import ProgressEvent, RunEnded, is_trusted, read_event
 from .._protocol import check_task_id, parse_query
 from .._protocol_v1 import build_v1
 from .._transport import SocketTransport
@@ -29,9 +29,22 @@ __all__ = ["TaskProgress"]
 _ASKING: Final = ExponentialPolling(initial=0.5, factor=1.3, maximum=5.0)
 
 
+#: What may come after the end of a run: seconds, and events.
+_AFTER_END: Final = 30.0
+_LATE_EVENTS: Final = 1_000
+
+#: A run of a day with ten events each second has fewer.
+_MOST_EVENTS: Final = 1_000_000
+
+
 class TaskProgress:
     """The events of a run while it runs; see `Session.progress`. Use it with `async for`, inside
-    `async with` to close the socket at once on leaving early."""
+    `async with` to close the socket at once on leaving early.
+
+    It ends with the socket, or 30 seconds or 1,000 events after `RunEnded`, whichever comes first.
+    Raises `ProtocolError` after a million events without one. While the socket is open and silent
+    it waits: put it under `asyncio.timeout` to wait for less.
+    """
 
     def __init__(self, caller: Caller, task: Task | str) -> None:
         self._caller = caller
@@ -40,6 +53,8 @@ class TaskProgress:
         self._stack = contextlib.AsyncExitStack()
         self._messages: AsyncIterator[str | bytes] | None = None
         self._ended = False
+        self._left = _MOST_EVENTS
+        self._deadline: float | None = None
 
     def __aiter__(self) -> Self:
         return self
@@ -48,14 +63,34 @@ class TaskProgress:
         try:
             if self._messages is None and not self._ended:
                 self._messages = await self._connect()
-            message = await anext(self._messages or _nothing())
+            message = await self._next_message(self._messages or _nothing())
         except asyncio.CancelledError:
-            # Whoever waited for the next event may come back for it.
+            # The next event may be asked for again.
             raise
         except BaseException:
             await self.aclose()
             raise
-        return read_event(message)
+        event = read_event(message)
+        if isinstance(event, RunEnded) and self._deadline is None:
+            self._deadline = asyncio.get_running_loop().time() + _AFTER_END
+            self._left = _LATE_EVENTS
+        return event
+
+    async def _next_message(self, messages: AsyncIterator[str | bytes]) -> str | bytes:
+        if not self._left and self._deadline is None:
+            raise ProtocolError(f"no end of the run in {_MOST_EVENTS} events", Response(200))
+        if not self._left:
+            raise StopAsyncIteration
+        self._left -= 1
+        if self._deadline is None:
+            return await anext(messages)
+        try:
+            async with asyncio.timeout_at(self._deadline) as rest:
+                return await anext(messages)
+        except TimeoutError:
+            if rest.expired():
+                raise StopAsyncIteration from None
+            raise
 
     async def __aenter__(self) -> Self:
         return self
