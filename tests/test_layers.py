@@ -18,7 +18,8 @@ PACKAGE = Path(inspect.getfile(runninghub_async)).parent
 
 #: A module may import only from modules before it.
 ORDER = (
-    "_bounded", "_text", "_untrusted", "_addresses", "_ranges", "_media", "_pieces", "_png", "_whole",
+    "_bounded", "_text", "_untrusted",
+    "_addresses", "_ranges", "_media", "_pieces", "_png", "_whole",
     "_states", "_saved", "_nodes", "_models", "_names", "_money", "_exceptions", "_outcomes",
     "_records", "_plain",
     # rules
