@@ -307,6 +307,55 @@ def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None:
+    """Not even where it takes the file's name after that was looked at."""
+    (picture := tmp_path / "boat.png").write_bytes(PNG)
+
+    def replace() -> None:
+        picture.unlink()
+        os.mkfifo(picture)
+
+    async def main() -> None:
+        async with Emulator() as emulator:
+            inner = rh.AiohttpTransport()
+
+            class Slow:
+                async def send(self, request: rh.Request) -> rh.Response:
+                    await asyncio.to_thread(replace)
+                    return await inner.send(request)
+
+                async def aclose(self) -> None:
+                    await inner.aclose()
+
+            async with (
+                asyncio.timeout(30),
+                rh.Session("a-key", base_url=emulator.url, transport=Slow()) as session,
+            ):
+                with pytest.raises(rh.PayloadError, match=r"boat\.png: was changed while"):
+                    await session.upload(picture)
+
+    asyncio.run(main())
+
+
+def test_links_are_followed_to_files_only(tmp_path: Path, picture: Path) -> None:
+    """A link to a file is sent as that file; one to nothing, to itself or to a folder is named."""
+    host = Host()
+    (good := tmp_path / "good.png").symlink_to(picture)
+    (gone := tmp_path / "gone.png").symlink_to(tmp_path / "none")
+    (loop := tmp_path / "loop.png").symlink_to("loop.png")
+    (folder := tmp_path / "folder.png").symlink_to(tmp_path)
+
+    async def main() -> None:
+        async with host.session() as session:
+            assert (await session.upload(good)).size == len(PNG)
+            for bad in (gone, loop, folder):
+                with pytest.raises(rh.PayloadError, match=bad.name):
+                    await session.upload(bad)
+
+    asyncio.run(main())
+    assert host.uploads == [PNG]
+
+
 def test_an_upload_under_way_when_the_session_closes_says_so(picture: Path) -> None:
     """To whoever waits for it, from whichever call."""
     uploading = asyncio.Event()
