@@ -169,20 +169,86 @@ def test_events_end_soon_after_the_run(pause: float, expected: int) -> None:
     assert transport.left
 
 
+def test_a_silent_socket_is_left_when_the_task_has_ended() -> None:
+    """The service is asked each minute; what it does not answer ends nothing, and an event that
+    comes later is not lost."""
+    states: list[Any] = [
+        json_response({"code": 804, "data": {"netWssUrl": SOCKET}}),
+        json_response({"code": 804, "data": {"netWssUrl": SOCKET}}),
+        *[rh.ReadError("reset")] * 5,
+        json_response({"code": 804, "data": {}}),
+        json_response({"code": 0, "data": []}),
+    ]
+
+    class Silent(Sockets):
+        @contextlib.asynccontextmanager
+        async def connect(self, url: str) -> AsyncIterator[AsyncIterator[str | bytes]]:
+            async def said() -> AsyncIterator[str | bytes]:
+                await asyncio.sleep(90)
+                yield message("execution_start")
+                await asyncio.sleep(3600)
+
+            yield said()
+            self.left = True
+
+        async def send(self, request: rh.Request) -> rh.Response:
+            answer = states.pop(0)
+            if isinstance(answer, Exception):
+                raise answer
+            assert isinstance(answer, rh.Response)
+            return answer
+
+    transport = Silent()
+
+    async def main() -> float:
+        async with rh.Session("a-key", transport=transport) as session:
+            assert [event async for event in session.progress(TASK)] == [rh.RunStarted()]
+            return asyncio.get_running_loop().time()
+
+    assert 270 <= run(main) < 330
+    assert transport.left
+    assert states == []
+
+
+def test_waiting_for_an_event_can_be_broken_off() -> None:
+    """By a time-out of the user's own: the event comes to whoever asks next."""
+
+    class Slow(Sockets):
+        @contextlib.asynccontextmanager
+        async def connect(self, url: str) -> AsyncIterator[AsyncIterator[str | bytes]]:
+            async def said() -> AsyncIterator[str | bytes]:
+                await asyncio.sleep(5)
+                yield message("execution_start")
+
+            yield said()
+
+    async def main() -> None:
+        async with (
+            rh.Session("a-key", transport=Slow()) as session,
+            session.progress(rh.Task(TASK, progress_url=SOCKET)) as events,
+        ):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(1):
+                    await anext(events)
+            assert [event async for event in events] == [rh.RunStarted()]
+
+    run(main)
+
+
 @pytest.mark.long
 def test_events_without_an_end_are_an_error() -> None:
-    """A million, and no end of the run among them."""
+    """200,000, and no end of the run among them."""
     count = 0
 
     async def main() -> None:
         nonlocal count
-        async with rh.Session("a-key", transport=Sockets(*[b""] * 1_000_100)) as session:
+        async with rh.Session("a-key", transport=Sockets(*[b""] * 200_100)) as session:
             async for _ in session.progress(TASK):
                 count += 1
 
     with pytest.raises(rh.ProtocolError, match="no end of the run"):
         run(main)
-    assert count == 1_000_000
+    assert count == 200_000
 
 
 @pytest.mark.parametrize("item", ["[],", "1,", '{"a":1},'])
