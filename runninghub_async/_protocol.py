@@ -78,6 +78,8 @@ UPLOAD_TIMEOUT: Final = 120.0
 #: What parts the fields of an upload; no file of use holds it.
 _BOUNDARY: Final = "runninghub-async-4f1d9c02b7a86e35"
 
+_NOT_IN_NAMES: Final = re.compile(r'[\x00-\x1f\x7f"]')
+
 _T = TypeVar("_T")
 
 
@@ -351,8 +353,9 @@ def multipart(
     body: bytes | FileBody,
 ) -> Request:
     """A form with plain `fields` and one `file`, called `name`, of type `kind`."""
-    # As browsers write a file's name: what would end it is percent-encoded.
-    shown = name.replace("\r", "%0D").replace("\n", "%0A").replace('"', "%22")
+    # As browsers write a file's name: what would end it is percent-encoded, and so is every other
+    # control character, which no header may hold.
+    shown = _NOT_IN_NAMES.sub(lambda found: f"%{ord(found[0]):02X}", name)
     parts = [
         f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="{key}"\r\n\r\n{value}\r\n'
         for key, value in fields.items()

@@ -469,7 +469,11 @@ class _Pieces:
         if self._file is None:
             assert self._body.content is not None
             return self._body.content[at : at + _CHUNK]
-        return await run_in_thread(self._file.read, min(_CHUNK, self._left))
+        try:
+            return await run_in_thread(self._file.read, min(_CHUNK, self._left))
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise PayloadError([f"{self._body.path}: {reason} @ $"]) from None
 
     def _open(self) -> None:
         try:

@@ -33,8 +33,10 @@ from ._models import FileBody, Request, Response
 from ._protocol import build_upload, parse_upload
 from ._protocol_v1 import build_lora, build_lora_put, build_old_upload, parse_lora
 from ._records import Lora, Upload
+from ._text import text_fault
 from ._threads import run_in_thread
 from ._transport import NotPublic
+from ._untrusted import shown
 
 __all__ = ["OnProgress", "Uploader"]
 
@@ -112,9 +114,12 @@ class Uploader:
     ) -> Lora:
         """Send a LoRA, unless the service has the same bytes."""
         file = await self._good(source, None)
+        name = name or Path(file.name).stem
+        if fault := text_fault(name):
+            raise PayloadError([f"name: {fault} @ $.name"])
         md5 = await self._hashed(file, "md5")
         site = self._caller.site
-        asked = build_lora(site, name or Path(file.name).stem, md5)
+        asked = build_lora(site, name, md5)
 
         async def attempt() -> Lora:
             lora, url = await self._caller.once(asked, lambda answer: parse_lora(answer, md5))
@@ -170,7 +175,10 @@ class Uploader:
             oldest = time.time()
             for at, file in found:
                 assert file is not None
-                since, upload = await self._once_per_content(file)
+                try:
+                    since, upload = await self._once_per_content(file)
+                except PayloadError as error:
+                    raise PayloadError(_placed(error, at)) from error
                 value = upload.name if by_name(at) else upload.url
                 if not value:
                     raise PayloadError([f"{file.name}: was uploaded but got no URL @ {at}"])
@@ -200,7 +208,7 @@ class Uploader:
         try:
             file = await self._look(value, None)
         except PayloadError as error:
-            problems.extend(p.replace(" @ $", f" @ {at}") for p in error.problems)
+            problems.extend(_placed(error, at))
             return None
         family = spec.type if spec is not None and spec.type in ("image", "video", "audio") else ""
         faults = check_file(
@@ -273,7 +281,7 @@ class Uploader:
         if file.size > GUIDANCE:
             logger.warning(
                 "%s has %d MB; the service advises at most 30 MB, and a URL of your own for more",
-                file.name,
+                shown(file.name),
                 file.size // 2**20,
             )
         site, body = self._caller.site, self._body(file, progress)
@@ -310,6 +318,11 @@ def _replaced(value: Any, given: Mapping[str, str], at: str = "$") -> Any:
     if isinstance(value, list | tuple):
         return [_replaced(each, given, f"{at}[{place}]") for place, each in enumerate(value)]
     return value
+
+
+def _placed(error: PayloadError, at: str) -> list[str]:
+    """The faults of a file, which it has wherever it stands, as those of the place `at`."""
+    return [f"{p.removesuffix(' @ $')} @ {at}" for p in error.problems]
 
 
 def _is_large(file: _File) -> bool:

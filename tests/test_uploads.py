@@ -284,7 +284,9 @@ def test_a_file_that_changes_on_its_way_is_not_submitted(tmp_path: Path) -> None
 
             async with rh.Session("a-key", base_url=emulator.url, transport=Slow()) as session:
                 for _ in range(3):
-                    with pytest.raises(rh.PayloadError, match="was changed while"):
+                    with pytest.raises(
+                        rh.PayloadError, match=r"was changed while .* @ \$\.imageUrls\[0\]"
+                    ):
                         await session.submit(image_to_image(picture))
                 await session.submit(image_to_image(picture))
             assert emulator.stats.billed == 1
@@ -454,6 +456,24 @@ def test_what_is_no_file_of_the_service_is_named(tmp_path: Path) -> None:
 
     asyncio.run(main())
     assert host.transport.requests == []
+
+
+def test_a_name_cannot_break_out_of_its_place(tmp_path: Path) -> None:
+    """Neither out of the form's header nor, for a LoRA, into the request."""
+    host = Host()
+    (path := tmp_path / "style\x1b.safetensors").write_bytes(b"weights")
+
+    async def main() -> None:
+        async with host.session() as session:
+            await session.upload(PNG, name='a\0b\x1b[31m"\r\n.png')
+            for name in ("a\0b", "a\x1b[31m", "\ud800", None):
+                with pytest.raises(rh.PayloadError, match=r"@ \$\.name"):
+                    await session.upload_lora(path, name=name)
+
+    asyncio.run(main())
+    (request,) = host.transport.requests
+    head = (request.body or b"").partition(b"\r\n\r\n")[0]
+    assert b'filename="a%00b%1B[31m%22%0D%0A.png"' in head
 
 
 def test_an_upload_over_http_arrives_byte_for_byte(tmp_path: Path) -> None:
