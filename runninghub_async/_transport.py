@@ -477,7 +477,7 @@ class _Pieces:
 
     def _open(self) -> None:
         try:
-            # Kept at once: whoever waits for this thread may be cancelled meanwhile.
+            # Assigned in the thread: the task that waits for it may be cancelled meanwhile.
             self._file = open_regular(self._body.path)
         except OSError:
             raise _changed(self._body) from None

@@ -313,17 +313,17 @@ def test_a_list_that_repeats_itself_is_an_error(
     answer: Callable[[int], dict[str, Any]], names: str, error: str
 ) -> None:
     """It is not cut off in silence: what came is returned, and the error says how much."""
-    found, told, _ = listed(answer)
+    found, reason, _ = listed(answer)
     assert found == list(names)
-    assert error in told
-    assert f"{len(names)} items were returned" in told
+    assert error in reason
+    assert f"{len(names)} items were returned" in reason
 
 
 def test_a_list_without_an_end_is_an_error() -> None:
     """New items on every page: 10,000 pages are requested, and no more."""
-    found, told, requests = listed(lambda n: records(f"{n}", hasNext=True))
+    found, reason, requests = listed(lambda n: records(f"{n}", hasNext=True))
     assert (len(found), requests) == (9_999, 10_000)
-    assert "no end after 10000 pages" in told
+    assert "no end after 10000 pages" in reason
 
 
 def test_the_account_its_slots_and_keys() -> None:

@@ -210,8 +210,8 @@ def test_a_silent_socket_is_left_when_the_task_has_ended() -> None:
     assert states == []
 
 
-def test_waiting_for_an_event_can_be_broken_off() -> None:
-    """By a time-out of the user's own: the event comes to whoever asks next."""
+def test_waiting_for_an_event_can_be_cancelled() -> None:
+    """By a time-out of the user's own: the next call gets the event."""
 
     class Slow(Sockets):
         @contextlib.asynccontextmanager

@@ -331,19 +331,19 @@ def refusals(*requests: Any) -> list[str]:
 @pytest.mark.parametrize("character", CONTROLS, ids=ascii)
 def test_control_characters_are_a_fault_of_the_request(character: str) -> None:
     """Every one but tab and line breaks; named by its number, so that no terminal acts on it."""
-    (told,) = refusals(rh.SeedreamV5Lite(f"a poster of a {character}boat"))
-    assert "$.prompt" in told
-    assert "not valid Unicode" in told or f"U+{ord(character):04X} at character 15" in told
-    assert character not in told
+    (reason,) = refusals(rh.SeedreamV5Lite(f"a poster of a {character}boat"))
+    assert "$.prompt" in reason
+    assert "not valid Unicode" in reason or f"U+{ord(character):04X} at character 15" in reason
+    assert character not in reason
 
 
 @pytest.mark.parametrize("text", ["a poster\0of a boat", "ein Plakat für\x1b[31m", "a \ud83d boat"])
 def test_control_characters_are_found_wherever_they_are(text: str) -> None:
     """In every kind of request, nested, as a key, behind other alphabets; nothing is sent."""
     places = places_of_text(text)
-    for at, told in zip(places, refusals(*places.values()), strict=True):
-        assert f"@ {at.strip()}" in told
-        assert not set(CONTROLS) & set(told)
+    for at, reason in zip(places, refusals(*places.values()), strict=True):
+        assert f"@ {at.strip()}" in reason
+        assert not set(CONTROLS) & set(reason)
 
 
 @pytest.mark.parametrize(

@@ -570,7 +570,7 @@ def test_a_lora_goes_to_no_place_that_only_this_machine_can_reach(tmp_path: Path
 
 
 def test_a_lora_goes_to_the_services_origin_and_to_public_hosts(tmp_path: Path) -> None:
-    """The transport is told to look at the address that any other name leads to."""
+    """For any other name the transport has to check the address that it resolves to."""
     (path := tmp_path / "style.safetensors").write_bytes(b"weights" * 1000)
 
     def put(base: str, url: str) -> list[tuple[str, bool]]:
@@ -695,7 +695,7 @@ def test_large_bytes_are_uploaded_without_holding_the_loop() -> None:
     content = b"\0\0\0\x18ftypmp42" + random.Random(0).randbytes(8 * 2**20)
     release = threading.Event()
     sizes: list[int] = []
-    told: list[tuple[int, int]] = []
+    reported: list[tuple[int, int]] = []
 
     async def take(request: web.BaseRequest) -> web.Response:
         body = bytearray()
@@ -716,9 +716,9 @@ def test_large_bytes_are_uploaded_without_holding_the_loop() -> None:
         url = f"http://127.0.0.1:{runner.addresses[0][1]}"
         try:
             async with asyncio.timeout(60), rh.Session("a-key", base_url=url) as session:
-                upload = await session.upload(content, progress=lambda *sent: told.append(sent))
+                upload = await session.upload(content, progress=lambda *sent: reported.append(sent))
                 assert upload.sha256 == hashlib.sha256(content).hexdigest()
-                assert told[-1] == (len(content), len(content))
+                assert reported[-1] == (len(content), len(content))
                 await session.older.upload(content)
         finally:
             release.set()

@@ -64,8 +64,8 @@ class TaskProgress:
         self._task_id = check_task_id(task.id if isinstance(task, Task) else task)
         self._address = task.progress_url if isinstance(task, Task) else ""
         self._stack = contextlib.AsyncExitStack()
-        # Read by a task of its own, so that waiting for the next message can be broken off
-        # without breaking the socket.
+        # Read by a task of its own, so that waiting for the next message can be cancelled
+        # without closing the socket.
         self._queue: asyncio.Queue[str | bytes | _End] = asyncio.Queue()
         self._reader: asyncio.Task[None] | None = None
         self._ended = False
