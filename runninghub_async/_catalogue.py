@@ -22,6 +22,7 @@ import cattrs
 from ._exceptions import PayloadError
 from ._media import is_file
 from ._money import Money
+from ._text import faults_of, name_of, text_fault, text_faults
 
 __all__ = [
     "Catalogue",
@@ -61,12 +62,15 @@ def check_option(key: str, value: Any) -> str:
         fine = type(value) is int and low <= value <= high
         return "" if fine else f"expected {low} to {high}, got {value!r:.60}"
     if key == "webhookUrl":
-        fine = isinstance(value, str) and value.startswith(("https://", "http://"))
-        return "" if fine else f"expected an http(s) URL, got {value!r:.60}"
+        if not isinstance(value, str) or not value.startswith(("https://", "http://")):
+            return f"expected an http(s) URL, got {value!r:.60}"
+        return text_fault(value)
     if key in ("addMetadata", "usePersonalQueue"):
         return "" if isinstance(value, bool) else f"expected True or False, got {value!r:.60}"
     # Machines come and go: any name may be one.
-    return "" if isinstance(value, str) and value else f"expected text, got {value!r:.60}"
+    if not isinstance(value, str) or not value:
+        return f"expected text, got {value!r:.60}"
+    return text_fault(value)
 
 
 @attrs.frozen
@@ -112,7 +116,7 @@ class ParamSpec:
                 self.type == "string"
                 and (self.min_length is None or len(value) >= self.min_length)
                 and (self.max_length is None or len(value) <= self.max_length)
-                and value.isascii()
+                and not text_fault(value)
             )
         return (
             kind is int
@@ -125,6 +129,8 @@ class ParamSpec:
     def check(self, value: Any, key: str | None = None) -> Iterator[str]:
         """Every fault of `value`, each as `name: description @ $.path`."""
         key = key or self.name
+        if self.type == "object":
+            yield from text_faults(value, key, f"$.{key}")
         if not self.multiple:
             for fault in self._check_one(value):
                 yield f"{key}: {fault} @ $.{key}"
@@ -163,6 +169,8 @@ class ParamSpec:
                         "expected an http(s) URL, a data URI, or a pathlib.Path to upload,"
                         f" got {value!r:.60}"
                     )
+                elif fault := text_fault(value):
+                    yield fault
             case "object":
                 return
 
@@ -174,8 +182,8 @@ class ParamSpec:
             yield f"shorter than {self.min_length}"
         if self.max_length is not None and len(value) > self.max_length:
             yield f"longer than {self.max_length}"
-        if not value.isascii() and not _encodable(value):
-            yield "not valid Unicode"
+        if fault := text_fault(value):
+            yield fault
 
     def _check_number(self, value: Any) -> Iterator[str]:
         whole = self.type == "integer"
@@ -301,7 +309,10 @@ class ModelSpec:
                 continue
             if spec is None:
                 if not self.incomplete:
-                    problems.append(f"{key}: unknown field{self._hint(key)} @ $.{key}")
+                    shown = name_of(key)
+                    problems.append(f"{shown}: unknown field{self._hint(key)} @ $.{shown}")
+                else:
+                    problems.extend(faults_of({key: value}))
                 continue
             if spec.name in seen:
                 problems.append(f"{key}: given twice, also as its alias @ $.{key}")
@@ -529,11 +540,3 @@ def _count(value: Any) -> Decimal | None:
     except ArithmeticError:
         return None
     return count if count.is_finite() and count > 0 else None
-
-
-def _encodable(value: str) -> bool:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

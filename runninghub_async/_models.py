@@ -182,8 +182,9 @@ _PROXY_KEY = re.compile(r"(/proxy(?:-plus)?/)[^/?#]+")
 class FileBody:
     """A request's body that is read from disk while it is sent: `head`, the first `size` bytes of
     the file `path`, `tail`. `progress(sent)`, if given, is called with the bytes of the file sent
-    so far. `stamp` is what
-    the file looked like; a transport that finds another raises `PayloadError`."""
+    so far. `stamp` is what the file looked like; a transport that finds another raises
+    `PayloadError`. `content`: the bytes to send in place of a file; only a transport whose
+    `takes_content` is true is given it, any other gets them as `Request.body`."""
 
     path: str
     size: int
@@ -191,6 +192,7 @@ class FileBody:
     tail: bytes = attrs.field(default=b"", repr=False)
     progress: Callable[[int], object] | None = attrs.field(default=None, repr=False, eq=False)
     stamp: tuple[int, ...] = attrs.field(default=(), repr=False)
+    content: bytes | None = attrs.field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.head) + self.size + len(self.tail)

@@ -14,6 +14,7 @@ from typing import Any, Final
 import attrs
 
 from ._media import is_file
+from ._text import text_fault, text_faults
 
 __all__ = [
     "NodeError",
@@ -130,6 +131,9 @@ def check_nodes(nodes: Any, graph: Mapping[str, Any] | None = None) -> Iterator[
         if not str(node_id).strip() or not all(isinstance(f, str) and f for f in fields):
             yield f"nodes: a node's id and the names of its inputs must not be empty @ {at}"
             continue
+        if any(map(text_fault, (str(node_id), *fields))):
+            yield "nodes: a node's id or the name of an input with control characters @ $.nodes"
+            continue
         node = graph.get(str(node_id)) if graph is not None else None
         if graph is not None and not isinstance(node, Mapping):
             yield f"nodes: the workflow has no node {node_id} @ {at}"
@@ -137,7 +141,9 @@ def check_nodes(nodes: Any, graph: Mapping[str, Any] | None = None) -> Iterator[
         for field, value in fields.items():
             if value is None:
                 yield f"nodes: the service refuses null; leave it out @ {at}.{field}"
-            elif node is not None:
+                continue
+            yield from text_faults(value, "nodes", f"{at}.{field}")
+            if node is not None:
                 yield from _check_input(node, field, value, f"{at}.{field}")
 
 
@@ -172,6 +178,7 @@ def check_graph(graph: Any) -> Iterator[str]:
         if not isinstance(node, Mapping) or not isinstance(node.get("class_type"), str):
             yield f"graph: no class_type; save the workflow in the API format @ {at}"
             continue
+        yield from text_faults(node, "graph", at)
         inputs = node.get("inputs", {})
         for field, value in inputs.items() if isinstance(inputs, Mapping) else ():
             if is_file(value):

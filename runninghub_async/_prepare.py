@@ -13,6 +13,7 @@ from ._protocol import FileInBody, Site, build_call, build_submit, submit_as_wri
 from ._runs import Workflow
 from ._scheduler import Entry
 from ._seedream import SeedreamRequest
+from ._text import faults_of
 from ._uploads import Uploader
 
 __all__ = ["Preparer"]
@@ -89,6 +90,8 @@ def _checked(request: Any, known: dict[str, Any] | None = None) -> tuple[str, di
         try:
             problems = request.check()
             params = {} if problems else request.to_params()
+            # Also for requests of the user's own making.
+            problems = problems or faults_of(params)
         except AttributeError:
             raise PayloadError(
                 [f"request: expected one such as SeedreamV5Lite, got {request!r:.60} @ $"]

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import attrs
 
 from ._media import sniff
+from ._untrusted import has_few_values
 
 __all__ = [
     "NodeDone",
@@ -135,16 +136,19 @@ def is_trusted(url: str, base_url: str) -> bool:
 
 
 def read_event(message: str | bytes) -> ProgressEvent:
-    """The event in one message; whatever it holds, nothing is raised."""
+    """The event in one message; whatever it holds, nothing is raised. A message of more values
+    than the loop may read at once is an `OtherEvent` with its text."""
     if isinstance(message, bytes) and not message.lstrip().startswith(b"{"):
         return _picture(message)
+    if not has_few_values(message):
+        return OtherEvent("", message)
     try:
-        told = json.loads(message)
+        content = json.loads(message)
     except (ValueError, RecursionError):
         return OtherEvent("", message)
-    if not isinstance(told, dict):
-        return OtherEvent("", told)
-    kind, data = str(told.get("type") or ""), told.get("data")
+    if not isinstance(content, dict):
+        return OtherEvent("", content)
+    kind, data = str(content.get("type") or ""), content.get("data")
     return _event(kind, data) if isinstance(data, dict) else OtherEvent(kind, data)
 
 

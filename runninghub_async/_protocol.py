@@ -81,6 +81,8 @@ UPLOAD_TIMEOUT: Final = 120.0
 #: What parts the fields of an upload; no file of use holds it.
 _BOUNDARY: Final = "runninghub-async-4f1d9c02b7a86e35"
 
+_NOT_IN_NAMES: Final = re.compile(r'[\x00-\x1f\x7f"]')
+
 _T = TypeVar("_T")
 
 
@@ -371,8 +373,9 @@ def multipart(
     body: bytes | FileBody,
 ) -> Request:
     """A form with plain `fields` and one `file`, called `name`, of type `kind`."""
-    # As browsers write a file's name: what would end it is percent-encoded.
-    shown = name.replace("\r", "%0D").replace("\n", "%0A").replace('"', "%22")
+    # As browsers write a file's name: what would end it is percent-encoded, and so is every other
+    # control character, which no header may hold.
+    shown = _NOT_IN_NAMES.sub(lambda found: f"%{ord(found[0]):02X}", name)
     parts = [
         f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="{key}"\r\n\r\n{value}\r\n'
         for key, value in fields.items()
@@ -397,7 +400,9 @@ def with_body(body: bytes | FileBody, head: bytes = b"", tail: bytes = b"") -> R
     if isinstance(body, FileBody):
         file = attrs.evolve(body, head=head, tail=tail)
         return Request("PUT", "", read_timeout=UPLOAD_TIMEOUT, file=file)
-    return Request("PUT", "", body=head + body + tail, read_timeout=UPLOAD_TIMEOUT)
+    # `join` lets other threads run while it copies much; `+` does not.
+    whole = b"".join((head, body, tail)) if head or tail else body
+    return Request("PUT", "", body=whole, read_timeout=UPLOAD_TIMEOUT)
 
 
 def parse_upload(response: Response) -> Upload:

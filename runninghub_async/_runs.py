@@ -17,6 +17,7 @@ from ._apps import App
 from ._catalogue import check_option
 from ._media import is_file
 from ._nodes import NO_PATHS, Nodes, check_graph, check_nodes, fill_graph, node_info_list
+from ._text import text_faults
 
 __all__ = ["AppRequest", "QuickCreateRequest", "Workflow", "WorkflowRequest"]
 
@@ -210,6 +211,8 @@ class QuickCreateRequest:
         problems.extend(_check_options(self))
         if not isinstance(self.code, str) or not self.code.strip():
             problems.append(f"code: expected text such as 002, got {self.code!r:.60} @ $.code")
+        else:
+            problems.extend(text_faults(self.code, "code", "$.code"))
         return tuple(problems)
 
 

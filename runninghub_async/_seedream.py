@@ -18,6 +18,7 @@ from ._catalogue import Catalogue, ModelSpec, is_number
 from ._exceptions import PayloadError
 from ._media import FilePath, is_file
 from ._money import Money
+from ._text import faults_of
 
 __all__ = [
     "GenerationRequest",
@@ -265,7 +266,9 @@ class ModelRequest:
         if not self._known:
             segments = self.model.strip("/").split("/")
             fine = all(s not in ("", ".", "..") and not set(s) & set("?#% \\") for s in segments)
-            return () if fine else (f"model: {self.model!r} is not a path @ $.model",)
+            if not fine:
+                return (f"model: {self.model!r} is not a path @ $.model",)
+            return faults_of(self.params)
         try:
             return _spec(self.model).check(self.params)
         except PayloadError as error:

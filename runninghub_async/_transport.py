@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import io
 import ipaddress
 import os
 from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Final, Protocol, Self, runtime_checkable
+from typing import Any, BinaryIO, ClassVar, Final, Protocol, Self, runtime_checkable
 
 import aiohttp
 import anyio
@@ -26,9 +25,11 @@ from ._exceptions import (
     TransportError,
 )
 from ._exchange import Exchange, WatchedRequest, current
+from ._local import file_stamp, open_regular
 from ._models import FileBody, Request, Response
 from ._proxies import Proxies
 from ._resolver import PrivateAddressError, PublicResolver, Resolver
+from ._threads import run_in_thread
 
 __all__ = [
     "AiohttpTransport",
@@ -38,7 +39,6 @@ __all__ = [
     "StreamedResponse",
     "StreamingTransport",
     "Transport",
-    "file_stamp",
 ]
 
 #: An answer of the API is a few kilobytes; one beyond this is not the API's.
@@ -46,7 +46,7 @@ MAX_ANSWER_BYTES: Final = 8 * 2**20
 
 _CHUNK: Final = 2**18
 
-#: From here on aiohttp wants a body as a file, which it sends in pieces.
+#: From here on a body is sent in pieces, in bytes.
 _LARGE_BODY: Final = 2**20
 
 #: How often a silent socket is asked whether it still lives, in seconds.
@@ -193,6 +193,9 @@ class AiohttpTransport:
     addresses. A proxy resolves names itself, and the connector of a session that was brought is
     used as it is: with either, the judging of names is left to it.
     """
+
+    #: A request's `file` may hold bytes from memory (`FileBody.content`).
+    takes_content: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -529,23 +532,27 @@ async def _messages(socket: aiohttp.ClientWebSocketResponse) -> AsyncIterator[st
             yield message.data
 
 
-def _payload(request: Request) -> bytes | io.BytesIO | _Pieces | None:
+def _payload(request: Request) -> bytes | _Pieces | None:
     if request.file is not None:
         return _Pieces(request.file)
     body = request.body
-    return body if body is None or len(body) < _LARGE_BODY else io.BytesIO(body)
+    if body is None or len(body) < _LARGE_BODY:
+        return body
+    # Not as a file object, for which aiohttp would use the loop's default executor.
+    return _Pieces(FileBody("", len(body), content=body))
 
 
 class _Pieces:
-    """The body of an upload, read from disk in a thread, a piece at a time. `fault` is what broke
-    it off, where that was not the network."""
+    """A large body, a piece at a time: from memory, or read from disk in a thread. `fault` is what
+    broke it off, where that was not the network."""
 
     def __init__(self, body: FileBody) -> None:
+        self.length = len(body)
         self.fault: Exception | None = None
         self._body = body
         self._left = body.size
-        self._file: anyio.AsyncFile[bytes] | None = None
-        self._ended = False
+        self._file: BinaryIO | None = None
+        self._begun = self._ended = False
 
     def __aiter__(self) -> Self:
         return self
@@ -562,43 +569,51 @@ class _Pieces:
 
     async def _next(self) -> bytes:
         body = self._body
-        if self._file is None:
-            self._file = await self._open()
-            await self._check(self._file)
+        if not self._begun:
+            self._begun = True
+            if body.content is None:
+                await run_in_thread(self._open)
             return body.head
         if self._left:
-            piece = await self._file.read(min(_CHUNK, self._left))
+            piece = await self._read(body.size - self._left)
             if not piece:
                 raise _changed(body)
             self._left -= len(piece)
             if body.progress is not None:
                 body.progress(body.size - self._left)
             return piece
-        await self._check(self._file)
+        if self._file is not None:
+            await run_in_thread(self._check, self._file)
         self._ended = True
         return body.tail
 
-    async def _open(self) -> anyio.AsyncFile[bytes]:
+    async def _read(self, at: int) -> bytes:
+        if self._file is None:
+            assert self._body.content is not None
+            return self._body.content[at : at + _CHUNK]
         try:
-            return await anyio.open_file(self._body.path, "rb")
+            return await run_in_thread(self._file.read, min(_CHUNK, self._left))
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise PayloadError([f"{self._body.path}: {reason} @ $"]) from None
+
+    def _open(self) -> None:
+        try:
+            # Assigned in the thread: the task that waits for it may be cancelled meanwhile.
+            self._file = open_regular(self._body.path)
         except OSError:
             raise _changed(self._body) from None
+        self._check(self._file)
 
-    async def _check(self, file: anyio.AsyncFile[bytes]) -> None:
+    def _check(self, file: BinaryIO) -> None:
         """What is sent has to be what was looked at."""
-        facts = await anyio.to_thread.run_sync(os.fstat, file.wrapped.fileno())
-        if self._body.stamp and file_stamp(facts) != self._body.stamp:
+        if self._body.stamp and file_stamp(os.fstat(file.fileno())) != self._body.stamp:
             raise _changed(self._body)
 
     async def aclose(self) -> None:
         if self._file is not None:
             with anyio.CancelScope(shield=True):
-                await self._file.aclose()
-
-
-def file_stamp(facts: os.stat_result) -> tuple[int, ...]:
-    """What changes when a file does, as far as its file system tells."""
-    return (facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino, facts.st_dev)
+                await run_in_thread(self._file.close)
 
 
 def _changed(body: FileBody) -> PayloadError:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import hashlib
 import logging
 import os
-import stat
+import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-import anyio.to_thread
 import attrs
 
+from ._addresses import why_not
 from ._bounded import Bounded
 from ._caller import Caller
 from ._catalogue import ParamSpec
@@ -27,12 +27,16 @@ from ._exceptions import (
     ProtocolError,
     SessionError,
 )
+from ._local import file_stamp, open_regular
 from ._media import HEAD, FilePath, check_file, is_file, kind_of, sniff
-from ._models import FileBody, Response
+from ._models import FileBody, Request, Response
 from ._protocol import build_upload, parse_upload
 from ._protocol_v1 import build_lora, build_lora_put, build_old_upload, parse_lora
 from ._records import Lora, Upload
-from ._transport import file_stamp
+from ._text import text_fault
+from ._threads import run_in_thread
+from ._transport import NotPublic
+from ._untrusted import shown
 
 __all__ = ["OnProgress", "Uploader"]
 
@@ -44,8 +48,16 @@ OnProgress = Callable[[int, int], object]
 #: The service's guidance, in bytes; larger files have been taken, so it is a warning only.
 GUIDANCE: Final = 30 * 2**20
 
-#: An upload's URL lives a day; it is not handed out again near its end. In seconds.
+#: An upload's URL lives a day; it is not used near its end. In seconds of the wall clock, which
+#: also counts while the machine sleeps.
 _FRESH_FOR: Final = 20 * 3600.0
+
+#: So far, in seconds, may the wall clock be set back without an upload being made anew for it.
+_SET_BACK: Final = 60.0
+
+#: How often the files of one request are uploaded because the first has expired before the last
+#: was sent.
+_ROUNDS: Final = 3
 
 #: Uploads and digests that are remembered.
 _REMEMBERED: Final = 4096
@@ -68,11 +80,14 @@ class _File:
     def kind(self) -> str:
         return sniff(self.head) or self.name.rpartition(".")[2].lower()
 
-    def body(self, progress: OnProgress | None) -> bytes | FileBody:
-        if self.content is not None:
+    def body(self, progress: OnProgress | None, *, in_pieces: bool) -> bytes | FileBody:
+        """What is sent. `in_pieces`: bytes that are no file may be sent without being copied."""
+        if self.content is not None and not (in_pieces and _is_large(self)):
             return self.content
-        told = None if progress is None else _with_total(progress, self.size)
-        return FileBody(self.path, self.size, progress=told, stamp=self.stamp)
+        report = None if progress is None else _with_total(progress, self.size)
+        return FileBody(
+            self.path, self.size, progress=report, stamp=self.stamp, content=self.content
+        )
 
 
 class Uploader:
@@ -99,19 +114,33 @@ class Uploader:
     ) -> Lora:
         """Send a LoRA, unless the service has the same bytes."""
         file = await self._good(source, None)
+        name = name or Path(file.name).stem
+        if fault := text_fault(name):
+            raise PayloadError([f"name: {fault} @ $.name"])
         md5 = await self._hashed(file, "md5")
         site = self._caller.site
-        asked = build_lora(site, name or Path(file.name).stem, md5)
+        asked = build_lora(site, name, md5)
 
         async def attempt() -> Lora:
             lora, url = await self._caller.once(asked, lambda answer: parse_lora(answer, md5))
             if url:
-                _check_target(url, site.base_url)
-                request = build_lora_put(url, file.body(progress))
-                _check_put(await self._caller.transport.send(request))
+                request = build_lora_put(url, self._body(file, progress))
+                foreign = not _is_own(url, site.base_url)
+                await self._put(attrs.evolve(request, public_only=foreign))
             return lora
 
         return await self._caller.repeat(attempt)
+
+    def _body(self, file: _File, progress: OnProgress | None) -> bytes | FileBody:
+        in_pieces = getattr(self._caller.transport, "takes_content", False)
+        return file.body(progress, in_pieces=in_pieces)
+
+    async def _put(self, request: Request) -> None:
+        try:
+            answer = await self._caller.transport.send(request)
+        except NotPublic as error:
+            raise _refused(str(error)) from None
+        _check_put(answer)
 
     async def check(
         self, params: Mapping[str, Any], param: Callable[[str], ParamSpec | None]
@@ -142,13 +171,24 @@ class Uploader:
         if problems:
             raise PayloadError(problems)
         given: dict[str, str] = {}
-        for at, file in found:
-            assert file is not None
-            upload = await self._once_per_content(file)
-            value = upload.name if by_name(at) else upload.url
-            if not value:
-                raise PayloadError([f"{file.name}: was uploaded but got no URL @ {at}"])
-            given[at] = value
+        for _ in range(_ROUNDS):
+            oldest = time.time()
+            for at, file in found:
+                assert file is not None
+                try:
+                    since, upload = await self._once_per_content(file)
+                except PayloadError as error:
+                    raise PayloadError(_placed(error, at)) from error
+                value = upload.name if by_name(at) else upload.url
+                if not value:
+                    raise PayloadError([f"{file.name}: was uploaded but got no URL @ {at}"])
+                given[at] = value
+                oldest = min(oldest, since)
+            # The last of many large files may take so long that the first has expired by then.
+            if _is_fresh(oldest):
+                break
+        else:
+            raise PayloadError(["request: its uploads take longer than their URLs live @ $"])
         filled = _replaced(params, given)
         assert isinstance(filled, dict)
         return filled
@@ -168,7 +208,7 @@ class Uploader:
         try:
             file = await self._look(value, None)
         except PayloadError as error:
-            problems.extend(p.replace(" @ $", f" @ {at}") for p in error.problems)
+            problems.extend(_placed(error, at))
             return None
         family = spec.type if spec is not None and spec.type in ("image", "video", "audio") else ""
         faults = check_file(
@@ -189,16 +229,16 @@ class Uploader:
                 "", name or f"file.{kind or 'bin'}", len(source), source[:HEAD], content=source
             )
         try:
-            return await anyio.to_thread.run_sync(_look_at, os.fspath(source), name)
+            return await run_in_thread(_look_at, os.fspath(source), name)
         except (OSError, ValueError, TypeError) as error:
-            told = getattr(error, "strerror", "") or str(error)
-            raise PayloadError([f"{source!s}: {told} @ $"]) from error
+            reason = getattr(error, "strerror", "") or str(error)
+            raise PayloadError([f"{source!s}: {reason} @ $"]) from error
 
     async def _digest(self, file: _File) -> str:
         key = (file.path, file.stamp)
         known = self._digests.get(key) if file.path else None
         if known is None:
-            if file.content is not None and file.size <= _PIECE:
+            if file.content is not None and not _is_large(file):
                 return _hash(file, "sha256")
             known = await self._hashed(file, "sha256")
             if file.path:
@@ -208,29 +248,30 @@ class Uploader:
     @staticmethod
     async def _hashed(file: _File, algorithm: str) -> str:
         try:
-            return await anyio.to_thread.run_sync(_hash, file, algorithm)
+            return await run_in_thread(_hash, file, algorithm)
         except OSError as error:
             raise PayloadError([f"{file.path}: {error.strerror or error} @ $"]) from error
 
-    async def _once_per_content(self, file: _File) -> Upload:
+    async def _once_per_content(self, file: _File) -> tuple[float, Upload]:
+        """The upload of this content, and the time when it began, by the wall clock."""
         digest = await self._digest(file)
         dispatcher = self._caller.opened()
-        now = dispatcher.loop.time()
-        since, sent = self._sent.get(digest, (now, None))
-        if sent is None or now - since > _FRESH_FOR:
-            sent = dispatcher.loop.create_future()
-            self._sent[digest] = (now, sent)
+        since, sent = self._sent.get(digest, (0.0, None))
+        if sent is None or not _is_fresh(since):
+            since, sent = time.time(), dispatcher.loop.create_future()
+            self._sent[digest] = (since, sent)
             helper = dispatcher.help(self._fulfil(sent, file, digest))
-            helper.add_done_callback(lambda _: _give_up(sent))
+            helper.add_done_callback(partial(_give_up, sent))
         # Others may wait for the same file, whoever is cancelled.
-        return await asyncio.shield(sent)
+        return since, await asyncio.shield(sent)
 
     async def _fulfil(self, sent: asyncio.Future[Upload], file: _File, digest: str) -> None:
         try:
             sent.set_result(await self._send(file, digest, None))
         except Exception as error:
-            # The next who wants it may have more luck.
-            self._sent.pop(digest, None)
+            # The next request with this file tries again.
+            if self._sent.get(digest, (0.0, None))[1] is sent:
+                self._sent.pop(digest, None)
             sent.set_exception(error)
             sent.exception()
 
@@ -240,14 +281,17 @@ class Uploader:
         if file.size > GUIDANCE:
             logger.warning(
                 "%s has %d MB; the service advises at most 30 MB, and a URL of your own for more",
-                file.name,
+                shown(file.name),
                 file.size // 2**20,
             )
-        site, body = self._caller.site, file.body(progress)
+        site, body = self._caller.site, self._body(file, progress)
         if older is None:
-            request = build_upload(site, file.name, file.kind, body)
+            build = partial(build_upload, site, file.name, file.kind, body)
         else:
-            request = build_old_upload(site, older, file.name, file.kind, body)
+            build = partial(build_old_upload, site, older, file.name, file.kind, body)
+        # A form that is one piece holds a copy of the bytes, which takes long for many.
+        large = isinstance(body, bytes) and _is_large(file)
+        request = await run_in_thread(build) if large else build()
         # A good key has been refused here for a moment, so a refusal is not believed at once.
         upload = await self._caller.call(request, parse_upload, passing=(AuthenticationError,))
         kind = upload.type or kind_of(file.kind)
@@ -276,18 +320,30 @@ def _replaced(value: Any, given: Mapping[str, str], at: str = "$") -> Any:
     return value
 
 
-def _give_up(sent: asyncio.Future[Upload]) -> None:
-    """Whoever still waits, although the helper has ended, was left by the session."""
+def _placed(error: PayloadError, at: str) -> list[str]:
+    """The faults of a file, which it has wherever it stands, as those of the place `at`."""
+    return [f"{p.removesuffix(' @ $')} @ {at}" for p in error.problems]
+
+
+def _is_large(file: _File) -> bool:
+    """Whether to touch all of its bytes takes long. A file on disk is not read as a whole."""
+    return file.content is not None and file.size > _PIECE
+
+
+def _is_fresh(since: float) -> bool:
+    """Whether the URL of an upload that began at `since` may still be used."""
+    return -_SET_BACK <= time.time() - since <= _FRESH_FOR
+
+
+def _give_up(sent: asyncio.Future[Upload], _: object) -> None:
+    """Tell those who still wait, although the helper has ended, that the session was closed."""
     if not sent.done():
         sent.set_exception(SessionError("the session was closed"))
         sent.exception()
 
 
 def _look_at(path: str, name: str | None) -> _File:
-    # Before it is opened: to open a pipe may take for ever.
-    if not stat.S_ISREG(Path(path).stat().st_mode):
-        raise OSError(errno.EINVAL, "is a directory or another thing that is no file")
-    with open(path, "rb") as file:  # noqa: PTH123 - the path is text by now
+    with open_regular(path) as file:
         head = file.read(HEAD)
         facts = os.fstat(file.fileno())
     return _File(path, name or Path(path).name, facts.st_size, head, file_stamp(facts))
@@ -296,9 +352,11 @@ def _look_at(path: str, name: str | None) -> _File:
 def _hash(file: _File, algorithm: str) -> str:
     digest = hashlib.new(algorithm, file.content or b"", usedforsecurity=False)
     if file.content is None:
-        with open(file.path, "rb") as source:  # noqa: PTH123
+        with open_regular(file.path) as source:
             while piece := source.read(_PIECE):
                 digest.update(piece)
+            if file_stamp(os.fstat(source.fileno())) != file.stamp:
+                raise PayloadError([f"{file.path}: was changed while it was being uploaded @ $"])
     return digest.hexdigest()
 
 
@@ -306,16 +364,32 @@ def _with_total(progress: OnProgress, total: int) -> Callable[[int], object]:
     return lambda sent: progress(sent, total)
 
 
-def _check_target(url: str, base_url: str) -> None:
-    # Plain http only where the service itself is spoken to in plain http: on loopback.
-    allowed = {"https", urlsplit(base_url).scheme}
-    try:
-        parts = urlsplit(url)
-        fine = parts.scheme in allowed and bool(parts.hostname)
-    except ValueError:
-        fine = False
-    if not fine:
-        raise ProtocolError("the address to put the LoRA to is not https", Response(200))
+def _is_own(url: str, base_url: str) -> bool:
+    """Whether the LoRA goes to the service's own origin, which may be an emulator on loopback.
+    Any other place has to be https and public, so that no answer can make this process write
+    into its own network. Raises `ProtocolError` for other places."""
+    reason = why_not(url, urlsplit(base_url).hostname or "")
+    if not reason and _origin(url) == _origin(base_url):
+        return True
+    reason = reason or why_not(url, "")
+    if not reason and urlsplit(url).scheme != "https":
+        reason = "the URL is not https"
+    if reason:
+        raise _refused(reason)
+    return False
+
+
+def _origin(url: str) -> tuple[str, str, int | None]:
+    parts = urlsplit(url)
+    default = 443 if parts.scheme == "https" else 80
+    return parts.scheme, (parts.hostname or "").rstrip("."), parts.port or default
+
+
+def _refused(reason: str) -> ProtocolError:
+    return ProtocolError(
+        f"the LoRA was not sent to the storage address that the service named: {reason}",
+        Response(200),
+    )
 
 
 def _check_put(answer: Response) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 
 import runninghub_async as rh
 from runninghub_async.emulator import Emulator, Fault
+from runninghub_async.testing import MockTransport, json_response, run
 
 WORKFLOW = "1904136902449209346"
 APP = "1937084629516193794"
@@ -250,6 +253,90 @@ def test_lists_come_page_by_page_and_as_one() -> None:
         assert all("lora-01" in name for name in names)
 
     emulated(use)
+
+
+def listed(answer: Callable[[int], dict[str, Any]]) -> tuple[list[str], str, int]:
+    """The names that a list gives whose page `n` is `answer(n)`, its error, and its requests."""
+
+    def handle(request: rh.Request) -> rh.Response:
+        number = json.loads(request.body or b"")["current"]
+        return json_response({"code": 0, "data": answer(number)})
+
+    async def main() -> tuple[list[str], str, int]:
+        transport = MockTransport(handle)
+        limits = rh.Limits(query_rate=None)
+        names = []
+        async with rh.Session("a-key", transport=transport, limits=limits) as session:
+            pages = session.resources.list("LORA")
+            try:
+                async for resource in pages:
+                    names.append(resource.name)
+            except rh.ProtocolError as error:
+                # It stays ended.
+                assert [resource async for resource in pages] == []
+                return names, str(error), len(transport.requests)
+        return names, "", len(transport.requests)
+
+    return run(main)
+
+
+def records(*names: str, **facts: Any) -> dict[str, Any]:
+    return {"records": [{"nodeModelName": name, "hits": next(HITS)} for name in names], **facts}
+
+
+HITS = itertools.count()
+
+
+@pytest.mark.parametrize(
+    ("answer", "names", "requests"),
+    [
+        # `hasNext` is always true, but `total` is reached.
+        (lambda n: records("a", "b", total=2, hasNext=True), "ab", 1),
+        (lambda n: records(f"{n}", total="3", hasNext=True), "123", 3),
+        # An empty page, whatever is said about it.
+        (lambda n: records(*"ab"[n - 1 : n], total=9, hasNext=True), "ab", 3),
+        # A total that is none is not believed.
+        (lambda n: records(f"{n}", total=-1, hasNext=n < 3), "123", 3),
+        (lambda n: records(f"{n}", total="1e400", hasNext=n < 3), "123", 3),
+        (lambda n: records(f"{n}", total=0, hasNext=n < 3), "123", 3),
+        # The list was changed while it was read: an item comes twice, but the list ends.
+        (lambda n: records("a", "b", hasNext=n < 2), "abab", 2),
+    ],
+)
+def test_a_list_ends_where_the_service_says_so(
+    answer: Callable[[int], dict[str, Any]], names: str, requests: int
+) -> None:
+    """By its `total`, an empty page, or `hasNext`, whichever comes first."""
+    assert listed(answer) == (list(names), "", requests)
+
+
+@pytest.mark.parametrize(
+    ("answer", "names", "error"),
+    [
+        # `current` is ignored: the same page again, though its facts may change.
+        (lambda n: records("a", "b", total=200, hasNext=True), "ab", "page 2 repeats page 1"),
+        (lambda n: records("a", "b", total=200, current=1, size=2), "ab", "page 2 repeats page 1"),
+        # Only items of the page before.
+        (lambda n: records(*"abc"[n - 1 :], hasNext=True), "abc", "page 2 repeats page 1"),
+        # Round in circles.
+        (lambda n: records("abc"[n % 3], hasNext=True), "bca", "page 4 repeats page 1"),
+    ],
+)
+def test_a_list_that_repeats_itself_is_an_error(
+    answer: Callable[[int], dict[str, Any]], names: str, error: str
+) -> None:
+    """It is not cut off in silence: what came is returned, and the error says how much."""
+    found, reason, _ = listed(answer)
+    assert found == list(names)
+    assert error in reason
+    assert f"{len(names)} items were returned" in reason
+
+
+def test_a_list_without_an_end_is_an_error() -> None:
+    """New items on every page: 10,000 pages are requested, and no more."""
+    found, reason, requests = listed(lambda n: records(f"{n}", hasNext=True))
+    assert (len(found), requests) == (9_999, 10_000)
+    assert "no end after 10000 pages" in reason
 
 
 def test_the_account_its_slots_and_keys() -> None:

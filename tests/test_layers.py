@@ -18,7 +18,8 @@ PACKAGE = Path(inspect.getfile(runninghub_async)).parent
 
 #: A module may import only from modules before it.
 ORDER = (
-    "_bounded", "_addresses", "_ranges", "_media", "_pieces", "_png", "_whole",
+    "_bounded", "_text", "_untrusted",
+    "_addresses", "_ranges", "_media", "_pieces", "_png", "_whole",
     "_states", "_saved", "_nodes", "_models", "_names", "_money", "_exceptions", "_outcomes",
     "_records", "_plain",
     # rules
@@ -26,7 +27,7 @@ ORDER = (
     "_protocol", "_protocol_v1", "_progress", "_polling", "_circuit", "_retry", "_limits", "_job",
     "_policies",    "_sizes", "_budget", "_journal", "_scheduler", "_recovery",
     # the wire
-    "_threads", "_abandon", "_proxies", "_resolver", "_exchange", "_transport",
+    "_threads", "_local", "_abandon", "_proxies", "_resolver", "_exchange", "_transport",
     "_pacing", "_shielded", "_decode", "_partial", "_download",
     # the calls
     "_store", "_owner", "_schema", "_rows", "_sqlite", "_reader", "_recorder",

@@ -148,6 +148,117 @@ def test_only_the_services_own_hosts_are_trusted(address: str, trusted: bool) ->
     assert transport.opened == []
 
 
+@pytest.mark.parametrize(("pause", "expected"), [(0.01, 1001), (1.0, 30), (100.0, 1)])
+def test_events_end_soon_after_the_run(pause: float, expected: int) -> None:
+    """A socket that goes on, or only stays open, is left after 1,000 events or 30 seconds."""
+
+    class Endless(Sockets):
+        @contextlib.asynccontextmanager
+        async def connect(self, url: str) -> AsyncIterator[AsyncIterator[str | bytes]]:
+            async def said() -> AsyncIterator[str | bytes]:
+                yield message("execution_success")
+                while True:
+                    await asyncio.sleep(pause)
+                    yield message("crystools.monitor", cpu=1)
+
+            yield said()
+            self.left = True
+
+    transport = Endless()
+    assert len(events_of(transport)) == expected
+    assert transport.left
+
+
+def test_a_silent_socket_is_left_when_the_task_has_ended() -> None:
+    """The service is asked each minute; what it does not answer ends nothing, and an event that
+    comes later is not lost."""
+    states: list[Any] = [
+        json_response({"code": 804, "data": {"netWssUrl": SOCKET}}),
+        json_response({"code": 804, "data": {"netWssUrl": SOCKET}}),
+        *[rh.ReadError("reset")] * 5,
+        json_response({"code": 804, "data": {}}),
+        json_response({"code": 0, "data": []}),
+    ]
+
+    class Silent(Sockets):
+        @contextlib.asynccontextmanager
+        async def connect(self, url: str) -> AsyncIterator[AsyncIterator[str | bytes]]:
+            async def said() -> AsyncIterator[str | bytes]:
+                await asyncio.sleep(90)
+                yield message("execution_start")
+                await asyncio.sleep(3600)
+
+            yield said()
+            self.left = True
+
+        async def send(self, request: rh.Request) -> rh.Response:
+            answer = states.pop(0)
+            if isinstance(answer, Exception):
+                raise answer
+            assert isinstance(answer, rh.Response)
+            return answer
+
+    transport = Silent()
+
+    async def main() -> float:
+        async with rh.Session("a-key", transport=transport) as session:
+            assert [event async for event in session.progress(TASK)] == [rh.RunStarted()]
+            return asyncio.get_running_loop().time()
+
+    assert 270 <= run(main) < 330
+    assert transport.left
+    assert states == []
+
+
+def test_waiting_for_an_event_can_be_cancelled() -> None:
+    """By a time-out of the user's own: the next call gets the event."""
+
+    class Slow(Sockets):
+        @contextlib.asynccontextmanager
+        async def connect(self, url: str) -> AsyncIterator[AsyncIterator[str | bytes]]:
+            async def said() -> AsyncIterator[str | bytes]:
+                await asyncio.sleep(5)
+                yield message("execution_start")
+
+            yield said()
+
+    async def main() -> None:
+        async with (
+            rh.Session("a-key", transport=Slow()) as session,
+            session.progress(rh.Task(TASK, progress_url=SOCKET)) as events,
+        ):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(1):
+                    await anext(events)
+            assert [event async for event in events] == [rh.RunStarted()]
+
+    run(main)
+
+
+@pytest.mark.long
+def test_events_without_an_end_are_an_error() -> None:
+    """200,000, and no end of the run among them."""
+    count = 0
+
+    async def main() -> None:
+        nonlocal count
+        async with rh.Session("a-key", transport=Sockets(*[b""] * 200_100)) as session:
+            async for _ in session.progress(TASK):
+                count += 1
+
+    with pytest.raises(rh.ProtocolError, match="no end of the run"):
+        run(main)
+    assert count == 200_000
+
+
+@pytest.mark.parametrize("item", ["[],", "1,", '{"a":1},'])
+def test_a_message_that_would_hold_the_loop_is_not_read(item: str) -> None:
+    """Eight megabytes of small values are an event with their text, as text or as bytes."""
+    said = '{"type":"executed","data":[' + item * (8_000_000 // len(item)) + "0]}"
+    for each in (said, said.encode()):
+        assert events_of(Sockets(each)) == [rh.OtherEvent("", each)]
+
+
 def test_leaving_early_closes_the_socket() -> None:
     """At once, with the `async with` form."""
     transport = Sockets(*[message("execution_start")] * 5)

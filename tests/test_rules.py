@@ -14,6 +14,7 @@ import pytest
 from hypothesis import assume, given
 
 import runninghub_async as rh
+from runninghub_async.testing import MockTransport, json_response, run
 
 unit = st.floats(0, 1, exclude_max=True)
 
@@ -325,7 +326,94 @@ def test_the_file_is_in_the_packages_own_form() -> None:
     assert all(isinstance(rule["amount"], str) for rule in rules)
 
 
-@given(st.text())
+WORKFLOW = "1904136902449209346"
+
+CONTROLS = [*(c for c in map(chr, range(0x20)) if c not in "\t\n\r"),
+            *map(chr, range(0x7F, 0xA0)), "\ud800", "\udfff"]  # fmt: skip
+
+
+def places_of_text(text: str) -> dict[str, Any]:
+    """Requests with `text` in each kind of place, by its path."""
+    node = {"6": {"text": text}}
+    graph = {"6": {"class_type": "CLIPTextEncode", "inputs": {"text": text}}}
+    app = "1937084629516193794"
+
+    class Own:
+        path = "a/new/model"
+
+        def to_params(self) -> dict[str, Any]:
+            return {"prompt": [{"deep": text}]}
+
+        def check(self) -> tuple[str, ...]:
+            return ()
+
+    return {
+        "$.prompt": rh.SeedreamV5Lite(text),
+        "$.webhookUrl": rh.SeedreamV5Lite("a poster of a boat", webhook_url=f"https://x/{text}"),
+        "$.instanceType": rh.SeedreamV5Lite("a poster of a boat", instance_type=text),
+        "$.imageUrls[0]": rh.SeedreamV5Lite("a poster", image_urls=[f"data:image/png,{text}"]),
+        "$.x.y[0]": rh.ModelRequest("a/new/model", {"x": {"y": [text]}}, checked=False),
+        "$.x": rh.ModelRequest("a/new/model", {"x": {text: 1}}, checked=False),
+        "$.nodes.6.text": rh.WorkflowRequest(WORKFLOW, node),
+        "$.nodes.6.text ": rh.AppRequest(app, node, api="v2"),
+        "$.nodes.6.text  ": rh.QuickCreateRequest(app, "002", node),
+        "$.nodes": rh.WorkflowRequest(WORKFLOW, {"6": {text: 1}}),
+        "$.graph.6.inputs.text": rh.WorkflowRequest(WORKFLOW, graph=graph),
+        "$.access_password": rh.WorkflowRequest(WORKFLOW, access_password=text),
+        "$.code": rh.QuickCreateRequest(app, text),
+        "$.prompt[0].deep": Own(),
+    }
+
+
+def refusals(*requests: Any) -> list[str]:
+    """What a session says of requests that it does not send."""
+    transport = MockTransport(lambda _: json_response({"taskId": "1", "status": "RUNNING"}))
+
+    async def main() -> list[str]:
+        found = []
+        async with rh.Session("a-key", transport=transport) as session:
+            for request in requests:
+                with pytest.raises(rh.PayloadError) as caught:
+                    await session.submit(request)
+                found.append(str(caught.value))
+        return found
+
+    found = run(main)
+    assert transport.requests == []
+    return found
+
+
+@pytest.mark.parametrize("character", CONTROLS, ids=ascii)
+def test_control_characters_are_a_fault_of_the_request(character: str) -> None:
+    """Every one but tab and line breaks; named by its number, so that no terminal acts on it."""
+    (reason,) = refusals(rh.SeedreamV5Lite(f"a poster of a {character}boat"))
+    assert "$.prompt" in reason
+    assert "not valid Unicode" in reason or f"U+{ord(character):04X} at character 15" in reason
+    assert character not in reason
+
+
+@pytest.mark.parametrize("text", ["a poster\0of a boat", "ein Plakat für\x1b[31m", "a \ud83d boat"])
+def test_control_characters_are_found_wherever_they_are(text: str) -> None:
+    """In every kind of request, nested, as a key, behind other alphabets; nothing is sent."""
+    places = places_of_text(text)
+    for at, reason in zip(places, refusals(*places.values()), strict=True):
+        assert f"@ {at.strip()}" in reason
+        assert not set(CONTROLS) & set(reason)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a\tposter\r\nof a boat", "ein Plakat für\nалые паруса", "船の\u3000絵 \u200d\U0001f6a2"],
+)
+def test_what_people_write_is_no_fault(text: str) -> None:
+    """Tabs, line breaks, every alphabet, joiners."""
+    request = rh.SeedreamV5Lite(text)
+    assert request.check() == ()
+    assert rh.ModelRequest("a/new/model", {"x": [text]}, checked=False).check() == ()
+    assert rh.WorkflowRequest(WORKFLOW, {"6": {"text": text}}).check() == ()
+
+
+@given(st.text(min_size=5) | st.text(st.characters(exclude_categories=["Cc"]), min_size=5))
 def test_a_request_that_passes_can_be_sent(prompt: str) -> None:
     """What check lets through has a JSON body; lone surrogates are named, not crashed on."""
     request = rh.SeedreamV5Lite(prompt)

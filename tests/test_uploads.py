@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import itertools
 import json
 import os
+import random
 import re
+import socket
 import subprocess
 import sys
 import textwrap
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +25,7 @@ from support import FIRST_ID
 
 import runninghub_async as rh
 from runninghub_async.emulator import Emulator, Fault
-from runninghub_async.testing import MockTransport, json_response
+from runninghub_async.testing import MockTransport, json_response, run
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"a picture" * 5
 MODEL = "seedream-v5-lite/image-to-image"
@@ -278,7 +284,9 @@ def test_a_file_that_changes_on_its_way_is_not_submitted(tmp_path: Path) -> None
 
             async with rh.Session("a-key", base_url=emulator.url, transport=Slow()) as session:
                 for _ in range(3):
-                    with pytest.raises(rh.PayloadError, match="was changed while"):
+                    with pytest.raises(
+                        rh.PayloadError, match=r"was changed while .* @ \$\.imageUrls\[0\]"
+                    ):
                         await session.submit(image_to_image(picture))
                 await session.submit(image_to_image(picture))
             assert emulator.stats.billed == 1
@@ -299,6 +307,55 @@ def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path) -> None:
                     await session.submit(image_to_image(path))
 
     asyncio.run(main())
+
+
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None:
+    """Not even where it takes the file's name after that was looked at."""
+    (picture := tmp_path / "boat.png").write_bytes(PNG)
+
+    def replace() -> None:
+        picture.unlink()
+        os.mkfifo(picture)
+
+    async def main() -> None:
+        async with Emulator() as emulator:
+            inner = rh.AiohttpTransport()
+
+            class Slow:
+                async def send(self, request: rh.Request) -> rh.Response:
+                    await asyncio.to_thread(replace)
+                    return await inner.send(request)
+
+                async def aclose(self) -> None:
+                    await inner.aclose()
+
+            async with (
+                asyncio.timeout(30),
+                rh.Session("a-key", base_url=emulator.url, transport=Slow()) as session,
+            ):
+                with pytest.raises(rh.PayloadError, match=r"boat\.png: was changed while"):
+                    await session.upload(picture)
+
+    asyncio.run(main())
+
+
+def test_links_are_followed_to_files_only(tmp_path: Path, picture: Path) -> None:
+    """A link to a file is sent as that file; one to nothing, to itself or to a folder is named."""
+    host = Host()
+    (good := tmp_path / "good.png").symlink_to(picture)
+    (gone := tmp_path / "gone.png").symlink_to(tmp_path / "none")
+    (loop := tmp_path / "loop.png").symlink_to("loop.png")
+    (folder := tmp_path / "folder.png").symlink_to(tmp_path)
+
+    async def main() -> None:
+        async with host.session() as session:
+            assert (await session.upload(good)).size == len(PNG)
+            for bad in (gone, loop, folder):
+                with pytest.raises(rh.PayloadError, match=bad.name):
+                    await session.upload(bad)
+
+    asyncio.run(main())
+    assert host.uploads == [PNG]
 
 
 def test_an_upload_under_way_when_the_session_closes_says_so(picture: Path) -> None:
@@ -401,6 +458,24 @@ def test_what_is_no_file_of_the_service_is_named(tmp_path: Path) -> None:
     assert host.transport.requests == []
 
 
+def test_a_name_cannot_break_out_of_its_place(tmp_path: Path) -> None:
+    """Neither out of the form's header nor, for a LoRA, into the request."""
+    host = Host()
+    (path := tmp_path / "style\x1b.safetensors").write_bytes(b"weights")
+
+    async def main() -> None:
+        async with host.session() as session:
+            await session.upload(PNG, name='a\0b\x1b[31m"\r\n.png')
+            for name in ("a\0b", "a\x1b[31m", "\ud800", None):
+                with pytest.raises(rh.PayloadError, match=r"@ \$\.name"):
+                    await session.upload_lora(path, name=name)
+
+    asyncio.run(main())
+    (request,) = host.transport.requests
+    head = (request.body or b"").partition(b"\r\n\r\n")[0]
+    assert b'filename="a%00b%1B[31m%22%0D%0A.png"' in head
+
+
 def test_an_upload_over_http_arrives_byte_for_byte(tmp_path: Path) -> None:
     """Both uploads, from disk and from memory, with odd names; told of on the way."""
     told: list[tuple[int, int]] = []
@@ -440,6 +515,233 @@ def test_a_lora_is_put_where_the_service_says(tmp_path: Path) -> None:
             assert "a-key" not in str(puts[0])
 
     asyncio.run(main())
+
+
+REFUSED = {
+    "http://storage.example/x": "not https",
+    "https://169.254.169.254/latest/api/token": "not a public one",
+    "https://10.0.0.1/x": "not a public one",
+    "https://[::1]/x": "not a public one",
+    "https://localhost/x": "not a public one",
+    "https://metadata.google.internal/x": "not a public one",
+    "https://2130706433/x": "not a public one",
+    "https://u:p@storage.example/x": "forged",
+    "https://storage.example/a\r\nX-Evil: 1": "forged",
+    "https://storage.example/a\x00": "forged",
+    "file:///etc/passwd": "not http(s)",
+    "ftp://storage.example/x": "not http(s)",
+    "https://[broken/x": "cannot be read",
+    # The service's own host by another name, scheme, port or user.
+    "http://service.example/x": "not https",
+    "http://u:p@127.0.0.1:{port}/x": "forged",
+    "http://127.0.0.1:{port}/a\r\nX-Evil: 1": "forged",
+    "https://127.0.0.1:{port}/x": "not a public one",
+    "http://localhost:{port}/x": "not a public one",
+    "http://127.0.0.1:{other}/x": "not a public one",
+}
+
+
+@pytest.mark.parametrize("url", REFUSED)
+def test_a_lora_goes_to_no_place_that_only_this_machine_can_reach(tmp_path: Path, url: str) -> None:
+    """Nothing is sent, the error says why, and it is not tried again. The session's own server is
+    at {port}, another one of this machine at {other}."""
+    (path := tmp_path / "style.safetensors").write_bytes(b"weights" * 1000)
+    arrived: list[str] = []
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        arrived.append("connected")
+        writer.close()
+
+    async def main() -> None:
+        other = await asyncio.start_server(listen, "127.0.0.1", 0)
+        async with other:
+            service = "http://127.0.0.1:8"
+            target = url.format(port=8, other=other.sockets[0].getsockname()[1])
+            place = json_response({"code": 0, "data": {"fileName": "api/x", "url": target}})
+            transport = MockTransport(lambda _: place)
+            async with rh.Session("a-key", base_url=service, transport=transport) as session:
+                with pytest.raises(rh.ProtocolError, match="LoRA was not sent") as caught:
+                    await session.upload_lora(path)
+            assert REFUSED[url] in str(caught.value)
+            assert [request.method for request in transport.requests] == ["POST"]
+
+    asyncio.run(main())
+    assert arrived == []
+
+
+def test_a_lora_goes_to_the_services_origin_and_to_public_hosts(tmp_path: Path) -> None:
+    """For any other name the transport has to check the address that it resolves to."""
+    (path := tmp_path / "style.safetensors").write_bytes(b"weights" * 1000)
+
+    def put(base: str, url: str) -> list[tuple[str, bool]]:
+        def handle(request: rh.Request) -> rh.Response:
+            return json_response({"code": 0, "data": {"fileName": "api/x", "url": url}})
+
+        async def main() -> None:
+            async with rh.Session("a-key", base_url=base, transport=transport) as session:
+                await session.upload_lora(path)
+
+        transport = MockTransport(handle)
+        run(main)
+        return [(request.url, request.public_only) for request in transport.requests[1:]]
+
+    home = "http://service.internal:8080"
+    assert put(home, f"{home}/x?sign=a%2Fb") == [(f"{home}/x?sign=a%2Fb", False)]
+    assert put("https://service.example", "https://service.example:443/x")[0][1] is False
+    assert put("https://service.example", "https://service.example:8443/x")[0][1] is True
+    assert put(home, "https://bucket.storage.example/x?sign=a%2Fb")[0][1] is True
+
+
+def test_a_storage_host_whose_name_leads_home_gets_no_lora(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The address is judged when the name is resolved, and nothing is connected to."""
+    (path := tmp_path / "style.safetensors").write_bytes(b"weights" * 1000)
+    resolve = socket.getaddrinfo
+
+    def lead_home(host: Any, *rest: Any, **options: Any) -> Any:
+        home = host in ("bucket.storage.example", b"bucket.storage.example")
+        return resolve("127.0.0.1" if home else host, *rest, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", lead_home)
+    arrived: list[str] = []
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        arrived.append("connected")
+        writer.close()
+
+    async def main() -> None:
+        async with await asyncio.start_server(listen, "127.0.0.1", 0) as storage:
+            port = storage.sockets[0].getsockname()[1]
+            place = f"https://bucket.storage.example:{port}/x?sign=secret"
+
+            async def tell(_: web.BaseRequest) -> web.Response:
+                return web.json_response({"code": 0, "data": {"fileName": "api/x", "url": place}})
+
+            runner = web.ServerRunner(web.Server(tell))
+            await runner.setup()
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+            async with rh.Session("a-key", base_url=url) as session:
+                with pytest.raises(rh.ProtocolError, match=r"bucket\.storage\.example") as caught:
+                    await session.upload_lora(path)
+            assert "secret" not in str(caught.value)
+            await runner.cleanup()
+
+    asyncio.run(main())
+    assert arrived == []
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_lora_follows_no_redirect(tmp_path: Path, status: int) -> None:
+    """The bytes go to the address that the service named, or nowhere."""
+    (path := tmp_path / "style.safetensors").write_bytes(b"weights" * 1000)
+    place = {"code": 0, "data": {"fileName": "api/x", "url": "https://storage.example/x"}}
+    answers = iter([json_response(place), rh.Response(status, b"", {"location": "https://a.b/"})])
+    transport = MockTransport(lambda _: next(answers))
+
+    async def main() -> None:
+        async with rh.Session("a-key", transport=transport) as session:
+            with pytest.raises(rh.APIError, match="did not take the LoRA"):
+                await session.upload_lora(path)
+
+    run(main)
+    assert len(transport.requests) == 2
+
+
+def test_an_upload_is_not_used_beyond_its_life(
+    picture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the wall clock: a machine that slept for a day uploads anew, and a job that was refused
+    before it slept is filled with the new URL."""
+    slept = 0.0
+    wall = time.time
+    monkeypatch.setattr(time, "time", lambda: wall() + slept)
+    host = Host()
+    refused: list[Any] = []
+
+    async def answer(request: rh.Request) -> rh.Response:
+        nonlocal slept
+        if "upload" not in request.url and "/query" not in request.url and len(refused) < 1:
+            refused.append(json.loads(request.body or b"")["imageUrls"])
+            slept += 30 * 3600
+            return json_response({"errorCode": "421", "errorMessage": "full"})
+        return await host.answer(request)
+
+    async def main() -> None:
+        nonlocal slept
+        transport = MockTransport(answer)
+        retry = rh.RetryPolicy(wait_initial=0.01, capacity_wait_max=0.01)
+        async with rh.Session("a-key", transport=transport, retry=retry) as session:
+            await session.submit(image_to_image(picture))
+            await session.submit(image_to_image(picture))
+            slept += 19 * 3600
+            await session.submit(image_to_image(picture))
+            slept += 2 * 3600
+            await session.submit(image_to_image(picture))
+            # The clock was set back: the age of the upload is not known.
+            slept -= 10 * 3600
+            await session.submit(image_to_image(picture))
+
+    asyncio.run(main())
+    urls = [url for urls in [*refused, *(s["imageUrls"] for s in host.submits)] for url in urls]
+    numbers = [int(re.sub(r"\D", "", url)) for url in urls]
+    assert numbers == [1, 2, 2, 2, 3, 4]
+
+
+def test_large_bytes_are_uploaded_without_holding_the_loop() -> None:
+    """Neither are they copied on the loop, nor read by its default executor, which an application
+    may have filled with its own calls."""
+    content = b"\0\0\0\x18ftypmp42" + random.Random(0).randbytes(8 * 2**20)
+    release = threading.Event()
+    sizes: list[int] = []
+    reported: list[tuple[int, int]] = []
+
+    async def take(request: web.BaseRequest) -> web.Response:
+        body = bytearray()
+        async for chunk in request.content.iter_any():
+            body += chunk
+        assert request.headers["Content-Length"] == str(len(body))
+        assert content in body
+        sizes.append(len(body))
+        return web.json_response({"code": 0, "data": {"fileName": "x"}})
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        runner = web.ServerRunner(web.Server(take))
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        loop.set_default_executor(ThreadPoolExecutor(1))
+        busy = loop.run_in_executor(None, release.wait)
+        url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        try:
+            async with asyncio.timeout(60), rh.Session("a-key", base_url=url) as session:
+                upload = await session.upload(content, progress=lambda *sent: reported.append(sent))
+                assert upload.sha256 == hashlib.sha256(content).hexdigest()
+                assert reported[-1] == (len(content), len(content))
+                await session.older.upload(content)
+        finally:
+            release.set()
+            await busy
+            await runner.cleanup()
+
+    asyncio.run(main())
+    assert len(sizes) == 2
+
+
+def test_a_transport_of_ones_own_gets_large_bytes_as_a_body() -> None:
+    """As it always did; only a transport that says so is given them in pieces."""
+    content = PNG + bytes(2 * 2**20)
+    host = Host()
+
+    async def main() -> None:
+        async with host.session() as session:
+            await session.upload(content)
+
+    asyncio.run(main())
+    (request,) = host.transport.requests
+    assert request.file is None
+    assert host.uploads == [content]
 
 
 def test_a_dropped_upload_is_sent_again_over_http(picture: Path) -> None:

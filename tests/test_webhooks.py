@@ -18,6 +18,7 @@ from support import Service, posters
 import runninghub_async as rh
 from runninghub_async.emulator import Emulator, Fault
 from runninghub_async.testing import run
+from runninghub_async.webhooks import parse
 
 URL = "https://hooks.example/rh?tenant=7"
 
@@ -405,6 +406,205 @@ def test_the_asgi_application_answers_at_once() -> None:
             await Wire(type="websocket").ask(hooks, b"")
 
     asyncio.run(main())
+
+
+EVENT = b'{"taskId": "5", "status": "SUCCESS"}'
+
+
+@pytest.mark.parametrize(
+    ("status", "scope"),
+    [
+        (403, {}),
+        (403, {"query_string": b"job=a&sign=b"}),
+        (405, {"method": "PUT"}),
+        (413, {"headers": [(b"content-length", b"5000000")]}),
+    ],
+)
+def test_a_refused_request_is_answered_without_its_body(status: int, scope: Any) -> None:
+    """Nobody can make the receiver hold a body, or wait for one, without a good digest."""
+    hooks = rh.Webhooks(URL)
+    good = urlsplit(hooks.url_for("a")).query.encode()
+    wire = Wire(**({} if status == 403 else {"query_string": good}), **scope)
+
+    async def receive() -> Any:
+        raise AssertionError
+
+    async def send(message: Any) -> None:
+        wire.sent.append(message)
+
+    asyncio.run(hooks.asgi(wire.scope, receive, send))
+    assert wire.sent[0]["status"] == status
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "&".join(f"a{n}=b" for n in range(1000)) + "&{good}",
+        "a=" + "b" * 20_000 + "&{good}",
+        "job=\ud800&sign=\ud800",
+        "job=a&sign=%00",
+        "job=%ff%fe&sign=%ff",
+        "{good}&job=b",
+        "{good}&sign=b",
+        "\x1b[31m",
+    ],
+    ids=range(8),
+)
+def test_no_address_breaks_the_receiver(query: str) -> None:
+    """Too many fields, too long, not valid text, given twice: all are without their digest."""
+    hooks = rh.Webhooks(URL)
+    asked = query.format(good=urlsplit(hooks.url_for("a")).query)
+    assert not hooks.is_signed(asked)
+    assert hooks.receive(asked, EVENT) == 403
+    assert hooks.is_signed(urlsplit(hooks.url_for("a")).query)
+
+
+def test_refused_requests_do_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """One line for the first, the tenth, the hundredth."""
+    hooks = rh.Webhooks(URL)
+    for _ in range(500):
+        hooks.receive("", EVENT)
+    assert [record.args for record in caplog.records] == [(1,), (10,), (100,)]
+
+
+def test_a_slow_body_is_given_up() -> None:
+    """After 30 seconds, though its digest is good; a client that leaves is not an event."""
+    hooks = rh.Webhooks(URL)
+    query = urlsplit(hooks.url_for("a")).query.encode()
+
+    async def ask(message: dict[str, Any], pause: float) -> tuple[int, float]:
+        wire = Wire(query_string=query)
+
+        async def receive() -> Any:
+            await asyncio.sleep(pause)
+            return message
+
+        async def send(message: Any) -> None:
+            wire.sent.append(message)
+
+        began = asyncio.get_running_loop().time()
+        await hooks.asgi(wire.scope, receive, send)
+        return wire.sent[0]["status"], round(asyncio.get_running_loop().time() - began)
+
+    async def main() -> None:
+        trickle = {"type": "http.request", "body": b" ", "more_body": True}
+        assert await ask(trickle, 1.0) == (408, 30)
+        assert await ask({"type": "http.request", "more_body": True}, 1.0) == (408, 30)
+        assert await ask({"type": "http.disconnect"}, 1.0) == (400, 1)
+        assert await ask({"type": "http.request", "body": EVENT}, 29.0) == (204, 29)
+
+    run(main)
+
+
+@pytest.mark.parametrize(("size", "count"), [(3 * 2**20, 40), (1, 1000)])
+def test_what_is_held_at_once_is_bounded(size: int, count: int) -> None:
+    """By bytes and by number, over all requests; the others are sent again by the service, and
+    small ones pass once there is room."""
+    hooks = rh.Webhooks(URL)
+    query = urlsplit(hooks.url_for("a")).query.encode()
+    held = 0
+    answers: list[int] = []
+
+    async def main() -> None:
+        release = asyncio.Event()
+
+        async def ask() -> None:
+            nonlocal held
+            wire = Wire(query_string=query)
+            given = False
+
+            async def receive() -> Any:
+                nonlocal given, held
+                if given:
+                    held += size
+                    await release.wait()
+                    held -= size
+                    return {"type": "http.disconnect"}
+                given = True
+                return {"type": "http.request", "body": bytes(size), "more_body": True}
+
+            async def send(message: Any) -> None:
+                wire.sent.append(message)
+
+            await hooks.asgi(wire.scope, receive, send)
+            answers.append(wire.sent[0]["status"])
+
+        async with asyncio.TaskGroup() as asking:
+            for _ in range(count):
+                asking.create_task(ask())
+            await asyncio.sleep(1)
+            assert held <= 32 * 2**20
+            assert 0 < answers.count(503) == len(answers) < count
+            release.set()
+        assert await Wire(query_string=query).ask(hooks, EVENT) == 204
+
+    run(main)
+
+
+HOSTILE = {
+    "objects": b'{"taskId":"5","status":"SUCCESS","results":[' + b'{"url":""},' * 300_000 + b"0]}",
+    "lists": b'{"taskId":"5","status":"SUCCESS","x":[' + b"[]," * 1_000_000 + b"[]]}",
+    "numbers": b'{"taskId":"5","status":"SUCCESS","x":[' + b"1," * 1_500_000 + b"1]}",
+    "within text": json.dumps({"taskId": "5", "eventData": "[" + "[]," * 100_000 + "[]]"}).encode(),
+    "behind escapes": b'{"taskId":"5","eventData":"{\\"status\\":\\"SUCCESS\\",\\"x\\":['
+    + b"\\u005b\\u005d\\u002c" * 100_000 + b'[]]}"}',
+    "a terminal's": b'{"taskId":"5\\u001b[31m","status":"SUCCESS"}',
+    "a long id": b'{"taskId":"' + b"5" * 1000 + b'","status":"SUCCESS"}',
+    "an id of spaces": b'{"taskId":"5 5","status":"SUCCESS"}',
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("body", HOSTILE.values(), ids=HOSTILE)
+def test_an_event_that_would_hold_the_loop_is_no_event(
+    body: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """More values than any event has, however they are packed, and ids that are none; nothing of
+    it is in the log."""
+    hooks = rh.Webhooks(URL)
+    query = urlsplit(hooks.session_url("~x.k")).query
+    assert hooks.receive(query, body) == 400
+    assert asyncio.run(hooks.take(query, body)) == 400
+    with pytest.raises(rh.ProtocolError):
+        parse(body)
+    assert caplog.text.isascii()
+    assert "\x1b" not in caplog.text
+    assert len(caplog.text) < 1000
+
+
+def test_a_large_event_of_few_values_is_an_event() -> None:
+    """A long text is read in no time."""
+    outputs = [{"text": "a" * 3_900_000}]
+    body = json.dumps({"taskId": "5", "status": "SUCCESS", "results": outputs})
+    hooks = rh.Webhooks(URL)
+    query = urlsplit(hooks.url_for("a")).query
+    assert hooks.receive(query, body.encode()) == 204
+    assert hooks.receive(query, body.encode() + b" " * 500_000) == 413
+
+
+def test_a_body_that_never_comes_holds_up_no_answer_over_http() -> None:
+    """aiohttp: 403 while the body is still being sent, and the connection ends."""
+
+    async def main() -> bytes:
+        hooks = rh.Webhooks("http://127.0.0.1/hooks")
+        application = web.Application()
+        application.router.add_post("/hooks", hooks.aiohttp)
+        runner = web.AppRunner(application)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        try:
+            reader, writer = await asyncio.open_connection(*runner.addresses[0][:2])
+            writer.write(b"POST /hooks?job=a&sign=b HTTP/1.1\r\nHost: x\r\n")
+            writer.write(b"Content-Length: 4000000\r\n\r\n{")
+            async with asyncio.timeout(60):
+                answer = await reader.read()
+            writer.close()
+            return answer
+        finally:
+            await runner.cleanup()
+
+    head = asyncio.run(main())
+    assert head.startswith(b"HTTP/1.1 403")
+    assert b"connection: close" in head.lower()
 
 
 @pytest.mark.parametrize("form", ["A", "B", "C", "D"])

@@ -53,4 +53,7 @@ class Apps:
         days: int | None = None,
     ) -> Pages[AppSummary]:
         """All public apps, as an async iterator."""
-        return Pages(lambda number: self.page(number, sort=sort, days=days))
+        return Pages(
+            lambda number: self.page(number, sort=sort, days=days),
+            key=lambda app: app.id or (app.title, repr(app.facts)),
+        )

@@ -54,5 +54,6 @@ class Resources:
     ) -> Pages[Resource]:
         """All files of a kind, as an async iterator."""
         return Pages(
-            lambda number: self.page(kind, number, name=name, base_models=base_models, tags=tags)
+            lambda number: self.page(kind, number, name=name, base_models=base_models, tags=tags),
+            key=lambda resource: resource.name or repr(resource.facts),
         )

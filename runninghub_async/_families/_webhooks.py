@@ -1,4 +1,4 @@
-"""What became of webhooks."""
+"""The deliveries of webhooks."""
 
 from __future__ import annotations
 
