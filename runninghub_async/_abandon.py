@@ -43,6 +43,8 @@ class Abandonable(Generic[_T]):
                     value = yield waiting
                 except asyncio.CancelledError as cancelled:
                     if self._over:
+                        # This cancellation was our own, and is nobody's to answer for.
+                        _task().uncancel()
                         self.abandoned = True
                         _left_behind.append(inner)
                         raise
@@ -56,11 +58,16 @@ class Abandonable(Generic[_T]):
                 timer.cancel()
 
     def _start_timer(self) -> asyncio.TimerHandle:
-        task = asyncio.current_task()
-        assert task is not None
+        task = _task()
 
         def give_up() -> None:
             self._over = True
             task.cancel()
 
         return task.get_loop().call_later(GRACE, give_up)
+
+
+def _task() -> asyncio.Task[Any]:
+    task = asyncio.current_task()
+    assert task is not None
+    return task

@@ -29,7 +29,7 @@ from ._exceptions import (
     ProtocolError,
     RateLimitError,
 )
-from ._models import ErrorInfo, Output, Response, Task, TaskPart, TaskStatus, Usage
+from ._models import ErrorInfo, Output, Response, Task, TaskPart, TaskStatus, Usage, shown_url
 from ._nodes import NodeError, node_errors_in
 
 __all__ = [
@@ -183,7 +183,8 @@ def _shown(response: Response) -> str:
     first bytes."""
     location = response.headers.get("location")
     if 300 <= response.status < 400 and location:
-        return f"a redirect to {location[:200]!r}"
+        # Its query may quote ours, which may hold the key.
+        return f"a redirect to {shown_url(location)[:200]!r}"
     title = _TITLE.search(response.body[:4096])
     if title is not None:
         return f"the page {title[1].strip().decode(errors='replace')!r}"

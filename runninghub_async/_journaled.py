@@ -113,7 +113,7 @@ class JournaledFeed(Feed):
         entries = await self._pull()
         try:
             submitted = await self._admit(entries)
-        except JournalError as error:
+        except (JournalError, PolicyError) as error:
             self._stop_taking(error)
             for entry in entries:
                 if entry.job.index in self.entries:
@@ -166,6 +166,8 @@ class JournaledFeed(Feed):
         for entry in entries:
             try:
                 entry.row = self._row(entry)
+            except PolicyError:
+                raise
             except Exception as error:
                 known_as = error if isinstance(error, RunningHubError) else unforeseen(error)
                 self.fail(entry, known_as)

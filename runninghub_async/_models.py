@@ -22,6 +22,7 @@ __all__ = [
     "TaskPart",
     "TaskStatus",
     "Usage",
+    "shown_url",
 ]
 
 
@@ -168,7 +169,7 @@ class Task:
         return self.status in _TERMINAL
 
 
-def _without_secrets(url: str) -> str:
+def shown_url(url: str) -> str:
     """`url` as far as it may be shown: no query, and no key in the path of the native proxy."""
     shown = url.partition("?")[0]
     return _PROXY_KEY.sub(r"\1…", shown)
@@ -210,7 +211,7 @@ class Request:
     """
 
     method: str
-    url: str = attrs.field(repr=lambda url: repr(_without_secrets(url)))
+    url: str = attrs.field(repr=lambda url: repr(shown_url(url)))
     headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
     body: bytes | None = attrs.field(default=None, repr=False)
     read_timeout: float = 60.0

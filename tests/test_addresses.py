@@ -140,17 +140,14 @@ async def server(answer: web.Response, address: str = "127.0.0.1") -> AsyncItera
 
 
 def resolve_to(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
-    async def resolve(
-        self: object, host: str, port: int = 0, family: int = 0
-    ) -> list[aiohttp.abc.ResolveResult]:
-        return [
-            aiohttp.abc.ResolveResult(
-                hostname=host, host=address, port=port, family=socket.AF_INET, proto=0, flags=0
-            )
-            for address in addresses
-        ]
+    usual = socket.getaddrinfo
 
-    monkeypatch.setattr(aiohttp.ThreadedResolver, "resolve", resolve)
+    def look_up(host: Any, port: Any, *args: Any, **options: Any) -> Any:
+        if str(host).endswith((".example", ".internal")):
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (a, port)) for a in addresses]
+        return usual(host, port, *args, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])

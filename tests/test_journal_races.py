@@ -308,24 +308,22 @@ def test_a_resubmit_may_be_a_second_bill_to_the_budget(tmp_path: Path) -> None:
     assert len(service.created) == 4
 
 
-def test_a_key_that_cannot_be_made_fails_its_job_alone(tmp_path: Path) -> None:
-    """A function that raises, half of a surrogate pair, a key without end."""
-    bad: list[Any] = ["raise", "\ud83d", "x" * 501, 7, ""]
+def test_a_key_that_cannot_be_kept_fails_its_job_alone(tmp_path: Path) -> None:
+    """Half of a surrogate pair, a key without end, an empty one."""
+    bad = ["\ud83d", "x" * 501, ""]
 
     def key(request: Any) -> str:
         number = int(request.prompt[-1])
-        if number == 0:
-            raise LookupError("no such column")
-        return str(bad[number]) if number in (1, 2) else bad[number] if number < 5 else "fine"
+        return bad[number] if number < 3 else "fine"
 
     service = Service(5.0)
 
     async def main() -> list[Any]:
         async with service.session(journal=tmp_path / "run.db") as session:
-            return await collect(session.stream(posters(6), key=key, ordered=True))
+            return await collect(session.stream(posters(4), key=key, ordered=True))
 
     *faulty, fine = run(main)
-    assert [type(o.error) for o in faulty] == [rh.PayloadError] * 5
+    assert [type(o.error) for o in faulty] == [rh.PayloadError] * 3
     assert fine.ok
     assert len(service.created) == 1
 

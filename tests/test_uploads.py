@@ -48,7 +48,8 @@ class Host:
     async def answer(self, request: rh.Request) -> rh.Response:
         if request.url.endswith("/query"):
             asked = json.loads(request.body or b"")["taskId"]
-            return json_response({"taskId": asked, "status": "SUCCESS", "results": []})
+            results = [{"url": "https://files.example/result.png", "outputType": "png"}]
+            return json_response({"taskId": asked, "status": "SUCCESS", "results": results})
         if "upload" not in request.url:
             self.submits.append(json.loads(request.body or b""))
             return json_response({"taskId": str(FIRST_ID + len(self.submits)), "status": "RUNNING"})
