@@ -208,7 +208,7 @@ class JournaledFeed(Feed):
         if made.step is Step.SUBMIT:
             self._recorder.again(row)
             return True
-        if not job.follow and record.task is not None:
+        if not job.follow and record.task is not None and record.damage is None:
             entry.gone = True
             self._hand_in(entry, Accepted(record.task))
             return False

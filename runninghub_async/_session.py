@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import random
 import secrets
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
+from decimal import Decimal
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -47,7 +49,7 @@ from ._families import (
 )
 from ._feed import Feed, OnCancel
 from ._job import Accepted, Job, Rules, UnknownPolicy
-from ._journal import FAULTY, Begun, JobFacts, Moved, error_text
+from ._journal import FAULTY, Begun, JobFacts, JobRecord, Moved, error_text
 from ._journaled import FreshFeed, JournaledFeed, ResumedFeed, await_evidence
 from ._keeping import Keeper
 from ._limits import Limits
@@ -75,7 +77,7 @@ from ._seedream import GenerationRequest
 from ._shielded import wait_out
 from ._sqlite import SqliteJobStore
 from ._states import JobState
-from ._store import JobStore
+from ._store import AssumingStore, JobStore
 from ._stream import JobStream, TaskStream
 from ._transport import AiohttpTransport, Transport
 from ._uploads import OnProgress, Uploader
@@ -264,15 +266,20 @@ class Session:
     async def _open_budget(self, limit: Money) -> Budget:
         """With a journal, what it has spent counts, and what its jobs may yet be billed."""
         budget = Budget(limit)
-        if self._store is None:
-            return budget
-        budget.spent = await self._store.spent()
-        carried = (JobState.UNKNOWN, JobState.SUBMITTING, JobState.ACCEPTED, JobState.RUNNING)
-        after = 0
-        while page := await self._store.find_open(carried, after, 500):
-            for record in page:
-                budget.carry(record.key, listed_price(record.request))
-            after = page[-1].seq
+        if self._store is not None:
+            budget.spent = await self._store.spent() + await _assumed(self._store)
+            unpriced = 0
+            carried = (JobState.UNKNOWN, JobState.SUBMITTING, JobState.ACCEPTED, JobState.RUNNING)
+            async for record in _each_open(self._store, carried):
+                listed = listed_price(record.request)
+                unpriced += listed is None
+                budget.carry(record.key, listed)
+            if unpriced:
+                logger.warning(
+                    "budget: %d jobs of earlier sessions may yet be billed, and nothing says how"
+                    " much: they count as nothing",
+                    unpriced,
+                )
         return budget
 
     async def __aexit__(
@@ -847,6 +854,8 @@ class Session:
             return None
         if not journal.fits(row, record):
             raise PayloadError([f"key: {key!r} is of another request in the journal @ $"])
+        if record.damage is not None:
+            raise record.damage
         row.recorded, row.content, row.params = record.state, None, None
         row.faulted = True
         if not job.follow and record.task is not None:
@@ -931,7 +940,9 @@ class Session:
         """A webhook said that the task of this job has ended; any thread may bring it."""
         dispatcher = self._dispatcher
         if dispatcher is not None:
-            dispatcher.loop.call_soon_threadsafe(dispatcher.hint, name, task_id)
+            # A loop that is closed takes nothing, and then there is nobody to look either.
+            with contextlib.suppress(RuntimeError):
+                dispatcher.loop.call_soon_threadsafe(dispatcher.hint, name, task_id)
 
     async def _hear(self, name: str, task_id: str) -> None:
         """The same, from any loop; it is in the journal when this returns."""
@@ -957,6 +968,27 @@ def _store_of(journal: str | os.PathLike[str] | JobStore | None) -> JobStore | N
     if isinstance(journal, str | os.PathLike):
         return SqliteJobStore(journal)
     raise TypeError(f"journal: expected a path or a JobStore, got {type(journal).__name__}")
+
+
+async def _each_open(store: JobStore, states: Sequence[JobState]) -> AsyncIterator[JobRecord]:
+    """The jobs of a journal in these states."""
+    after = 0
+    while page := await store.find_open(states, after, _PAGE):
+        for record in page:
+            yield record
+        after = page[-1].seq
+
+
+async def _assumed(store: JobStore) -> Decimal:
+    """What jobs of earlier sessions cost by the catalogue, where the service named no cost."""
+    if isinstance(store, AssumingStore):
+        return await store.assumed()
+    total = Decimal(0)
+    paid = (JobState.SUCCEEDED, JobState.PARTLY_STORED, JobState.STORED)
+    async for record in _each_open(store, paid):
+        listed = listed_price(record.request) if record.cost is None else None
+        total += listed.amount if listed is not None else 0
+    return total
 
 
 async def _each(requests: Iterable[Any] | AsyncIterable[Any]) -> AsyncIterator[Any]:

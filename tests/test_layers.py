@@ -28,7 +28,8 @@ ORDER = (
     # the wire
     "_threads", "_transport", "_pacing", "_shielded", "_decode", "_partial", "_download",
     # the calls
-    "_store", "_owner", "_schema", "_rows", "_sqlite", "_reader", "_recorder",
+    "_store", "_owner", "_schema", "_rows", "_migrations", "_inspection", "_journal_file",
+    "_sqlite", "_reader", "_recorder",
     "_dispatcher", "_call", "_keeping", "_feed",
     "_journaled", "_stream", "_caller", "_uploads", "_prepare",
     "_families._pages", "_families._account", "_families._workflows", "_families._apps",
