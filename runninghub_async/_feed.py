@@ -479,6 +479,9 @@ class Feed:
                         self._settle_if_done()
                     else:
                         self.dispatcher.wake()
+        except Exception as error:
+            # With no one to feed it the stream would wait for ever: it ends, and says why.
+            self._stop_taking(unforeseen(error))
         finally:
             close = getattr(self._input, "aclose", None)
             if close is not None and self.closed:

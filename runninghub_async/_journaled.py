@@ -112,8 +112,9 @@ class JournaledFeed(Feed):
         entries = await self._pull()
         try:
             submitted = await self._admit(entries)
-        except JournalError as error:
-            self._stop_taking(error)
+        except Exception as error:
+            # Nothing is known of any of them, so none goes on: to wait for them would be for ever.
+            self._stop_taking(_known_error(error))
             for entry in entries:
                 if entry.job.index in self.entries:
                     entry.gone = True
@@ -166,6 +167,17 @@ class JournaledFeed(Feed):
         return [e for e in entries if not e.gone and self._goes(e, known, reused)]
 
     def _goes(
+        self, entry: Entry, known: Mapping[str, JobRecord], reused: Mapping[str, JobRecord]
+    ) -> bool:
+        """Whether `entry` is to be submitted. What goes wrong with one job ends that job."""
+        try:
+            return self._goes_on(entry, known, reused)
+        except Exception as error:
+            if entry.job.index in self.entries and not entry.gone:
+                self.fail(entry, _known_error(error))
+            return False
+
+    def _goes_on(
         self, entry: Entry, known: Mapping[str, JobRecord], reused: Mapping[str, JobRecord]
     ) -> bool:
         """Whether `entry` is to be submitted."""
@@ -282,9 +294,18 @@ class JournaledFeed(Feed):
                 self.let_go(entry)
 
 
+def _known_error(error: Exception) -> RunningHubError:
+    """What a stream or a job ends with when looking into the journal went wrong."""
+    if isinstance(error, RunningHubError):
+        return error
+    told = JournalError(f"the journal cannot be read: {error!r}")
+    told.__cause__ = error
+    return told
+
+
 def _is_new(record: JobRecord | None) -> bool:
-    """Whether nothing has become of a job yet."""
-    return record is None or record.state is JobState.NEW
+    """Whether nothing has happened to a job yet."""
+    return record is None or (record.state is JobState.NEW and record.damage is None)
 
 
 class ResumedFeed(JournaledFeed):
@@ -296,10 +317,12 @@ class ResumedFeed(JournaledFeed):
     ) -> None:
         super().__init__(dispatcher, (), recorder, **options)
         keeps = self.keeper is not None
-        self._phases = deque(
+        self._phases = deque[Sequence[JobState]](
             [
+                # Those whose state cannot be read: each is told of once.
+                *([()] if hasattr(recorder.store, "find_damaged") else []),
                 (JobState.ACCEPTED, JobState.RUNNING),
-                *([(JobState.SUCCEEDED,)] if keeps else []),
+                *([(JobState.SUCCEEDED, JobState.PARTLY_STORED)] if keeps else []),
                 (JobState.UNKNOWN,),
                 # Of those of unknown fate a webhook may have told before they came up.
                 (JobState.ACCEPTED, JobState.RUNNING),
@@ -320,18 +343,22 @@ class ResumedFeed(JournaledFeed):
                 self._end_input(None)
             elif self._has_room():
                 submitted = await self._take_page()
-        except JournalError as error:
-            self._stop_taking(error)
+        except Exception as error:
+            self._stop_taking(_known_error(error))
         self._ask_for_more()
         return submitted
 
     async def _turn_page(self) -> None:
-        states = self._phases[0]
-        page = await self._recorder.store.find_open(states, self._after, _PAGE)
+        states, store = self._phases[0], self._recorder.store
+        if states:
+            page = await store.find_open(states, self._after, _PAGE)
+        else:
+            page = await store.find_damaged(self._after, _PAGE)  # type: ignore[attr-defined]
         for record in page:
             if self.closed:
                 break
-            if record.state is not JobState.STORED or await self._has_changed(record):
+            stored = record.state is JobState.STORED and record.damage is None
+            if not stored or await self._has_changed(record):
                 self._page.append(record)
         self._after = page[-1].seq if page else 0
         if not page:
@@ -350,7 +377,8 @@ class ResumedFeed(JournaledFeed):
         known = await self._recorder.store.find(keys)
         submitted: list[Entry] = []
         for record in records:
-            now = known.get(record.key)
+            # The key of a damaged row may be none, and what it was is all that is known.
+            now = known.get(record.key) if record.damage is None else record
             if now is None or live(record.key) is not None:
                 continue
             found = (record.state, now.state) == (JobState.UNKNOWN, JobState.ACCEPTED)
@@ -362,8 +390,13 @@ class ResumedFeed(JournaledFeed):
         """An entry to submit, or None for a job that goes on otherwise."""
         row = Row(record.key, None, None, record.place, record.batch, record.state)
         entry = self.enter(record.request, row)
-        self._recorder.claim(entry)
-        return entry if self.restore(entry, record) else None
+        try:
+            self._recorder.claim(entry)
+            return entry if self.restore(entry, record) else None
+        except Exception as error:
+            if entry.job.index in self.entries and not entry.gone:
+                self.fail(entry, _known_error(error))
+            return None
 
 
 def await_evidence(dispatcher: Dispatcher, entry: Entry, made: Plan) -> None:
