@@ -14,13 +14,17 @@ from ._dispatcher import Dispatcher
 from ._exceptions import JournalError, PayloadError, RunningHubError, unforeseen
 from ._feed import NOTHING, Feed, not_kept
 from ._job import Accepted
-from ._journal import JobRecord, place_in
+from ._journal import JobRecord, content_of, place_in
 from ._keeping import Keeper, kept
-from ._outcomes import Outcome, Succeeded
+from ._outcomes import Outcome, Succeeded, Unknown
 from ._recorder import Recorder, already_live
 from ._recovery import Plan, Step, plan
 from ._scheduler import Entry, Row
 from ._states import JobState
+from ._store import MatchingStore
+
+#: Jobs of the journal, by their content.
+_Equal = Mapping[str, Sequence[JobRecord]]
 
 __all__ = ["FreshFeed", "JournaledFeed", "ResumedFeed", "await_evidence"]
 
@@ -55,7 +59,8 @@ class FreshFeed(Feed):
 
 class JournaledFeed(Feed):
     """A feed whose jobs the journal may know. `key(request)` gives a job's own key; `reuse` serves
-    a request with what an earlier one with the same content had made."""
+    a request with what another one with the same content made, makes or may have made: it is
+    submitted only if that failed, was refused or never left."""
 
     def __init__(
         self,
@@ -74,6 +79,8 @@ class JournaledFeed(Feed):
         self._batch = batch
         self._key = key
         self._reuse = reuse
+        #: The rows of requests that resumed the job of another one, by their places.
+        self._own_rows: dict[int, Row] = {}
         #: What was pulled is being looked up, and may yet have to be submitted.
         self._admitting = False
 
@@ -160,34 +167,46 @@ class JournaledFeed(Feed):
         known: Mapping[str, JobRecord] = {}
         if rows:
             known = await self._recorder.find(rows)
-        reused: Mapping[str, JobRecord] = {}
+        equal: _Equal = {}
         if rows and self._reuse:
             wanted = [r.content.digest for r in rows if r.content and _is_new(known.get(r.key))]
-            reused = await self._recorder.store.find_content(wanted)
-        return [e for e in entries if not e.gone and self._goes(e, known, reused)]
+            equal = await self._find_equal(wanted)
+        return [e for e in entries if not e.gone and self._goes(e, known, equal)]
 
-    def _goes(
-        self, entry: Entry, known: Mapping[str, JobRecord], reused: Mapping[str, JobRecord]
-    ) -> bool:
+    async def _find_equal(self, digests: Sequence[str]) -> _Equal:
+        store = self._recorder.store
+        if isinstance(store, MatchingStore):
+            return await store.find_equal(digests)
+        found = await store.find_content(digests)
+        return {digest: [record] for digest, record in found.items()}
+
+    def _goes(self, entry: Entry, known: Mapping[str, JobRecord], equal: _Equal) -> bool:
         """Whether `entry` is to be submitted. What goes wrong with one job ends that job."""
         try:
-            return self._goes_on(entry, known, reused)
+            return self._goes_on(entry, known, equal)
         except Exception as error:
             if entry.job.index in self.entries and not entry.gone:
                 self.fail(entry, _known_error(error))
             return False
 
-    def _goes_on(
-        self, entry: Entry, known: Mapping[str, JobRecord], reused: Mapping[str, JobRecord]
-    ) -> bool:
+    def _goes_on(self, entry: Entry, known: Mapping[str, JobRecord], equal: _Equal) -> bool:
         """Whether `entry` is to be submitted."""
         row = entry.row
         if row is None:
             # What is wrong with it is found when it is looked at to be sent.
             return True
+        record = known.get(row.key)
+        if self._reuse and (other := self._recorder.live(row.key)) not in (None, entry):
+            assert other is not None
+            if row.content is not None and _digest_of(other.job.request) == row.content.digest:
+                self._wait_for(entry, other)
+                return False
+        under_way = None
+        if self._reuse and row.content is not None:
+            # Before the claim, by which it would be this one.
+            under_way = self._recorder.equal(row.content.digest)
         try:
             self._recorder.claim(entry)
-            record = known.get(row.key)
             if record is not None and not self._recorder.fits(row, record):
                 fault = f"key: {row.key!r} is of another request in the journal @ $"
                 raise PayloadError([fault])  # noqa: TRY301
@@ -195,15 +214,127 @@ class JournaledFeed(Feed):
             entry.row, entry.job = None, entry.job._replace(key="")
             self.fail(entry, error)
             return False
-        same = reused.get(row.content.digest) if row.content is not None else None
-        if record is not None and (same is None or not _is_new(record)):
+        if record is not None and not (self._reuse and _is_new(record)):
             return self.restore(entry, record)
-        if same is None:
-            return True
+        if self._reuse and row.content is not None:
+            same = [r for r in equal.get(row.content.digest, ()) if r.key != row.key]
+            if (goes := self._use(entry, record, same, under_way)) is not None:
+                return goes
+        return True if record is None else self.restore(entry, record)
+
+    # -- the same content under another key ---------------------------------------------------
+
+    def _use(
+        self,
+        entry: Entry,
+        record: JobRecord | None,
+        same: Sequence[JobRecord],
+        under_way: Entry | None,
+    ) -> bool | None:
+        """Serve `entry` by another job with its content; None if there is none, else whether it
+        is to be submitted, as that job."""
+        row, live = entry.row, self._recorder.live
+        assert row is not None
+        idle = [other for other in same if live(other.key) is None]
+        first = min(idle, key=_rank, default=None)
+        if under_way is None or under_way is entry:
+            busy = (live(other.key) for other in same)
+            under_way = next((other for other in busy if other not in (None, entry)), None)
+        if under_way is not None and (first is None or _rank(first) == _LAST):
+            self._wait_for(entry, under_way)
+            return False
+        if first is None:
+            return None
         if record is not None:
             row.recorded, row.faulted = record.state, True
-        self.fetch(entry, self._serve(entry, same))
-        return False
+        if first.state is JobState.STORED and first.damage is None:
+            self.fetch(entry, self._serve(entry, first))
+            return False
+        self._own_rows[entry.job.index] = row
+        entry.row = Row(first.key, None, None, first.place, first.batch, first.state)
+        entry.job = entry.job._replace(key=first.key)
+        self._recorder.claim(entry)
+        return self.restore(entry, first)
+
+    def _wait_for(self, entry: Entry, other: Entry) -> None:
+        """Have `entry` wait for the end of a job with the same content."""
+        assert other.row is not None
+
+        def ended(result: Outcome | Accepted | None) -> None:
+            if entry.gone:
+                return
+            if isinstance(result, Succeeded):
+                self.fetch(entry, self._share(entry, result))
+            elif isinstance(result, Unknown):
+                entry.gone = True
+                job = entry.job
+                self._hand_in(entry, attrs.evolve(result, index=job.index, request=job.request))
+            else:
+                # That one came to nothing, or its task runs on: look into the journal again.
+                self.dispatcher.help(self._admit_again(entry))
+
+        self._recorder.waiting.setdefault(other.row.key, []).append(ended)
+
+    async def _admit_again(self, entry: Entry) -> None:
+        try:
+            submitted = await self._admit([entry])
+        except Exception as error:
+            if entry.job.index in self.entries and not entry.gone:
+                self.fail(entry, _known_error(error))
+            return
+        if submitted:
+            self._submit_later(entry)
+
+    def _submit_later(self, entry: Entry) -> None:
+        if self._stopped:
+            entry.gone = True
+            self.let_go(entry)
+            return
+        self._fetched.append(entry)
+        self.dispatcher.scheduler.discard(self)
+        self.dispatcher.scheduler.add(self)
+        self.dispatcher.wake()
+
+    async def _share(self, entry: Entry, made: Succeeded) -> None:
+        """Serve a job with the outcome of another one with the same content."""
+        job, row, keeper = entry.job, entry.row, self.keeper
+        assert row is not None
+        outcome = attrs.evolve(
+            made, index=job.index, request=job.request, key=row.key, attempts=0, queries=0,
+            seconds=None, files=(), missing=(),
+        )  # fmt: skip
+        result: Outcome | None = outcome
+        try:
+            whole = bool(made.files) and not made.missing
+            if keeper is not None and whole:
+                copies = await keeper.copy(outcome, row, made.files)
+                result = attrs.evolve(outcome, files=copies)
+                self._recorder.shared(row, outcome, kept(copies), whole=True)
+            else:
+                self._recorder.shared(row, outcome, (), whole=False)
+                result = None if keeper is not None else outcome
+        except Exception as error:
+            result = not_kept(outcome, error)
+        finally:
+            if result is not None:
+                self._keepers.pop(job.index, None)
+                entry.gone = True
+                self._hand_in(entry, result)
+        if result is None and keeper is not None:
+            entry.gone = True
+            await self._keep(keeper, entry, outcome)
+
+    def _hand_in(self, entry: Entry, result: Outcome | Accepted) -> None:
+        own = self._own_rows.pop(entry.job.index, None)
+        if own is not None and isinstance(result, Succeeded):
+            # The next run finds it by this request, too.
+            whole = bool(result.files) and not result.missing
+            self._recorder.shared(own, result, kept(result.files), whole=whole)
+        super()._hand_in(entry, result)
+
+    def let_go(self, entry: Entry) -> None:
+        self._own_rows.pop(entry.job.index, None)
+        super().let_go(entry)
 
     # -- jobs that are known ------------------------------------------------------------------
 
@@ -284,14 +415,25 @@ class JournaledFeed(Feed):
             if result is not None:
                 entry.gone = True
                 self._hand_in(entry, result)
-            elif not self._stopped:
-                self._fetched.append(entry)
-                self.dispatcher.scheduler.discard(self)
-                self.dispatcher.scheduler.add(self)
-                self.dispatcher.wake()
             else:
-                entry.gone = True
-                self.let_go(entry)
+                self._submit_later(entry)
+
+
+#: What is served first: what goes on or has succeeded, then what is stored, then the others.
+_FIRST, _SECOND, _LAST = range(3)
+
+
+def _rank(record: JobRecord) -> int:
+    if record.damage is not None or record.state in (JobState.UNKNOWN, JobState.SUBMITTING):
+        return _LAST
+    return _SECOND if record.state is JobState.STORED else _FIRST
+
+
+def _digest_of(request: Any) -> str:
+    try:
+        return content_of(request.path, request.to_params()).digest
+    except Exception:
+        return ""
 
 
 def _known_error(error: Exception) -> RunningHubError:

@@ -61,6 +61,11 @@ class Recorder:
         self._live: WeakValueDictionary[str, Entry] = WeakValueDictionary()
         #: Rows of tasks that were submitted here and are waited for by their ids, if at all.
         self._by_task: Bounded[str, Row] = Bounded(_TASKS_KEPT)
+        #: Of the jobs under way, the last of each content.
+        self._equal: WeakValueDictionary[str, Entry] = WeakValueDictionary()
+        #: What waits for the end of a job under way, by its key: it is called with the outcome,
+        #: None if there is none.
+        self.waiting: dict[str, list[Callable[[Outcome | Accepted | None], None]]] = {}
         #: No job has been asked for yet, and the journal was empty when it was opened.
         self.fresh = False
         #: The entry of a key among the jobs of the stream that began then: it has its own list of
@@ -89,9 +94,11 @@ class Recorder:
     def claim(self, entry: Entry) -> None:
         """Take the job for `entry`. Raises `PayloadError` if another one has it."""
         assert entry.row is not None
-        if self.live(entry.row.key) is not None:
+        if self.live(entry.row.key) not in (None, entry):
             raise already_live(entry.row.key)
         self._live[entry.row.key] = entry
+        if entry.row.content is not None:
+            self._equal[entry.row.content.digest] = entry
 
     def claimed(self, key: str) -> bool:
         """Whether another job has this key, and not one of the first stream's."""
@@ -108,6 +115,17 @@ class Recorder:
         if not _under_way(entry):
             entry = self._live.get(key)
         return entry if _under_way(entry) else None
+
+    def equal(self, digest: str) -> Entry | None:
+        """A job under way here with this content."""
+        entry = self._equal.get(digest)
+        return entry if _under_way(entry) else None
+
+    def ended(self, entry: Entry, result: Outcome | Accepted | None) -> None:
+        """A job that was under way here has an outcome, or is detached without one."""
+        if entry.row is not None:
+            for call in self.waiting.pop(entry.row.key, ()):
+                call(result)
 
     async def find(self, rows: Sequence[Row]) -> Mapping[str, JobRecord]:
         """Those of these jobs that the journal knows. Raises `JournalError`."""
@@ -150,7 +168,7 @@ class Recorder:
         row, state = entry.row, entry.job.state
         assert row is not None
         if row.recorded is None:
-            self._put_down(entry)
+            self._put_down(row)
             if state is JobState.NEW:
                 return
         if not entry.job.attempts and not may_move(row.recorded or state, state):
@@ -183,10 +201,8 @@ class Recorder:
         if isinstance(result, Failed):
             facts["code"], facts["error"] = error_text(result.error)
 
-    def _put_down(self, entry: Entry) -> None:
+    def _put_down(self, row: Row) -> None:
         """A row for a job that ends without ever having been sent."""
-        row = entry.row
-        assert row is not None
         self.store.note(
             Begun(
                 row.key, None, JobState.NEW, time.time(), row.content or _NOTHING, row.place,
@@ -205,13 +221,22 @@ class Recorder:
         self._note(row, JobState.SUCCEEDED, {"code": code, "error": text})
 
     def reused(self, entry: Entry, outcome: Succeeded, files: Sequence[KeptFile]) -> None:
-        """A job is served with what another one with the same content had made, at no cost."""
+        """A job is served with what another one with the same content made, at no cost."""
         assert entry.row is not None
-        if entry.row.recorded is None:
-            self._put_down(entry)
+        self.shared(entry.row, outcome, files, whole=True)
+
+    def shared(
+        self, row: Row, outcome: Succeeded, files: Sequence[KeptFile], *, whole: bool
+    ) -> None:
+        """A job has the outcome of another one with the same content, at no cost; unless `whole`,
+        its results are still to be fetched."""
+        if row.recorded is None:
+            self._put_down(row)
         kept, task = files_text(files), task_text(outcome.task)
         facts = JobFacts(files=kept, task=task, task_id=outcome.task.id, cost=0)
-        self._note(entry.row, JobState.STORED, facts)
+        self._note(row, JobState.STORED, facts)
+        if not whole:
+            self._note(row, JobState.SUCCEEDED)
 
     def unstored(self, row: Row) -> None:
         """A file of a stored job is gone or changed."""
