@@ -111,6 +111,7 @@ from ._records import (
     WebhookDetail,
 )
 from ._retry import RetryPolicy
+from ._retrying import Retried
 from ._runs import AppRequest, QuickCreateRequest, Workflow, WorkflowRequest
 from ._saved import Download
 from ._seedream import (
@@ -124,7 +125,7 @@ from ._seedream import (
 from ._session import Session
 from ._sqlite import SqliteJobStore
 from ._states import MOVES, JobState
-from ._store import JobStore
+from ._store import AssumingStore, JobStore, MatchingStore
 from ._stream import JobStream, TaskStream
 from ._transport import (
     AiohttpTransport,
@@ -149,7 +150,9 @@ __all__ = [
     "Moved",
     "MOVES",
     "KeptFile",
+    "AssumingStore",
     "JobStore",
+    "MatchingStore",
     "JobState",
     "JobFacts",
     "JobRecord",
@@ -230,6 +233,7 @@ __all__ = [
     "ResultIncomplete",
     "ResultTooLarge",
     "ResultUnsafe",
+    "Retried",
     "RetryPolicy",
     "RunEnded",
     "RunStarted",

@@ -71,6 +71,7 @@ from ._recorder import Recorder
 from ._records import Lora, PricePreview, Upload
 from ._recovery import Step, plan
 from ._retry import RetryPolicy
+from ._retrying import Retried, retry_jobs
 from ._saved import Download
 from ._scheduler import Entry
 from ._seedream import GenerationRequest
@@ -113,8 +114,8 @@ class Session:
     reported of one kind of enterprise key.
 
     `journal`: a path, or a `JobStore`: a durable record of every job, written before its request
-    leaves; what a session with the same journal is asked for again is gone on with, and not
-    submitted again. `budget`: submit only while what is spent and what is under way stay below;
+    leaves; what a session with the same journal is asked for again is resumed, and not submitted
+    again. `budget`: submit only while what is spent and what is under way stay below;
     with a journal, what it has spent before counts. `unknown`: what to do about a submit whose
     answer was lost and whose webhook, if there is one, did not tell of it either: `hold` it,
     `resubmit` it, at the risk of a second bill, or what a function of the `Unknown` outcome
@@ -656,8 +657,10 @@ class Session:
 
         With a journal, a job is known by its request, its place and `batch`, or by what
         `key(request)` gives. What the journal knows is not submitted again: its outcome is
-        handed out, once it has one. `reuse`: serve a request with what an earlier one with the
-        same content made, if that is stored and whole, at no cost.
+        handed out, once it has one. `reuse`: serve a request with what another one with the same
+        content made, at no cost: its files if they are stored and whole, its task if that runs,
+        has succeeded or is of unknown fate. Only content that failed, was refused or never left
+        is submitted. Equal requests within the stream share one job.
 
         A faulty request becomes a `Failed` with a `PayloadError`. A wrong key, an exhausted
         balance or budget, a journal that cannot be read, or a plan that forbids the call stops
@@ -708,6 +711,26 @@ class Session:
         )
         self._feed(feed).start()
         return JobStream(feed, self._cancel_all)
+
+    async def retry(
+        self, *, state: JobState = JobState.FAILED, code: str | None = None, missing: bool = False
+    ) -> Retried:
+        """Queue jobs of the journal that came to nothing, to be submitted again by `resume`, or by
+        `stream` over the same requests.
+
+        `state`: `FAILED`, `CANCELLED` or `UNKNOWN`, of which the last may mean a second bill.
+        `code`: only those that failed with it. A job that failed while its task may still run, as
+        when the service did not know the task, is queried first: a task that is there is followed
+        by `resume`, and one that the service says failed is submitted again. `missing`: also
+        submit again what the service still does not know; it may have been billed.
+
+        Raises `ValueError` without a journal or for another state, and `JournalError`.
+        """
+        recorder = self._recorder("retry")
+        if state not in (JobState.FAILED, JobState.CANCELLED, JobState.UNKNOWN):
+            raise ValueError(f"state: expected failed, cancelled or unknown, got {state}")
+        recorder.fresh = False
+        return await retry_jobs(recorder, self.query, state, code, missing=missing)
 
     async def enlist(
         self,

@@ -35,7 +35,7 @@ ORDER = (
     "_families._pages", "_families._account", "_families._workflows", "_families._apps",
     "_families._resources", "_families._assets", "_families._quick", "_families._older",
     "_families._webhooks", "_families._comfyui", "_families._progress", "_families",
-    "webhooks", "_session",
+    "_retrying", "webhooks", "_session",
     # the edges
     "testing",
     "emulator._codes", "emulator._faults", "emulator._storms", "emulator._ranges",
