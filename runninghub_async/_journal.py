@@ -299,7 +299,7 @@ def task_in(task_id: str, text: str | None) -> Task:
         raise TypeError("tips: expected a text")
     return Task(
         task_id,
-        TaskStatus(kept.get("status")),
+        TaskStatus(str(kept.get("status"))),
         tuple(_output_in(task_id, output) for output in _list(kept.get("outputs", []))),
         None if error is None else _error_info_in(error),
         None if usage is None else Usage(*map(_amount_in, _list(usage, 4))),

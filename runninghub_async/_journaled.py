@@ -475,6 +475,8 @@ class ResumedFeed(JournaledFeed):
         )
         self._page: deque[JobRecord] = deque()
         self._after = 0
+        #: Damaged rows that an outcome told of: they stay as they are, and come up again.
+        self._damaged: set[int] = set()
 
     async def _fetch(self) -> list[Any]:
         submitted: list[Entry] = []
@@ -499,6 +501,10 @@ class ResumedFeed(JournaledFeed):
         for record in page:
             if self.closed:
                 break
+            if record.damage is not None:
+                if record.seq in self._damaged:
+                    continue
+                self._damaged.add(record.seq)
             stored = record.state is JobState.STORED and record.damage is None
             if not stored or await self._has_changed(record):
                 self._page.append(record)

@@ -13,6 +13,7 @@ from typing import Any, Final
 from ._exceptions import JournalError
 from ._journal import (
     JobRecord,
+    KeptFile,
     StoredRequest,
     amount_of,
     files_in,
@@ -263,7 +264,8 @@ def _key_of(told: Mapping[str, Any]) -> str:
 
 def _remains(told: Mapping[str, Any], error: JournalError) -> JobRecord:
     """What can be read of a damaged row."""
-    state, task, params, files = JobState.UNKNOWN, None, dict[str, Any](), ()
+    state, task, params = JobState.UNKNOWN, None, dict[str, Any]()
+    files: tuple[KeptFile, ...] = ()
     with suppress(Exception):
         state = JobState(told["state"])
     if _is_text(told["task_id"]) and told["task_id"]:
