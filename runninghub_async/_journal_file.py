@@ -77,18 +77,22 @@ class JournalFile:
         """What tells this file from a copy of it."""
         return str(self._identity[1])
 
-    def written(self) -> None:
-        """This process has just written: what is there now is right."""
-        now = os.fstat(self._file)
-        self._size = now.st_size
-        if now.st_mtime_ns != self._touched:
+    def written(self, *, checkpoint: bool = False) -> None:
+        """This process has just written into the log, or by a `checkpoint` into the file too.
+
+        What may have happened to the files meanwhile is not taken for what it wrote: it never makes
+        a file shorter, and never begins another log.
+        """
+        if checkpoint:
+            now = os.fstat(self._file)
+            self._size = max(self._size, now.st_size)
             self._touched, self._header = now.st_mtime_ns, self._read_header()
-        try:
+        with contextlib.suppress(OSError):
             log = os.stat(f"{self.path}-wal")  # noqa: PTH116
-        except OSError:
-            self._log, self._log_size = None, 0
-        else:
-            self._log, self._log_size = _identity(log), log.st_size
+            if self._log is None:
+                self._log = _identity(log)
+            if self._log == _identity(log):
+                self._log_size = max(self._log_size, log.st_size)
 
     def fault(self) -> str:
         """What happened to the files since; empty if nothing did."""
@@ -100,7 +104,7 @@ class JournalFile:
             return "was replaced by another file while it was in use"
         if now.st_size < self._size:
             return "was cut short while it was in use"
-        if now.st_mtime_ns != self._touched and self._read_header() != self._header:
+        if now.st_mtime_ns != self._touched and _is_another(self._header, self._read_header()):
             return "was written over by another program while it was in use"
         if self._log is None:
             return ""
@@ -125,6 +129,16 @@ class JournalFile:
     def _read_header(self) -> bytes:
         os.lseek(self._file, 0, os.SEEK_SET)
         return os.read(self._file, _HEADER)
+
+
+def _is_another(before: bytes, now: bytes) -> bool:
+    """Whether a file with this header is not the one whose header was `before`, as it is later."""
+    if len(now) < _HEADER:
+        return True
+    # What kind of file it is, its schema and whose it is; then the count of its changes, which
+    # grows when another program works the log into the file.
+    fixed = any(before[part] != now[part] for part in (slice(0, 20), slice(56, 72)))
+    return fixed or now[24:28] < before[24:28]
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:

@@ -355,7 +355,7 @@ class SqliteJobStore:
         db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         with _transaction(db):
             db.execute("UPDATE lease SET logged = 1")
-        file.written()
+        file.written(checkpoint=True)
 
     def _refuse_if_busy(self, before: tuple[Owner, float] | None, now: float) -> None:
         if before is None or self._take_over or not before[0].lives(before[1], now, self._lease):

@@ -79,6 +79,11 @@ def gone_on_with(service: Service, journal: Path, count: int = 6, **options: Any
     return run(lambda: within_reason(main()))
 
 
+COPIED = (
+    "INSERT INTO jobs (seq, key, batch, path, params, content, open, state)"
+    " SELECT 99, 'copy', batch, path, params, content, open, state FROM jobs WHERE seq = 1"
+)
+
 #: A column of the first row, what it becomes, and the column that the error names.
 BAD_ROWS = [
     ("state = 'ruNning'", "state"),
@@ -185,7 +190,7 @@ def test_single_calls_raise_the_error_of_a_bad_row(tmp_path: Path) -> None:
         async with service.session(journal=journal) as session:
             for call in (session.run, session.submit):
                 if damaged:
-                    with pytest.raises(rh.JournalError, match="'order 1'.* task: "):
+                    with pytest.raises(rh.JournalError, match=r"'order 1'.* task: "):
                         await call(poster, key="order 1")
                 else:
                     await call(poster, key="order 1")
@@ -227,8 +232,7 @@ def test_a_reader_shows_what_is_left_of_a_bad_row(tmp_path: Path) -> None:
         "UPDATE meta SET value = 'no hex' WHERE name = 'secret'",
         "UPDATE meta SET value = x'ff' WHERE name = 'base_url'",
         "INSERT INTO lease VALUES (1, 'x', 1, x'ff', 'y', 'never', '', 1)",
-        "INSERT INTO jobs (seq, key, batch, path, params, content, open, state) SELECT 99, 'copy',"
-        " batch, path, params, content, open, state FROM jobs WHERE seq = 1",
+        COPIED,
         "PRAGMA user_version = 0",
     ],
 )
@@ -280,7 +284,7 @@ def test_a_table_that_goes_missing_ends_the_submitting(tmp_path: Path) -> None:
     service = Spoiling(5.0)
 
     async def main() -> None:
-        async with service.session(journal=journal) as session:
+        async with service.session(journal=journal, limits=rh.Limits(1, None, None)) as session:
             await collect(session.stream(posters(100)))
 
     with pytest.raises(rh.JournalError, match="no such table"):
@@ -343,7 +347,10 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> tuple[Service, Path]:
     def lost(prompt: str) -> Any:
         return LOST if prompt.endswith(" 5") else None
 
-    service = Service(5.0, on_submit=trouble, after_submit=lost)
+    def unknown(task_id: str) -> Any:
+        return None if task_id in service.created else refusal("807")
+
+    service = Service(5.0, on_submit=trouble, after_submit=lost, on_query=unknown)
     journal = folder / "run.db"
 
     async def main() -> None:
