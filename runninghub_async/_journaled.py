@@ -201,10 +201,7 @@ class JournaledFeed(Feed):
             if row.content is not None and _digest_of(other.job.request) == row.content.digest:
                 self._wait_for(entry, other)
                 return False
-        under_way = None
-        if self._reuse and row.content is not None:
-            # Before the claim, by which it would be this one.
-            under_way = self._recorder.equal(row.content.digest)
+        digest = row.content.digest if row.content is not None else ""
         try:
             self._recorder.claim(entry)
             if record is not None and not self._recorder.fits(row, record):
@@ -214,12 +211,12 @@ class JournaledFeed(Feed):
             entry.row, entry.job = None, entry.job._replace(key="")
             self.fail(entry, error)
             return False
-        if record is not None and not (self._reuse and _is_new(record)):
-            return self.restore(entry, record)
-        if self._reuse and row.content is not None:
-            same = [r for r in equal.get(row.content.digest, ()) if r.key != row.key]
-            if (goes := self._use(entry, record, same, under_way)) is not None:
+        if self._reuse and digest and _is_new(record):
+            same = [other for other in equal.get(digest, ()) if other.key != row.key]
+            if (goes := self._use(entry, record, digest, same)) is not None:
                 return goes
+        if digest:
+            self._recorder.drives(entry, digest)
         return True if record is None else self.restore(entry, record)
 
     # -- the same content under another key ---------------------------------------------------
@@ -228,21 +225,21 @@ class JournaledFeed(Feed):
         self,
         entry: Entry,
         record: JobRecord | None,
+        digest: str,
         same: Sequence[JobRecord],
-        under_way: Entry | None,
     ) -> bool | None:
         """Serve `entry` by another job with its content; None if there is none, else whether it
         is to be submitted, as that job."""
-        row, live = entry.row, self._recorder.live
+        row, recorder = entry.row, self._recorder
         assert row is not None
-        idle = [other for other in same if live(other.key) is None]
+        idle = [other for other in same if recorder.live(other.key) is None]
         first = min(idle, key=_rank, default=None)
-        if under_way is None or under_way is entry:
-            busy = (live(other.key) for other in same)
-            under_way = next((other for other in busy if other not in (None, entry)), None)
-        if under_way is not None and (first is None or _rank(first) == _LAST):
-            self._wait_for(entry, under_way)
-            return False
+        if first is None or _rank(first) == _LAST:
+            busy = (recorder.driving(recorder.live(other.key)) for other in same)
+            under_way = recorder.equal(digest) or next(filter(None, busy), None)
+            if under_way is not None and under_way is not entry:
+                self._wait_for(entry, under_way)
+                return False
         if first is None:
             return None
         if record is not None:
@@ -253,12 +250,12 @@ class JournaledFeed(Feed):
         self._own_rows[entry.job.index] = row
         entry.row = Row(first.key, None, None, first.place, first.batch, first.state)
         entry.job = entry.job._replace(key=first.key)
-        self._recorder.claim(entry)
+        recorder.claim(entry)
+        recorder.drives(entry, digest)
         return self.restore(entry, first)
 
     def _wait_for(self, entry: Entry, other: Entry) -> None:
         """Have `entry` wait for the end of a job with the same content."""
-        assert other.row is not None
 
         def ended(result: Outcome | Accepted | None) -> None:
             if entry.gone:
@@ -273,7 +270,7 @@ class JournaledFeed(Feed):
                 # That one came to nothing, or its task runs on: look into the journal again.
                 self.dispatcher.help(self._admit_again(entry))
 
-        self._recorder.waiting.setdefault(other.row.key, []).append(ended)
+        self._recorder.wait_for(other, entry, ended)
 
     async def _admit_again(self, entry: Entry) -> None:
         try:

@@ -7,7 +7,7 @@ import secrets
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final
-from weakref import WeakMethod, WeakValueDictionary
+from weakref import WeakMethod, WeakSet, WeakValueDictionary
 
 from ._bounded import Bounded
 from ._budget import billed
@@ -61,10 +61,11 @@ class Recorder:
         self._live: WeakValueDictionary[str, Entry] = WeakValueDictionary()
         #: Rows of tasks that were submitted here and are waited for by their ids, if at all.
         self._by_task: Bounded[str, Row] = Bounded(_TASKS_KEPT)
-        #: Of the jobs under way, the last of each content.
+        #: Of the jobs under way, by content, the last that does not wait for another one.
         self._equal: WeakValueDictionary[str, Entry] = WeakValueDictionary()
-        #: What waits for the end of a job under way, by its key: it is called with the outcome,
-        #: None if there is none.
+        #: Jobs that wait for the end of one with the same content.
+        self._idle: WeakSet[Entry] = WeakSet()
+        #: What is called at the end of a job under way, by its key, with its outcome or None.
         self.waiting: dict[str, list[Callable[[Outcome | Accepted | None], None]]] = {}
         #: No job has been asked for yet, and the journal was empty when it was opened.
         self.fresh = False
@@ -97,8 +98,6 @@ class Recorder:
         if self.live(entry.row.key) not in (None, entry):
             raise already_live(entry.row.key)
         self._live[entry.row.key] = entry
-        if entry.row.content is not None:
-            self._equal[entry.row.content.digest] = entry
 
     def claimed(self, key: str) -> bool:
         """Whether another job has this key, and not one of the first stream's."""
@@ -116,10 +115,31 @@ class Recorder:
             entry = self._live.get(key)
         return entry if _under_way(entry) else None
 
+    def drives(self, entry: Entry, digest: str) -> None:
+        """The job of `entry`, of this content, is under way; others may wait for its end."""
+        self._equal[digest] = entry
+
     def equal(self, digest: str) -> Entry | None:
         """A job under way here with this content."""
-        entry = self._equal.get(digest)
-        return entry if _under_way(entry) else None
+        return self.driving(self._equal.get(digest))
+
+    def driving(self, entry: Entry | None) -> Entry | None:
+        """`entry`, if it is under way, and does not itself wait for the end of another job: two
+        that wait for each other would do so for ever."""
+        return entry if _under_way(entry) and entry not in self._idle else None
+
+    def wait_for(
+        self, other: Entry, entry: Entry, call: Callable[[Outcome | Accepted | None], None]
+    ) -> None:
+        """Call at the end of the job of `other`, for which `entry` waits."""
+        assert other.row is not None
+        self._idle.add(entry)
+
+        def ended(result: Outcome | Accepted | None) -> None:
+            self._idle.discard(entry)
+            call(result)
+
+        self.waiting.setdefault(other.row.key, []).append(ended)
 
     def ended(self, entry: Entry, result: Outcome | Accepted | None) -> None:
         """A job that was under way here has an outcome, or is detached without one."""
