@@ -27,7 +27,7 @@ from ._schema import (
     fetch,
     lease_of,
     of_state,
-    record_or_damage,
+    read_page,
     totals_in,
 )
 from ._states import JobState
@@ -146,21 +146,28 @@ class JournalReader:
         minutes: int = minute - rows[0][0] + 1
         return float(sum(ended for _, ended in rows)) / minutes
 
+    def repeated(self) -> int:
+        """How many jobs that were never submitted have the request of one that was, and that may
+        have been billed: as after a line was inserted into the input of the run."""
+        ((count,),) = self._read(
+            "SELECT count(*) FROM jobs WHERE open = 0 AND state = 'new' AND attempts = 0"
+            " AND held = 0 AND content IN (SELECT content FROM jobs"
+            " WHERE state NOT IN ('new', 'refused', 'failed', 'cancelled'))"
+        )
+        return int(count)
+
     def jobs(self, state: JobState | None = None) -> Iterator[JobRecord]:
         """All jobs, or those in one state, in the order in which they were recorded; read bit by
         bit, so a job may have moved on meanwhile. Raises `JournalError`."""
         where, values = ("TRUE", []) if state is None else of_state(state)
         after = 0
         while True:
-            rows = self._read(
-                f"SELECT {self._columns} FROM jobs WHERE {where} AND seq > ? ORDER BY seq LIMIT ?",
-                (*values, after, _PAGE),
-            )
-            for row in rows:
-                yield record_or_damage(row, self.path)
-            if len(rows) < _PAGE:
+            query = f"SELECT {self._columns} FROM jobs WHERE {where} AND seq > ? ORDER BY seq"
+            page = read_page(self._db, query, (*values, after), _PAGE, self.path)
+            yield from page.records
+            if not page.cut:
                 return
-            after = rows[-1][0]
+            after = page.records[-1].seq
 
 
 def _not_readable(application: int, version: int) -> str:

@@ -26,6 +26,7 @@ __all__ = [
     "listed_nano",
     "mark_of",
     "put_back",
+    "put_back_each",
     "set_aside",
     "settle_left",
     "write",
@@ -410,6 +411,11 @@ def drop_set_aside(db: sqlite3.Connection, batch: str) -> int:
     return len(gone)
 
 
+_RETRY: Final = (
+    "UPDATE jobs SET open = 0, state = 'new', task_id = NULL, task = NULL, code = NULL,"
+    " error = NULL, ended_at = NULL, attempts = 0"
+)
+
 #: A task that may still run: the service has not said how it ended.
 _MAY_RUN: Final = (
     "coalesce(task_id, '') <> '' AND replace(substr(coalesce(task, ''), 1, 30), ' ', '')"
@@ -426,11 +432,20 @@ def put_back(db: sqlite3.Connection, state: JobState, code: str | None) -> int:
     if code is not None:
         where, values = f"{where} AND code = ?", [*values, code]
     assumed = _assume(db, where, values) if state is JobState.UNKNOWN else 0
-    count = db.execute(
-        "UPDATE jobs SET open = 0, state = 'new', task_id = NULL, task = NULL, code = NULL,"
-        f" error = NULL, ended_at = NULL, attempts = 0 WHERE {where}",
-        values,
-    ).rowcount
+    count = db.execute(f"{_RETRY} WHERE {where}", values).rowcount
+    _add(db, {state: -count, JobState.NEW: count, "assumed": assumed})
+    return count
+
+
+def put_back_each(db: sqlite3.Connection, state: JobState, keys: Iterable[str]) -> int:
+    """Have those of these jobs that are in `state` submitted anew; how many. Whether their tasks
+    have ended is for the caller to know."""
+    count = assumed = 0
+    for key in keys:
+        values = (key, state.value)
+        if state is JobState.UNKNOWN:
+            assumed += _assume(db, "key = ? AND state = ?", values)
+        count += db.execute(f"{_RETRY} WHERE key = ? AND state = ?", values).rowcount
     _add(db, {state: -count, JobState.NEW: count, "assumed": assumed})
     return count
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing, suppress
 from decimal import Decimal
 from hashlib import blake2b
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, TypeVar
 
 from ._exceptions import JournalError
 from ._journal import (
@@ -34,15 +34,19 @@ __all__ = [
     "SCHEMA",
     "TABLES",
     "VERSION",
+    "Page",
     "columns_of",
     "connect",
     "fetch",
     "lease_of",
     "of_state",
+    "read_page",
     "record_of",
     "record_or_damage",
     "totals_in",
 ]
+
+_T = TypeVar("_T")
 
 #: Marks a data base as a journal of this package ("rhj1"), and its version: see `_migrations`.
 APPLICATION: Final = 0x72686A31
@@ -341,17 +345,61 @@ def lease_of(db: sqlite3.Connection, path: str = "") -> tuple[Owner, float] | No
 
 
 def fetch(db: sqlite3.Connection, query: str, values: Sequence[Any], path: str) -> list[Any]:
-    """The rows of a query. Text that is not UTF-8 comes with halves of surrogate pairs, so that
-    one bad row does not hide the others. Raises `JournalError`."""
+    """The rows of a query. Raises `JournalError`."""
+    return _read(db, query, values, path, sqlite3.Cursor.fetchall)
+
+
+class Page(NamedTuple):
+    """Some jobs, in order; `cut` if there may be more."""
+
+    records: list[JobRecord]
+    cut: bool
+
+
+#: Bytes of requests that are read at once: one may hold pictures as data URIs, of megabytes each.
+_PAGE_BYTES: Final = 2**20
+_PARAMS: Final = _FIELDS.index("params")
+
+
+def read_page(
+    db: sqlite3.Connection, query: str, values: Sequence[Any], limit: int, path: str
+) -> Page:
+    """The first jobs that `query` finds: `limit` at most, fewer if they are large, and at least
+    one if there is any. Raises `JournalError`."""
+
+    def read(rows: sqlite3.Cursor) -> Page:
+        records: list[JobRecord] = []
+        size = 0
+        for row in rows:
+            records.append(record_or_damage(row, path))
+            size += len(row[_PARAMS]) if isinstance(row[_PARAMS], str | bytes) else 0
+            if len(records) >= limit or size >= _PAGE_BYTES:
+                return Page(records, cut=True)
+        return Page(records, cut=False)
+
+    return _read(db, query, values, path, read)
+
+
+def _read(
+    db: sqlite3.Connection,
+    query: str,
+    values: Sequence[Any],
+    path: str,
+    read: Callable[[sqlite3.Cursor], _T],
+) -> _T:
+    """What `read` makes of the rows of a query. Text that is not UTF-8 comes with halves of
+    surrogate pairs, so that one bad row does not hide the others."""
     try:
         try:
-            return db.execute(query, values).fetchall()
+            with closing(db.execute(query, values)) as rows:
+                return read(rows)
         except sqlite3.OperationalError as error:
             if "decode" not in str(error):
                 raise
         db.text_factory = _lenient
         try:
-            return db.execute(query, values).fetchall()
+            with closing(db.execute(query, values)) as rows:
+                return read(rows)
         finally:
             db.text_factory = str
     except (sqlite3.Error, OverflowError) as error:

@@ -40,10 +40,12 @@ from ._schema import (
     FACTS,
     SCHEMA,
     VERSION,
+    Page,
     connect,
     fetch,
     lease_of,
     of_state,
+    read_page,
     record_or_damage,
     totals_in,
 )
@@ -757,15 +759,24 @@ class SqliteJobStore:
     ) -> Sequence[JobRecord]:
         """See `JobStore.find_open`."""
         found: list[JobRecord] = []
+        last = math.inf
         for state in states:
             where, values = of_state(state)
-            rows = await self._read(
-                f"SELECT {COLUMNS} FROM jobs WHERE {where} AND held = 0"
-                " AND seq > ? ORDER BY seq LIMIT ?",
-                (*values, after, limit),
+            query = (
+                f"SELECT {COLUMNS} FROM jobs WHERE {where} AND held = 0 AND seq > ? ORDER BY seq"
             )
-            found += self._records(rows)
-        return sorted(found, key=lambda record: record.seq)[:limit]
+            page = await self._do(functools.partial(self._page, query, (*values, after), limit))
+            found += page.records
+            if page.cut:
+                # There may be more of this state, but nothing before its last one.
+                last = min(last, page.records[-1].seq)
+        found.sort(key=lambda record: record.seq)
+        return [record for record in found if record.seq <= last][:limit]
+
+    def _page(self, query: str, values: Sequence[Any], limit: int) -> Page:
+        if self._db is None:
+            raise JournalError("is closed", self.path)
+        return read_page(self._db, query, values, limit, self.path)
 
     async def find_damaged(self, after: int, limit: int) -> Sequence[JobRecord]:
         """The first `limit` jobs, in order, whose `seq` is beyond `after` and which `find_open`
@@ -838,6 +849,11 @@ class SqliteJobStore:
     async def put_back(self, state: JobState, code: str | None) -> int:
         """See `JobStore.put_back`."""
         return await self._change(lambda db: _rows.put_back(db, state, code))
+
+    async def put_back_each(self, state: JobState, keys: Sequence[str]) -> int:
+        """Have those of these jobs that are in `state` submitted anew; how many. The caller knows
+        that their tasks have ended: this does not look."""
+        return await self._change(lambda db: _rows.put_back_each(db, state, keys))
 
 
 @contextlib.contextmanager

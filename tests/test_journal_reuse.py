@@ -30,10 +30,8 @@ def edited(count: int) -> list[rh.SeedreamV5Lite]:
     return [poster("what is new"), *map(poster, range(count))]
 
 
-def left(
-    service: Service, journal: Path, requests: list[Any], after: int = 0, **limits: Any
-) -> None:
-    """A run that was left when so many outcomes had come, and so many tasks were made."""
+def left(service: Kept, journal: Path, requests: list[Any]) -> None:
+    """A run that was left when all of its requests had been answered."""
 
     async def main() -> None:
         async with service.session(journal=journal) as session:

@@ -8,6 +8,7 @@ import json
 import shutil
 import sqlite3
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,10 @@ class Cloud:
         return rh.Session(
             "a-key", base_url=URL, transport=self.transport, journal=journal, **options
         )
+
+
+def always(key: str) -> Callable[[Any], str]:
+    return lambda _: key
 
 
 async def collect(stream: Any) -> list[Any]:
@@ -142,11 +147,9 @@ def test_the_same_requests_again_find_their_jobs_in_an_old_journal(journal: Path
                 async for outcome in stream:
                     found[names[outcome.index]] = type(outcome).__name__
             for key in ("cancelled", "accepted"):
-                stream = session.stream([poster(key)], key=lambda _, key=key: key)
+                stream = session.stream([poster(key)], key=always(key))
                 found[key] = type((await collect(stream))[0]).__name__
-            (lost,) = await collect(
-                session.stream([poster("lost")], key=lambda _: "a key of my own")
-            )
+            (lost,) = await collect(session.stream([poster("lost")], key=always("a key of my own")))
             found["lost"] = type(lost).__name__
         return found
 
