@@ -120,9 +120,9 @@ def _told(item: _Item, old: JobState | None) -> _Columns:
 def _is_unpriced(item: _Item) -> bool:
     """Whether this tells of a bill whose amount the service did not name: a task that succeeded,
     or a submit of unknown fate that is made again."""
-    if isinstance(item, Begun):
-        return item.old is JobState.UNKNOWN
-    return item.state is JobState.SUCCEEDED and "task" in item.facts and "cost" not in item.facts
+    if item.state is JobState.SUCCEEDED and isinstance(item, Moved):
+        return "task" in item.facts and "cost" not in item.facts
+    return item.old is JobState.UNKNOWN and isinstance(item, Begun)
 
 
 def _assumed(db: sqlite3.Connection, item: _Item, first: _Item | None = None) -> int:
@@ -161,11 +161,10 @@ def write(db: sqlite3.Connection, batch: Sequence[_Item], *, parked: bool) -> An
         else:
             more = _told(item, old)
             if _is_unpriced(item):
-                more["assumed"] = _assumed(db, item, first[key])
+                more["assumed"] = _assumed(db, item, first[key]) + row.get("assumed", 0)
             if "cost" in more:
                 # Each bill counts; of each other column, only what is said last.
                 sums["spent"] += row.get("cost", 0)
-                more["assumed"] += row.get("assumed", 0)
             row |= more
     rows: list[_Row] = []
     for (key, item), row in zip(first.items(), told.values(), strict=True):
