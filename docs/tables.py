@@ -164,6 +164,7 @@ LINES = {
     ("succeeded", "stored"): ((788, 150), (844, 150)),
     ("stored", "succeeded"): ((844, 116), (788, 116)),
     ("failed", "new"): ((58, 322), (58, 170)),
+    ("failed", "accepted"): ((456, 322), (456, 170)),
     ("cancelled", "new"): ((100, 68), (100, 130)),
     ("unknown", "accepted"): ((390, 226), (390, 170)),
     ("unknown", "submitting"): ((330, 238), (276, 238), (276, 170)),

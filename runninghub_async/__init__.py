@@ -115,6 +115,7 @@ from ._records import (
     WebhookDetail,
 )
 from ._retry import RetryPolicy
+from ._retrying import Retried
 from ._runs import AppRequest, QuickCreateRequest, Workflow, WorkflowRequest
 from ._saved import Download
 from ._seedream import (
@@ -129,7 +130,7 @@ from ._seedream import (
 from ._session import Session
 from ._sqlite import SqliteJobStore
 from ._states import MOVES, JobState
-from ._store import JobStore
+from ._store import AssumingStore, JobStore, MatchingStore
 from ._stream import JobStream, TaskStream
 from ._transport import (
     AiohttpTransport,
@@ -155,7 +156,9 @@ __all__ = [
     "Moved",
     "MOVES",
     "KeptFile",
+    "AssumingStore",
     "JobStore",
+    "MatchingStore",
     "JobState",
     "JobFacts",
     "JobRecord",
@@ -239,6 +242,7 @@ __all__ = [
     "ResultTooLarge",
     "ResultUnsafe",
     "ResultsMissing",
+    "Retried",
     "RetryPolicy",
     "RunEnded",
     "RunStarted",

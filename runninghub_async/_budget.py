@@ -127,11 +127,11 @@ class Budget:
             self.spent += listed.amount
 
     def taken_up(self, key: str) -> None:
-        """That job is gone on with here, where its cost is reckoned from now on."""
+        """That job is resumed here, where its cost is counted from now on."""
         self.spent -= self._carried.pop(key, _ZERO)
 
     def let_go(self, number: int) -> bool:
-        """Nobody will hear how job `number` ends: it counts as it was expected."""
+        """Job `number` was detached, and its end is not seen: it counts as it was expected."""
         return self._settle(number, None)
 
     def _learn(self, number: int, cost: Decimal) -> None:
@@ -146,8 +146,11 @@ class Budget:
         """Job `number` cost so much, or what was expected; whether it was under way."""
         if number not in self._under_way:
             return False
-        _, _, expected = self._under_way.pop(number)
+        _, listed, expected = self._under_way.pop(number)
         self._reserved -= expected or _ZERO
         self._blind -= expected is None
-        self.spent += cost if cost is not None else expected or _ZERO
+        if cost is None:
+            # In whatever currency the catalogue has: too much rather than nothing.
+            cost = expected if expected is not None else listed or _ZERO
+        self.spent += cost
         return True

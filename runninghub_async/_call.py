@@ -99,6 +99,8 @@ class Call:
             self.entry.gone = not (self.entry.job.task_id or self.entry.lost)
         if self.entry.job.task_id or self.entry.lost is not None:
             scheduler.release(self.entry)
+        elif self.entry.gone:
+            self._tell_waiting(None)
         self._dispatcher.wake()
 
     @staticmethod
@@ -123,6 +125,7 @@ class Call:
         return self.entry
 
     def deliver(self, entry: Entry, result: Outcome | Accepted) -> None:
+        self._tell_waiting(result)
         if self.closed or self._result.done():
             if entry.job.attempts:
                 self.tell(result)
@@ -131,6 +134,7 @@ class Call:
 
     def stop(self, entry: Entry, error: RunningHubError) -> None:
         entry.gone = True
+        self._tell_waiting(None)
         if not self._result.done():
             self._result.set_exception(error)
 
@@ -140,7 +144,13 @@ class Call:
             self._taken = True
             self.stop(self.entry, error)
 
+    def _tell_waiting(self, result: Outcome | Accepted | None) -> None:
+        journal = self._dispatcher.journal
+        if journal is not None and journal.waiting:
+            journal.ended(self.entry, result)
+
     def let_go(self, entry: Entry) -> None:
+        self._tell_waiting(None)
         # A mere wait that is given up leaves nothing behind that its caller does not know of.
         if entry.job.attempts and entry.job.task_id:
             logger.warning("left while task %s still runs at the service", entry.job.task_id)

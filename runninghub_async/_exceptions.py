@@ -142,11 +142,23 @@ class BudgetError(RunningHubError):
 
 
 class JournalError(RunningHubError):
-    """The journal cannot be opened, read or written; `path` is where it is, as text."""
+    """The journal cannot be opened, read or written; `path` is where it is, as text. Of a row
+    that is damaged, `seq`, `key` and `column` say which one, and what in it."""
 
-    def __init__(self, message: str, path: str = "") -> None:
+    def __init__(
+        self,
+        message: str,
+        path: str = "",
+        *,
+        seq: int | None = None,
+        key: str = "",
+        column: str = "",
+    ) -> None:
         super().__init__(f"{path}: {message}" if path else message)
         self.path = path
+        self.seq = seq
+        self.key = key
+        self.column = column
 
 
 class JournalBusy(JournalError):

@@ -257,7 +257,13 @@ class Feed:
         else:
             self.ready_results.append((entry.job.index, result))
             self._notify()
+        self._tell_waiting(entry, result)
         self._settle_if_done()
+
+    def _tell_waiting(self, entry: Entry, result: Outcome | Accepted | None) -> None:
+        journal = self.dispatcher.journal
+        if journal is not None and journal.waiting:
+            journal.ended(entry, result)
 
     def fail(self, entry: Entry, error: RunningHubError) -> None:
         """A job cannot be submitted: it ends with `error`, and nothing was sent."""
@@ -294,6 +300,7 @@ class Feed:
         self.unfinished.append(_unfinished(entry.job))
         self._release_bytes(entry.job.index)
         self._put_out_in_order()
+        self._tell_waiting(entry, None)
         self._settle_if_done()
 
     def _count(self, entry: Entry) -> None:
@@ -449,10 +456,13 @@ class Feed:
         if self.concluded:
             return
         self.concluded = True
-        for entry in self.entries.values():
+        left = list(self.entries.values())
+        for entry in left:
             self._count(entry)
             self.unfinished.append(_unfinished(entry.job))
         self.entries.clear()
+        for entry in left:
+            self._tell_waiting(entry, None)
         if self._drained is not None:
             self._drained.set()
         _name_what_runs(self.unfinished)
@@ -517,6 +527,9 @@ class Feed:
                         self._settle_if_done()
                     else:
                         self.dispatcher.wake()
+        except Exception as error:
+            # With no one to feed it the stream would wait for ever: it ends, and says why.
+            self._stop_taking(unforeseen(error))
         finally:
             await self._close_input()
 

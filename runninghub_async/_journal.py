@@ -17,7 +17,7 @@ import attrs
 
 from ._catalogue import Catalogue
 from ._codes import look_up
-from ._exceptions import PayloadError, RunningHubError, SubmitUnknown, TaskCancelled
+from ._exceptions import JournalError, PayloadError, RunningHubError, SubmitUnknown, TaskCancelled
 from ._job import task_failed
 from ._media import is_file
 from ._models import ErrorInfo, Output, Task, TaskStatus, Usage
@@ -40,6 +40,7 @@ __all__ = [
     "files_in",
     "files_text",
     "is_body",
+    "is_key_of",
     "key_of",
     "nano_of",
     "params_in",
@@ -64,7 +65,7 @@ class Content(NamedTuple):
 
 
 class Begun(NamedTuple):
-    """The row of a job whose submit is about to leave, or that is put down to be submitted later
+    """The row of a job whose submit is about to leave, or that is recorded to be submitted later
     (`state` new); `old` is None where there was no row. Times are Unix time, in seconds."""
 
     key: str
@@ -78,8 +79,9 @@ class Begun(NamedTuple):
 
 
 class JobFacts(TypedDict, total=False):
-    """What a move tells of a job. `task` and `files` are texts that `task_text` and `files_text`
-    made, `cost` is in billionths."""
+    """What a move says about a job. `task` and `files` are texts that `task_text` and
+    `files_text` made, `cost` is in billionths; of a task that ended, no `cost` means that
+    the service named none."""
 
     task_id: str
     task: str
@@ -145,8 +147,10 @@ class JobRecord:
     call; `batch` is what the stream was called. `task` is the task as last written down, None
     while there is none. `attempts`: submits that left. `sent_at`, `accepted_at` and `ended_at`:
     Unix time in seconds, of the last submit, of its answer and of the end. `cost`: what the
-    service billed. `code` and `error`: why it failed, or what happened to the answer. `files`:
-    the results on disk.
+    service billed. `assumed`: what it counts as having cost beside that, by the catalogue, where
+    the service named no cost. `code` and `error`: why it failed, or what happened to the answer.
+    `files`: the results on disk. `damage`: what is wrong with the row; the other fields then hold
+    what could be read, and the job is not submitted again.
     """
 
     seq: int
@@ -164,6 +168,8 @@ class JobRecord:
     code: str = ""
     error: str = ""
     files: tuple[KeptFile, ...] = ()
+    assumed: Decimal = Decimal(0)
+    damage: JournalError | None = None
 
     @property
     def place(self) -> int | None:
@@ -210,6 +216,10 @@ def key_of(content: Content, place: int | None, batch: str, own: str | None = No
     return f"{_batch_digest(batch)}{place or 0:08x}{content.digest[:20]}"
 
 
+#: The length of a key that `key_of` makes.
+_KEY_LENGTH: Final = 40
+
+
 def place_in(key: str) -> int:
     """The place in a key that `key_of` made; any number for a key of a user's own."""
     try:
@@ -224,10 +234,17 @@ def _batch_digest(batch: str) -> str:
 
 
 def params_in(text: str) -> dict[str, Any]:
-    """The parameters that `content_of` made text of."""
+    """The parameters that `content_of` made text of. Raises `ValueError` or `TypeError` for
+    another text."""
     hook = _with_files if _FILE in text else None
-    params: dict[str, Any] = json.loads(text, object_hook=hook)
+    params: Any = json.loads(text, object_hook=hook, parse_constant=_refuse)
+    if not isinstance(params, dict):
+        raise TypeError("expected a JSON object")
     return params
+
+
+def _refuse(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
 
 
 @attrs.frozen
@@ -241,7 +258,11 @@ class _File:
 
 
 def _with_files(value: dict[str, Any]) -> Any:
-    return _File(value[_FILE]) if value.keys() == {_FILE} else value
+    if value.keys() != {_FILE}:
+        return value
+    if not isinstance(value[_FILE], str):
+        raise TypeError(f"{_FILE}: expected a path")
+    return _File(value[_FILE])
 
 
 # -- tasks, errors and files as text ------------------------------------------------------------
@@ -266,21 +287,72 @@ _plain = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), default=str)
 
 
 def task_in(task_id: str, text: str | None) -> Task:
-    """The task that `task_text` made text of."""
+    """The task that `task_text` made text of. Raises `ValueError` or `TypeError` for another
+    text, whatever is wrong with it."""
     if not text:
         return Task(task_id)
-    kept = json.loads(text)
-    error, usage = kept.get("error"), kept.get("usage")
+    kept = json.loads(text, parse_constant=_refuse)
+    if not isinstance(kept, dict):
+        raise TypeError("expected a JSON object")
+    error, usage, tips = kept.get("error"), kept.get("usage"), kept.get("tips", "")
+    if not isinstance(tips, str):
+        raise TypeError("tips: expected a text")
     return Task(
         task_id,
-        TaskStatus(kept["status"]),
-        tuple(Output(u, t, x, n, task_id) for u, t, x, n in kept.get("outputs", ())),
-        None if error is None else ErrorInfo(*error),
-        None
-        if usage is None
-        else Usage(*(None if amount is None else Decimal(amount) for amount in usage)),
-        kept.get("tips", ""),
+        TaskStatus(str(kept.get("status"))),
+        tuple(_output_in(task_id, output) for output in _list(kept.get("outputs", []))),
+        None if error is None else _error_info_in(error),
+        None if usage is None else Usage(*map(_amount_in, _list(usage, 4))),
+        tips,
     )
+
+
+def _output_in(task_id: str, kept: Any) -> Output:
+    url, kind, text, node_id, *rest = _list(kept)
+    told = (url or "", kind, text or "", node_id or "")
+    if not all(isinstance(value, str) for value in told) or len(rest) > 1:
+        raise TypeError("outputs: expected lists of texts")
+    if rest and not isinstance(rest[0], dict):
+        raise TypeError("outputs: expected an object")
+    return Output(url, kind, text, node_id, task_id, *rest)
+
+
+def _amount_in(value: Any) -> Decimal | None:
+    if value is None:
+        return None
+    try:
+        amount = Decimal(value) if isinstance(value, str | int) else Decimal("nan")
+    except ArithmeticError:
+        amount = Decimal("nan")
+    if not amount.is_finite():
+        raise ValueError(f"usage: {value!r:.40} is not an amount")
+    return amount
+
+
+def _list(value: Any, length: int | None = None) -> list[Any]:
+    if not isinstance(value, list) or (length is not None and len(value) != length):
+        raise TypeError(f"expected a list, got {value!r:.40}")
+    return value
+
+
+def is_key_of(key: str, content: str, place: int | None, batch: str) -> bool:
+    """Whether `key` may be the key of a job of this content, place and batch: a key of a user's
+    own, or the one that `key_of` made, and not one of which a part is wrong."""
+    parts = (
+        key.startswith(_batch_digest(batch)),
+        key[12:20] == f"{place or 0:08x}",
+        key[20:] == content[:20],
+    )
+    return len(key) != _KEY_LENGTH or all(parts) or sum(parts) < len(parts) - 1
+
+
+def _error_info_in(kept: Any) -> ErrorInfo:
+    code, message, reason = _list(kept, 3)
+    if not isinstance(code, str) or not isinstance(message, str):
+        raise TypeError("error: expected a code and a message")
+    if not isinstance(reason, str | dict | None):
+        raise TypeError("error: expected a text or an object")
+    return ErrorInfo(code, message, reason)
 
 
 def files_text(files: Sequence[KeptFile]) -> str:
@@ -289,8 +361,25 @@ def files_text(files: Sequence[KeptFile]) -> str:
 
 
 def files_in(text: str | None) -> tuple[KeptFile, ...]:
-    """The files that `files_text` made text of."""
-    return tuple(KeptFile(*file) for file in json.loads(text)) if text else ()
+    """The files that `files_text` made text of. Raises `ValueError` or `TypeError` for another
+    text."""
+    return tuple(map(_file_in, _list(json.loads(text)))) if text else ()
+
+
+def _file_in(kept: Any) -> KeptFile:
+    name, size, sha256, *rest = _list(kept)
+    image_type = rest[0] if rest else ""
+    texts = (name, sha256, image_type)
+    if len(rest) > 1 or not all(isinstance(text, str) for text in texts):
+        raise TypeError(f"files: {kept!r:.40}")
+    if not isinstance(size, int) or isinstance(size, bool) or size < 0 or _leads_out(name):
+        raise ValueError(f"files: {kept!r:.40}")
+    return KeptFile(name, size, sha256, image_type)
+
+
+def _leads_out(name: str) -> bool:
+    """Whether a file of this name would lie outside its folder."""
+    return not name or name in (".", "..") or bool(set(name) & set("/\\\0"))
 
 
 def amount_of(nano: int) -> Decimal:
@@ -318,6 +407,8 @@ def error_text(error: RunningHubError) -> tuple[str, str]:
 
 def error_in(record: JobRecord) -> RunningHubError:
     """The error of a job that ended badly, as far as what was kept tells."""
+    if record.damage is not None:
+        return record.damage
     task = record.task
     if record.state is JobState.UNKNOWN:
         return SubmitUnknown(

@@ -14,14 +14,18 @@ from ._dispatcher import Dispatcher
 from ._exceptions import JournalError, PayloadError, PolicyError, RunningHubError, unforeseen
 from ._feed import NOTHING, Feed, not_kept
 from ._job import Accepted
-from ._journal import JobRecord, place_in
+from ._journal import JobRecord, content_of, place_in
 from ._keeping import Keeper, kept
-from ._outcomes import Outcome, Succeeded
+from ._outcomes import Outcome, Succeeded, Unknown
 from ._policies import policy_error
 from ._recorder import Recorder, already_live
 from ._recovery import Plan, Step, plan
 from ._scheduler import Entry, Row
 from ._states import JobState
+from ._store import MatchingStore
+
+#: Jobs of the journal, by their content.
+_Equal = Mapping[str, Sequence[JobRecord]]
 
 __all__ = ["FreshFeed", "JournaledFeed", "ResumedFeed", "await_evidence"]
 
@@ -56,7 +60,8 @@ class FreshFeed(Feed):
 
 class JournaledFeed(Feed):
     """A feed whose jobs the journal may know. `key(request)` gives a job's own key; `reuse` serves
-    a request with what an earlier one with the same content had made."""
+    a request with what another one with the same content made, makes or may have made: it is
+    submitted only if that failed, was refused or never left."""
 
     def __init__(
         self,
@@ -75,6 +80,8 @@ class JournaledFeed(Feed):
         self._batch = batch
         self._key = key
         self._reuse = reuse
+        #: The rows of requests that resumed the job of another one, by their places.
+        self._own_rows: dict[int, Row] = {}
         #: What was pulled is being looked up, and may yet have to be submitted.
         self._admitting = False
 
@@ -113,8 +120,9 @@ class JournaledFeed(Feed):
         entries = await self._pull()
         try:
             submitted = await self._admit(entries)
-        except (JournalError, PolicyError) as error:
-            self._stop_taking(error)
+        except Exception as error:
+            # Nothing is known of any of them, so none goes on: to wait for them would be for ever.
+            self._stop_taking(_known_error(error))
             for entry in entries:
                 if entry.job.index in self.entries:
                     entry.gone = True
@@ -175,23 +183,43 @@ class JournaledFeed(Feed):
         known: Mapping[str, JobRecord] = {}
         if rows:
             known = await self._recorder.find(rows)
-        reused: Mapping[str, JobRecord] = {}
+        equal: _Equal = {}
         if rows and self._reuse:
             wanted = [r.content.digest for r in rows if r.content and _is_new(known.get(r.key))]
-            reused = await self._recorder.store.find_content(wanted)
-        return [e for e in entries if not e.gone and self._goes(e, known, reused)]
+            equal = await self._find_equal(wanted)
+        return [e for e in entries if not e.gone and self._goes(e, known, equal)]
 
-    def _goes(
-        self, entry: Entry, known: Mapping[str, JobRecord], reused: Mapping[str, JobRecord]
-    ) -> bool:
+    async def _find_equal(self, digests: Sequence[str]) -> _Equal:
+        store = self._recorder.store
+        if isinstance(store, MatchingStore):
+            return await store.find_equal(digests)
+        found = await store.find_content(digests)
+        return {digest: [record] for digest, record in found.items()}
+
+    def _goes(self, entry: Entry, known: Mapping[str, JobRecord], equal: _Equal) -> bool:
+        """Whether `entry` is to be submitted. What goes wrong with one job ends that job."""
+        try:
+            return self._goes_on(entry, known, equal)
+        except Exception as error:
+            if entry.job.index in self.entries and not entry.gone:
+                self.fail(entry, _known_error(error))
+            return False
+
+    def _goes_on(self, entry: Entry, known: Mapping[str, JobRecord], equal: _Equal) -> bool:
         """Whether `entry` is to be submitted."""
         row = entry.row
         if row is None:
             # What is wrong with it is found when it is looked at to be sent.
             return True
+        record = known.get(row.key)
+        if self._reuse and (other := self._recorder.live(row.key)) not in (None, entry):
+            assert other is not None
+            if row.content is not None and _digest_of(other.job.request) == row.content.digest:
+                self._wait_for(entry, other)
+                return False
+        digest = row.content.digest if row.content is not None else ""
         try:
             self._recorder.claim(entry)
-            record = known.get(row.key)
             if record is not None and not self._recorder.fits(row, record):
                 fault = f"key: {row.key!r} is of another request in the journal @ $"
                 raise PayloadError([fault])  # noqa: TRY301
@@ -199,15 +227,127 @@ class JournaledFeed(Feed):
             entry.row, entry.job = None, entry.job._replace(key="")
             self.fail(entry, error)
             return False
-        same = reused.get(row.content.digest) if row.content is not None else None
-        if record is not None and (same is None or not _is_new(record)):
-            return self.restore(entry, record)
-        if same is None:
-            return True
+        if self._reuse and digest and _is_new(record):
+            same = [other for other in equal.get(digest, ()) if other.key != row.key]
+            if (goes := self._use(entry, record, digest, same)) is not None:
+                return goes
+        if digest:
+            self._recorder.drives(entry, digest)
+        return True if record is None else self.restore(entry, record)
+
+    # -- the same content under another key ---------------------------------------------------
+
+    def _use(
+        self,
+        entry: Entry,
+        record: JobRecord | None,
+        digest: str,
+        same: Sequence[JobRecord],
+    ) -> bool | None:
+        """Serve `entry` by another job with its content; None if there is none, else whether it
+        is to be submitted, as that job."""
+        row, recorder = entry.row, self._recorder
+        assert row is not None
+        idle = [other for other in same if recorder.live(other.key) is None]
+        first = min(idle, key=_rank, default=None)
+        if first is None or _rank(first) == _LAST:
+            busy = (recorder.driving(recorder.live(other.key)) for other in same)
+            under_way = recorder.equal(digest) or next(filter(None, busy), None)
+            if under_way is not None and under_way is not entry:
+                self._wait_for(entry, under_way)
+                return False
+        if first is None:
+            return None
         if record is not None:
             row.recorded, row.faulted = record.state, True
-        self.fetch(entry, self._serve(entry, same))
-        return False
+        if first.state is JobState.STORED and first.damage is None:
+            self.fetch(entry, self._serve(entry, first))
+            return False
+        self._own_rows[entry.job.index] = row
+        entry.row = Row(first.key, None, None, first.place, first.batch, first.state)
+        entry.job = entry.job._replace(key=first.key)
+        recorder.claim(entry)
+        recorder.drives(entry, digest)
+        return self.restore(entry, first)
+
+    def _wait_for(self, entry: Entry, other: Entry) -> None:
+        """Have `entry` wait for the end of a job with the same content."""
+
+        def ended(result: Outcome | Accepted | None) -> None:
+            if entry.gone:
+                return
+            if isinstance(result, Succeeded):
+                self.fetch(entry, self._share(entry, result))
+            elif isinstance(result, Unknown):
+                entry.gone = True
+                job = entry.job
+                self._hand_in(entry, attrs.evolve(result, index=job.index, request=job.request))
+            else:
+                # That one came to nothing, or its task runs on: look into the journal again.
+                self.dispatcher.help(self._admit_again(entry))
+
+        self._recorder.wait_for(other, entry, ended)
+
+    async def _admit_again(self, entry: Entry) -> None:
+        try:
+            submitted = await self._admit([entry])
+        except Exception as error:
+            if entry.job.index in self.entries and not entry.gone:
+                self.fail(entry, _known_error(error))
+            return
+        if submitted:
+            self._submit_later(entry)
+
+    def _submit_later(self, entry: Entry) -> None:
+        if self._stopped:
+            entry.gone = True
+            self.let_go(entry)
+            return
+        self._fetched.append(entry)
+        self.dispatcher.scheduler.discard(self)
+        self.dispatcher.scheduler.add(self)
+        self.dispatcher.wake()
+
+    async def _share(self, entry: Entry, made: Succeeded) -> None:
+        """Serve a job with the outcome of another one with the same content."""
+        job, row, keeper = entry.job, entry.row, self.keeper
+        assert row is not None
+        outcome = attrs.evolve(
+            made, index=job.index, request=job.request, key=row.key, attempts=0, queries=0,
+            seconds=None, files=(), missing=(),
+        )  # fmt: skip
+        result: Outcome | None = outcome
+        try:
+            whole = bool(made.files) and not made.missing
+            if keeper is not None and whole:
+                copies = await keeper.copy(outcome, row, made.files)
+                result = attrs.evolve(outcome, files=copies)
+                self._recorder.shared(row, outcome, kept(copies), whole=True)
+            else:
+                self._recorder.shared(row, outcome, (), whole=False)
+                result = None if keeper is not None else outcome
+        except Exception as error:
+            result = not_kept(outcome, error)
+        finally:
+            if result is not None:
+                self._keepers.pop(job.index, None)
+                entry.gone = True
+                self._hand_in(entry, result)
+        if result is None and keeper is not None:
+            entry.gone = True
+            await self._keep(keeper, entry, outcome)
+
+    def _hand_in(self, entry: Entry, result: Outcome | Accepted) -> None:
+        own = self._own_rows.pop(entry.job.index, None)
+        if own is not None and isinstance(result, Succeeded):
+            # The next run finds it by this request, too.
+            whole = bool(result.files) and not result.missing
+            self._recorder.shared(own, result, kept(result.files), whole=whole)
+        super()._hand_in(entry, result)
+
+    def let_go(self, entry: Entry) -> None:
+        self._own_rows.pop(entry.job.index, None)
+        super().let_go(entry)
 
     # -- jobs that are known ------------------------------------------------------------------
 
@@ -224,7 +364,7 @@ class JournaledFeed(Feed):
         if made.step is Step.SUBMIT:
             self._recorder.again(row)
             return True
-        if not job.follow and record.task is not None:
+        if not job.follow and record.task is not None and record.damage is None:
             entry.gone = True
             self._hand_in(entry, Accepted(record.task))
             return False
@@ -288,19 +428,39 @@ class JournaledFeed(Feed):
             if result is not None:
                 entry.gone = True
                 self._hand_in(entry, result)
-            elif not self._stopped:
-                self._fetched.append(entry)
-                self.dispatcher.scheduler.discard(self)
-                self.dispatcher.scheduler.add(self)
-                self.dispatcher.wake()
             else:
-                entry.gone = True
-                self.let_go(entry)
+                self._submit_later(entry)
+
+
+#: What is served first: what goes on or has succeeded, then what is stored, then the others.
+_FIRST, _SECOND, _LAST = range(3)
+
+
+def _rank(record: JobRecord) -> int:
+    if record.damage is not None or record.state in (JobState.UNKNOWN, JobState.SUBMITTING):
+        return _LAST
+    return _SECOND if record.state is JobState.STORED else _FIRST
+
+
+def _digest_of(request: Any) -> str:
+    try:
+        return content_of(request.path, request.to_params()).digest
+    except Exception:
+        return ""
+
+
+def _known_error(error: Exception) -> RunningHubError:
+    """What a stream or a job ends with when looking into the journal went wrong."""
+    if isinstance(error, RunningHubError):
+        return error
+    told = JournalError(f"the journal cannot be read: {error!r}")
+    told.__cause__ = error
+    return told
 
 
 def _is_new(record: JobRecord | None) -> bool:
-    """Whether nothing has become of a job yet."""
-    return record is None or record.state is JobState.NEW
+    """Whether nothing has happened to a job yet."""
+    return record is None or (record.state is JobState.NEW and record.damage is None)
 
 
 class ResumedFeed(JournaledFeed):
@@ -312,10 +472,12 @@ class ResumedFeed(JournaledFeed):
     ) -> None:
         super().__init__(dispatcher, (), recorder, **options)
         keeps = self.keeper is not None
-        self._phases = deque(
+        self._phases = deque[Sequence[JobState]](
             [
+                # Those whose state cannot be read: each is told of once.
+                *([()] if hasattr(recorder.store, "find_damaged") else []),
                 (JobState.ACCEPTED, JobState.RUNNING),
-                *([(JobState.SUCCEEDED,)] if keeps else []),
+                *([(JobState.SUCCEEDED, JobState.PARTLY_STORED)] if keeps else []),
                 (JobState.UNKNOWN,),
                 # Of those of unknown fate a webhook may have told before they came up.
                 (JobState.ACCEPTED, JobState.RUNNING),
@@ -326,6 +488,8 @@ class ResumedFeed(JournaledFeed):
         )
         self._page: deque[JobRecord] = deque()
         self._after = 0
+        #: Damaged rows that an outcome told of: they stay as they are, and come up again.
+        self._damaged: set[int] = set()
 
     async def _fetch(self) -> list[Any]:
         submitted: list[Entry] = []
@@ -336,18 +500,26 @@ class ResumedFeed(JournaledFeed):
                 self._end_input(None)
             elif self._has_room():
                 submitted = await self._take_page()
-        except JournalError as error:
-            self._stop_taking(error)
+        except Exception as error:
+            self._stop_taking(_known_error(error))
         self._ask_for_more()
         return submitted
 
     async def _turn_page(self) -> None:
-        states = self._phases[0]
-        page = await self._recorder.store.find_open(states, self._after, _PAGE)
+        states, store = self._phases[0], self._recorder.store
+        if states:
+            page = await store.find_open(states, self._after, _PAGE)
+        else:
+            page = await store.find_damaged(self._after, _PAGE)  # type: ignore[attr-defined]
         for record in page:
             if self.closed:
                 break
-            if record.state is not JobState.STORED or await self._has_changed(record):
+            if record.damage is not None:
+                if record.seq in self._damaged:
+                    continue
+                self._damaged.add(record.seq)
+            stored = record.state is JobState.STORED and record.damage is None
+            if not stored or await self._has_changed(record):
                 self._page.append(record)
         self._after = page[-1].seq if page else 0
         if not page:
@@ -366,7 +538,8 @@ class ResumedFeed(JournaledFeed):
         known = await self._recorder.store.find(keys)
         submitted: list[Entry] = []
         for record in records:
-            now = known.get(record.key)
+            # The key of a damaged row may be none, and what it was is all that is known.
+            now = known.get(record.key) if record.damage is None else record
             if now is None or live(record.key) is not None:
                 continue
             found = (record.state, now.state) == (JobState.UNKNOWN, JobState.ACCEPTED)
@@ -378,8 +551,13 @@ class ResumedFeed(JournaledFeed):
         """An entry to submit, or None for a job that goes on otherwise."""
         row = Row(record.key, None, None, record.place, record.batch, record.state)
         entry = self.enter(record.request, row)
-        self._recorder.claim(entry)
-        return entry if self.restore(entry, record) else None
+        try:
+            self._recorder.claim(entry)
+            return entry if self.restore(entry, record) else None
+        except Exception as error:
+            if entry.job.index in self.entries and not entry.gone:
+                self.fail(entry, _known_error(error))
+            return None
 
 
 def await_evidence(dispatcher: Dispatcher, entry: Entry, made: Plan) -> None:

@@ -1,4 +1,4 @@
-"""Who has a journal: a process, told apart from every other one, alive or dead."""
+"""Which process has a journal: told apart from every other one, alive or dead."""
 
 from __future__ import annotations
 
@@ -13,41 +13,36 @@ import attrs
 
 __all__ = ["LEASE", "Owner"]
 
-#: How long a process of another machine counts as alive without having said so, in seconds.
+#: How long a process counts as alive without having said so, in seconds, where nothing else tells.
 LEASE: Final = 30.0
 
 
 def _read(path: str) -> str:
     try:
         return Path(path).read_text("ascii").strip()
-    except OSError:
+    except (OSError, ValueError):
         return ""
 
 
 def _started(pid: int) -> str:
-    """When the process began, in the system's own count; empty where nobody tells, `dead` for one
-    that has ended and is only remembered. A number may be given to another process once its
+    """When the process began, in the system's own count; empty where nothing says so, `dead` for
+    one that has ended and is only remembered. A number may be given to another process once its
     first holder is dead."""
     told = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
-    if not told:
+    if len(told) < 20:
         return ""
     return "dead" if told[0] in "ZX" else told[19]
 
 
-def _started_anew(before: str, now: str) -> bool:
-    """Whether the machine is the same and has been switched off in between."""
-    (node, boot, _), (same, booted, _) = before.split(" ", 2), now.split(" ", 2)
-    return bool(node == same and boot and booted and boot != booted)
-
-
 def _host() -> str:
-    """The machine, and the space in which its process numbers mean something."""
+    """The machine, and the space in which its process numbers mean something. Two containers may
+    have the same name and space; their first processes did not begin in the same moment."""
     try:
         space = str(Path("/proc/self/ns/pid").readlink())
     except OSError:
         space = ""
     node = platform.node().replace(" ", "-")
-    return f"{node} {_read('/proc/sys/kernel/random/boot_id')} {space}"
+    return f"{node} {_read('/proc/sys/kernel/random/boot_id')} {space}@{_started(1)}"
 
 
 @attrs.frozen
@@ -65,24 +60,29 @@ class Owner:
         return cls(secrets.token_hex(8), os.getpid(), _host(), _started(os.getpid()))
 
     def lives(self, renewed: float, now: float, lease: float) -> bool:
-        """Whether it may still be alive, having last said so at `renewed`, in seconds.
+        """Whether it may still be alive, having last said so at `renewed`; times are Unix time, in
+        seconds.
 
-        On this machine that is certain; of another one all that is known is that it has not been
-        heard of for `lease` seconds.
+        Where this machine tells when a process began, that is certain. Everywhere else it counts
+        as alive for `lease` seconds. A time that lies further ahead than that is of a clock that
+        was wrong, and says nothing.
         """
-        if _started_anew(self.host, _host()):
-            return False
+        heard_of = abs(now - renewed) < lease
         if self.host != _host() or sys.platform == "win32":
-            # On Windows, to ask after a process by a signal is to end it.
-            return renewed + lease > now
+            # Another machine, container or boot. On Windows a signal would end the process.
+            return heard_of
         try:
             os.kill(self.pid, 0)
         except ProcessLookupError:
             return False
-        except OSError:
-            # There is one, and it is somebody else's.
+        except (OSError, OverflowError):
+            # There is one, and it is another user's; or the number is none.
             pass
-        return _started(self.pid) == self.started
+        started = _started(self.pid)
+        if not started or not self.started:
+            # The number alone does not say which process it is.
+            return heard_of
+        return started == self.started
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host.partition(' ')[0]}"

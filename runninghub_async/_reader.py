@@ -6,26 +6,28 @@ import itertools
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import attrs
 
 from ._budget import listed_price
 from ._exceptions import JournalError
-from ._journal import JobRecord
+from ._journal import JobRecord, amount_of
+from ._migrations import OLDEST, WITH_ASSUMED, assumed_before
 from ._money import Money, Sums
 from ._owner import LEASE
 from ._schema import (
     APPLICATION,
-    COLUMNS,
     FACTS,
     VERSION,
+    columns_of,
     connect,
+    fetch,
     lease_of,
     of_state,
-    record_of,
+    read_page,
     totals_in,
 )
 from ._states import JobState
@@ -34,6 +36,12 @@ __all__ = ["JournalReader", "JournalSummary"]
 
 _PAGE: Final = 500
 
+#: What all prices of the catalogue are in.
+CATALOGUE_CURRENCY: Final = "CNY"
+
+
+_NOTHING: Final = Money("0", CATALOGUE_CURRENCY)
+
 
 @attrs.frozen
 class JournalSummary:
@@ -41,7 +49,12 @@ class JournalSummary:
     been billed. `at_stake`: what those of unknown fate, and those whose submit is under way,
     cost at most by the catalogue, in each currency. `ended_per_minute`: over the last ten
     minutes in which anything ended, this one included. `owner`: the process that has the journal
-    open; empty if none has. `facts`: what was put down of the run."""
+    open; empty if none has. `facts`: what was recorded about the run.
+
+    `assumed`: what jobs are assumed to have cost beside `spent`, by the catalogue: tasks that
+    succeeded and whose answer named no cost, and submits of unknown fate that were made again. A
+    budget counts it.
+    """
 
     states: Mapping[JobState, int]
     spent: Money
@@ -49,27 +62,29 @@ class JournalSummary:
     ended_per_minute: float = 0.0
     owner: str = ""
     facts: Mapping[str, str] = attrs.field(factory=dict)
+    assumed: Money = _NOTHING
 
 
 class JournalReader:
     """The journal in the file `path`; use it with `with`, in one thread. Each call sees a whole
-    state of it. Raises `JournalError` for what is no journal of this package, or a newer one."""
+    state of it. One that an older version of the package wrote is read as it is.
+
+    Raises `JournalError` for what is no journal of this package, a newer or a damaged one. A
+    damaged row comes as what can be read of it, with its `damage`.
+    """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.path.abspath(path)  # noqa: PTH100 - text, for messages and SQLite
         try:
             self._db = connect(self.path, read_only=True)
             application = self._db.execute("PRAGMA application_id").fetchone()[0]
-            version = self._db.execute("PRAGMA user_version").fetchone()[0]
+            self._version = self._db.execute("PRAGMA user_version").fetchone()[0]
         except sqlite3.Error as error:
             raise JournalError(f"cannot be read: {error}", self.path) from error
-        if (application, version) != (APPLICATION, VERSION):
+        self._columns = columns_of(self._version)
+        if application != APPLICATION or not OLDEST <= self._version <= VERSION:
             self._db.close()
-            if not (application or version):
-                raise JournalError("holds nothing, or not yet", self.path)
-            newer = application == APPLICATION and version > VERSION
-            told = f"has the newer schema {version}" if newer else "is no journal of this package"
-            raise JournalError(told, self.path)
+            raise JournalError(_not_readable(application, self._version), self.path)
 
     def __enter__(self) -> Self:
         return self
@@ -83,18 +98,25 @@ class JournalReader:
         self._db.close()
 
     def summary(self) -> JournalSummary:
-        """The journal in numbers, however many jobs it holds."""
-        self._db.execute("BEGIN")
+        """The journal in numbers, however many jobs it holds. Raises `JournalError`."""
         try:
-            return self._summary()
-        finally:
-            self._db.execute("COMMIT")
+            self._db.execute("BEGIN")
+            try:
+                return self._summary()
+            finally:
+                self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise JournalError(f"cannot be read: {error}", self.path) from error
+
+    def _read(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
+        return fetch(self._db, query, values, self.path)
 
     def _summary(self) -> JournalSummary:
-        db = self._db
-        states, spent = totals_in(db.execute("SELECT name, amount FROM totals"))
-        facts = dict(db.execute(FACTS))
-        holder = lease_of(db)
+        states, spent, assumed = totals_in(self._read("SELECT name, amount FROM totals"), self.path)
+        if self._version < WITH_ASSUMED:
+            assumed = amount_of(sum(amount for amount, _ in assumed_before(self._db)))
+        facts = dict(self._read(FACTS))
+        holder = lease_of(self._db, self.path)
         lives = holder is not None and holder[0].lives(holder[1], time.time(), LEASE)
         owner = str(holder[0]) if holder is not None and lives else ""
         return JournalSummary(
@@ -104,6 +126,7 @@ class JournalReader:
             self._rate(),
             owner,
             facts,
+            Money(assumed, CATALOGUE_CURRENCY),
         )
 
     def _at_stake(self) -> tuple[Money, ...]:
@@ -113,25 +136,45 @@ class JournalReader:
 
     def _rate(self) -> float:
         minute = int(time.time() // 60)
-        rows = self._db.execute(
+        rows = self._read(
             "SELECT minute, ended FROM minutes WHERE minute > ? ORDER BY minute", (minute - 10,)
-        ).fetchall()
-        if not rows:
+        )
+        if not all(isinstance(number, int) for row in rows for number in row):
+            raise JournalError("is damaged: table minutes holds what is no number", self.path)
+        if not rows or rows[0][0] > minute:
             return 0.0
         minutes: int = minute - rows[0][0] + 1
         return float(sum(ended for _, ended in rows)) / minutes
 
+    def repeated(self) -> int:
+        """How many jobs that were never submitted have the request of one that was, and that may
+        have been billed: as after a line was inserted into the input of the run."""
+        ((count,),) = self._read(
+            "SELECT count(*) FROM jobs WHERE open = 0 AND state = 'new' AND attempts = 0"
+            " AND held = 0 AND content IN (SELECT content FROM jobs"
+            " WHERE state NOT IN ('new', 'refused', 'failed', 'cancelled'))"
+        )
+        return int(count)
+
     def jobs(self, state: JobState | None = None) -> Iterator[JobRecord]:
-        """All jobs, or those in one state, in the order in which they were put down; read bit by
-        bit, so a job may have moved on meanwhile."""
+        """All jobs, or those in one state, in the order in which they were recorded; read bit by
+        bit, so a job may have moved on meanwhile. Raises `JournalError`."""
         where, values = ("TRUE", []) if state is None else of_state(state)
         after = 0
         while True:
-            rows = self._db.execute(
-                f"SELECT {COLUMNS} FROM jobs WHERE {where} AND seq > ? ORDER BY seq LIMIT ?",
-                (*values, after, _PAGE),
-            ).fetchall()
-            yield from map(record_of, rows)
-            if len(rows) < _PAGE:
+            query = f"SELECT {self._columns} FROM jobs WHERE {where} AND seq > ? ORDER BY seq"
+            page = read_page(self._db, query, (*values, after), _PAGE, self.path)
+            yield from page.records
+            if not page.cut:
                 return
-            after = rows[-1][0]
+            after = page.records[-1].seq
+
+
+def _not_readable(application: int, version: int) -> str:
+    if not (application or version):
+        return "holds nothing, or not yet"
+    if application != APPLICATION:
+        return "is no journal of this package"
+    if version > VERSION:
+        return f"has the newer schema {version}; this version of the package knows {VERSION}"
+    return f"is damaged: no version writes the schema {version}"

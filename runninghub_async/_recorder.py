@@ -7,7 +7,7 @@ import secrets
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final
-from weakref import WeakMethod, WeakValueDictionary
+from weakref import WeakMethod, WeakSet, WeakValueDictionary
 
 from ._bounded import Bounded
 from ._budget import billed
@@ -61,6 +61,12 @@ class Recorder:
         self._live: WeakValueDictionary[str, Entry] = WeakValueDictionary()
         #: Rows of tasks that were submitted here and are waited for by their ids, if at all.
         self._by_task: Bounded[str, Row] = Bounded(_TASKS_KEPT)
+        #: Of the jobs under way, by content, the last that does not wait for another one.
+        self._equal: WeakValueDictionary[str, Entry] = WeakValueDictionary()
+        #: Jobs that wait for the end of one with the same content.
+        self._idle: WeakSet[Entry] = WeakSet()
+        #: What is called at the end of a job under way, by its key, with its outcome or None.
+        self.waiting: dict[str, list[Callable[[Outcome | Accepted | None], None]]] = {}
         #: No job has been asked for yet, and the journal was empty when it was opened.
         self.fresh = False
         #: The entry of a key among the jobs of the stream that began then: it has its own list of
@@ -89,7 +95,7 @@ class Recorder:
     def claim(self, entry: Entry) -> None:
         """Take the job for `entry`. Raises `PayloadError` if another one has it."""
         assert entry.row is not None
-        if self.live(entry.row.key) is not None:
+        if self.live(entry.row.key) not in (None, entry):
             raise already_live(entry.row.key)
         self._live[entry.row.key] = entry
 
@@ -108,6 +114,38 @@ class Recorder:
         if not _under_way(entry):
             entry = self._live.get(key)
         return entry if _under_way(entry) else None
+
+    def drives(self, entry: Entry, digest: str) -> None:
+        """The job of `entry`, of this content, is under way; others may wait for its end."""
+        self._equal[digest] = entry
+
+    def equal(self, digest: str) -> Entry | None:
+        """A job under way here with this content."""
+        return self.driving(self._equal.get(digest))
+
+    def driving(self, entry: Entry | None) -> Entry | None:
+        """`entry`, if it is under way, and does not itself wait for the end of another job: two
+        that wait for each other would do so for ever."""
+        return entry if _under_way(entry) and entry not in self._idle else None
+
+    def wait_for(
+        self, other: Entry, entry: Entry, call: Callable[[Outcome | Accepted | None], None]
+    ) -> None:
+        """Call at the end of the job of `other`, for which `entry` waits."""
+        assert other.row is not None
+        self._idle.add(entry)
+
+        def ended(result: Outcome | Accepted | None) -> None:
+            self._idle.discard(entry)
+            call(result)
+
+        self.waiting.setdefault(other.row.key, []).append(ended)
+
+    def ended(self, entry: Entry, result: Outcome | Accepted | None) -> None:
+        """A job that was under way here has an outcome, or is detached without one."""
+        if entry.row is not None:
+            for call in self.waiting.pop(entry.row.key, ()):
+                call(result)
 
     async def find(self, rows: Sequence[Row]) -> Mapping[str, JobRecord]:
         """Those of these jobs that the journal knows. Raises `JournalError`."""
@@ -150,7 +188,7 @@ class Recorder:
         row, state = entry.row, entry.job.state
         assert row is not None
         if row.recorded is None:
-            self._put_down(entry)
+            self._put_down(row)
             if state is JobState.NEW:
                 return
         if not entry.job.attempts and not may_move(row.recorded or state, state):
@@ -183,10 +221,8 @@ class Recorder:
         if isinstance(result, Failed):
             facts["code"], facts["error"] = error_text(result.error)
 
-    def _put_down(self, entry: Entry) -> None:
+    def _put_down(self, row: Row) -> None:
         """A row for a job that ends without ever having been sent."""
-        row = entry.row
-        assert row is not None
         self.store.note(
             Begun(
                 row.key, None, JobState.NEW, time.time(), row.content or _NOTHING, row.place,
@@ -205,13 +241,22 @@ class Recorder:
         self._note(row, JobState.SUCCEEDED, {"code": code, "error": text})
 
     def reused(self, entry: Entry, outcome: Succeeded, files: Sequence[KeptFile]) -> None:
-        """A job is served with what another one with the same content had made, at no cost."""
+        """A job is served with what another one with the same content made, at no cost."""
         assert entry.row is not None
-        if entry.row.recorded is None:
-            self._put_down(entry)
+        self.shared(entry.row, outcome, files, whole=True)
+
+    def shared(
+        self, row: Row, outcome: Succeeded, files: Sequence[KeptFile], *, whole: bool
+    ) -> None:
+        """A job has the outcome of another one with the same content, at no cost; unless `whole`,
+        its results are still to be fetched."""
+        if row.recorded is None:
+            self._put_down(row)
         kept, task = files_text(files), task_text(outcome.task)
         facts = JobFacts(files=kept, task=task, task_id=outcome.task.id, cost=0)
-        self._note(entry.row, JobState.STORED, facts)
+        self._note(row, JobState.STORED, facts)
+        if not whole:
+            self._note(row, JobState.SUCCEEDED)
 
     def unstored(self, row: Row) -> None:
         """A file of a stored job is gone or changed."""

@@ -46,6 +46,8 @@ def plan(
     state = record.state
     task_id = record.task.id if record.task else ""
     job = Job(index, request, state, task_id, record.attempts, key=record.key)
+    if record.damage is not None:
+        return Plan(Step.DELIVER, job, _damaged(record, job))
     new = Plan(Step.SUBMIT, Job(index, request, state, key=record.key))
     if state in (JobState.NEW, JobState.REFUSED):
         return new
@@ -61,7 +63,7 @@ def plan(
         busy = PayloadError([f"key: {record.key!r} is of a job that is under way @ $"])
         return Plan(Step.DELIVER, job, Failed(index=index, request=request, error=busy))
     outcome = _outcome(record, job)
-    if state is JobState.SUCCEEDED and keeps:
+    if state in (JobState.SUCCEEDED, JobState.PARTLY_STORED) and keeps:
         return Plan(Step.FETCH, job, outcome)
     if state is JobState.STORED and keeps and record.files:
         return Plan(Step.CHECK, job, outcome)
@@ -77,6 +79,18 @@ def _of_unknown(record: JobRecord, job: Job, rules: Rules, now: float) -> Plan:
     if decision_on(outcome, rules) == "resubmit":
         return Plan(Step.SUBMIT, job)
     return Plan(Step.DELIVER, job, outcome)
+
+
+def _damaged(record: JobRecord, job: Job) -> Failed:
+    assert record.damage is not None
+    return Failed(
+        index=job.index,
+        request=job.request,
+        attempts=job.attempts,
+        key=job.key,
+        error=record.damage,
+        task=record.task,
+    )
 
 
 def _outcome(record: JobRecord, job: Job) -> Outcome:

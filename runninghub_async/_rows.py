@@ -1,4 +1,4 @@
-"""Rows of a journal: how they are written, within whoever's transaction. SQL and no threads."""
+"""Rows of a journal: how they are written, within the caller's transaction. SQL and no threads."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import functools
 import operator
 import sqlite3
 import time
+import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from ._journal import FAULTY, Begun, JobFacts, Moved
+from ._budget import listed_price
+from ._journal import FAULTY, Begun, JobFacts, Moved, StoredRequest, nano_of, params_in
 from ._schema import OPEN
 from ._states import JobState, may_move
 
@@ -21,7 +23,10 @@ __all__ = [
     "enlist",
     "find_parked",
     "hear",
+    "listed_nano",
+    "mark_of",
     "put_back",
+    "put_back_each",
     "set_aside",
     "settle_left",
     "write",
@@ -66,6 +71,7 @@ _TOTAL: Final = (
     "INSERT INTO totals VALUES (?, ?)"
     " ON CONFLICT (name) DO UPDATE SET amount = amount + excluded.amount"
 )
+_STATES: Final = frozenset(JobState)
 _UNPARK: Final = "DELETE FROM parked WHERE key = ? RETURNING task_id"
 
 #: What was put down and never submitted.
@@ -111,6 +117,23 @@ def _told(item: _Item, old: JobState | None) -> _Columns:
     return columns
 
 
+def _is_unpriced(item: _Item) -> bool:
+    """Whether this tells of a bill whose amount the service did not name: a task that succeeded,
+    or a submit of unknown fate that is made again."""
+    if item.state is JobState.SUCCEEDED and isinstance(item, Moved):
+        return "task" in item.facts and "cost" not in item.facts
+    return item.old is JobState.UNKNOWN and isinstance(item, Begun)
+
+
+def _assumed(db: sqlite3.Connection, item: _Item, first: _Item | None = None) -> int:
+    """What that job costs by the catalogue, in billionths. `first` may hold its request, where its
+    row is not written yet."""
+    if isinstance(first, Begun) and first.old is None:
+        return listed_nano(first.content.path, first.content.params) or 0
+    row = db.execute("SELECT path, params FROM jobs WHERE key = ?", (item.key,)).fetchone()
+    return 0 if row is None else listed_nano(*row) or 0
+
+
 def _ends(old: JobState | None, state: JobState) -> bool:
     """Whether this is the end of a job, and not something else about one that had ended."""
     return state in _ENDING and old is not state and old is not JobState.STORED
@@ -125,19 +148,23 @@ def write(db: sqlite3.Connection, batch: Sequence[_Item], *, parked: bool) -> An
     """
     first: dict[str, _Item] = {}
     told: dict[str, _Columns] = {}
-    spent = 0
+    sums: Counter[str] = Counter()
     for item in batch:
         key, old = item[0], item[1]
         row = told.get(key)
         if row is None:
             first[key], told[key] = item, _told(item, old)
+            if _is_unpriced(item):
+                told[key]["assumed"] = _assumed(db, item)
         elif old is None or row["state"] != old._value_:
             raise Otherwise
         else:
             more = _told(item, old)
+            if _is_unpriced(item):
+                more["assumed"] = _assumed(db, item, first[key]) + row.get("assumed", 0)
             if "cost" in more:
-                # Each bill counts; else the last word on each column does.
-                spent += row.get("cost", 0)
+                # Each bill counts; of each other column, only what is said last.
+                sums["spent"] += row.get("cost", 0)
             row |= more
     rows: list[_Row] = []
     for (key, item), row in zip(first.items(), told.values(), strict=True):
@@ -145,9 +172,11 @@ def write(db: sqlite3.Connection, batch: Sequence[_Item], *, parked: bool) -> An
             rows.append(_changed(key, old, row))
         elif isinstance(item, Begun):
             rows.append(_new(item, row))
+            sums["keys"] += mark_of(key)
     _write_alike(db, rows)
-    spent += sum(row.get("cost", 0) for row in told.values())
-    _count(db, Counter(map(_MOVE, batch)), spent)
+    sums["spent"] += sum(row.get("cost", 0) for row in told.values())
+    sums["assumed"] = sum(row.get("assumed", 0) for row in told.values())
+    _count(db, Counter(map(_MOVE, batch)), sums)
     return _match_parked(db, batch) if parked else {}
 
 
@@ -185,8 +214,10 @@ def _insert(*columns: str) -> str:
 
 @functools.lru_cache(maxsize=256)
 def _update(*columns: str) -> str:
-    # Whoever writes a row down anew wants it: it is not set aside any more.
-    told = ", ".join(f"{name} = ?" for name in columns)
+    # A row that is written again is wanted: it is no longer set aside.
+    told = ", ".join(
+        f"{name} = assumed + ?" if name == "assumed" else f"{name} = ?" for name in columns
+    )
     return f"UPDATE jobs SET held = 0, {told} WHERE key = ? AND state = ?"
 
 
@@ -194,19 +225,24 @@ def write_each(db: sqlite3.Connection, batch: Sequence[_Item], *, parked: bool) 
     """Write moves in order, and hold each against its row."""
     answers: dict[str, str | None] = {}
     moves: Counter[tuple[JobState | None, JobState]] = Counter()
-    spent = 0
+    sums: Counter[str] = Counter()
     for item in batch:
         found = db.execute("SELECT state, task_id FROM jobs WHERE key = ?", (item.key,)).fetchone()
         if found is None:
             if isinstance(item, Begun) and item.old is None:
                 _write_alike(db, [_new(item, _told(item, None))])
                 moves[None, item.state] += 1
+                sums["keys"] += mark_of(item.key)
             elif isinstance(item, Begun):
-                # Struck out.
+                # Removed.
                 answers[item.key] = None
             continue
-        state, task_id = JobState(found[0]), found[1]
         begins = isinstance(item, Begun)
+        if found[0] not in _STATES:
+            if begins:
+                raise ValueError(f"job {item.key}: its row is damaged: state is {found[0]!r:.40}")
+            continue
+        state, task_id = JobState(found[0]), found[1]
         if begins and (item.old is None or state is item.state or not may_move(state, item.state)):
             # Begun by another, or known by now.
             answers[item.key] = task_id if item.old is not None and task_id else None
@@ -215,18 +251,23 @@ def write_each(db: sqlite3.Connection, batch: Sequence[_Item], *, parked: bool) 
             # Out of date: two follow the same task, and the other was first.
             continue
         columns = _told(item, state)
+        if _is_unpriced(item):
+            columns["assumed"] = _assumed(db, item)
         _write_alike(db, [_changed(item.key, state, columns)])
         moves[state, item.state] += 1
-        spent += columns.get("cost", 0)
-    _count(db, moves, spent)
+        sums["spent"] += columns.get("cost", 0)
+        sums["assumed"] += columns.get("assumed", 0)
+    _count(db, moves, sums)
     return {**answers, **_match_parked(db, batch)} if parked else answers
 
 
 def _count(
-    db: sqlite3.Connection, moves: Mapping[tuple[JobState | None, JobState], int], spent: int
+    db: sqlite3.Connection,
+    moves: Mapping[tuple[JobState | None, JobState], int],
+    sums: Mapping[str, int],
 ) -> None:
     """Keep the sums: how many jobs are in each state, what they cost, how many ended of late."""
-    totals: dict[str, int] = defaultdict(int, spent=spent)
+    totals: dict[str, int] = defaultdict(int, sums)
     ended = 0
     for (old, state), count in moves.items():
         totals[state] += count
@@ -237,6 +278,22 @@ def _count(
     _add(db, totals)
     if ended:
         db.execute(_MINUTE, (int(time.time() // 60), ended))
+
+
+def mark_of(key: object) -> int:
+    """A number for a key. The sum over all rows shows a row that was lost, or whose key was
+    changed, which would be submitted again."""
+    return zlib.crc32(str(key).encode("utf-8", "replace"))
+
+
+def listed_nano(path: str, params: str) -> int | None:
+    """What a request costs at most by the catalogue, in billionths; None where nothing says."""
+    try:
+        listed = listed_price(StoredRequest(path, params_in(params)))
+    except Exception:
+        # A row that is damaged; it is named where it is read.
+        return None
+    return None if listed is None else nano_of(listed.amount)
 
 
 def _add(db: sqlite3.Connection, totals: Mapping[str, int]) -> None:
@@ -316,14 +373,15 @@ def settle_left(db: sqlite3.Connection, now: float) -> None:
 
 
 def set_aside(db: sqlite3.Connection, batch: str) -> None:
-    """Set aside what was put down for `batch` and never submitted."""
+    """Set aside what was recorded for `batch` and never submitted."""
     db.execute(_SET_ASIDE, (batch,))
 
 
 def enlist(db: sqlite3.Connection, jobs: Iterable[Begun | tuple[Begun, Moved]]) -> int:
-    """Put down jobs that are not there yet, and take up again those that were set aside; how many
+    """Record jobs that are not there yet, and take up again those that were set aside; how many
     are new."""
     totals: Counter[str] = Counter()
+    new = 0
     for item in jobs:
         begun, end = (item, None) if isinstance(item, Begun) else item
         state = begun.state if end is None else end.state
@@ -333,29 +391,69 @@ def enlist(db: sqlite3.Connection, jobs: Iterable[Begun | tuple[Begun, Moved]]) 
         statement, values = _new(begun, row)
         if db.execute(statement, values).rowcount:
             totals[state] += 1
+            totals["keys"] += mark_of(begun.key)
+            new += 1
         else:
             db.execute("UPDATE jobs SET held = 0 WHERE key = ? AND held = 1", (begun.key,))
     _add(db, totals)
-    return totals.total()
+    return new
 
 
 def drop_set_aside(db: sqlite3.Connection, batch: str) -> int:
-    """Strike out what is still set aside; how many that were."""
-    gone = Counter(state for (state,) in db.execute(f"DELETE {_ASIDE} RETURNING state", (batch,)))
-    _add(db, {state: -count for state, count in gone.items()})
-    return gone.total()
+    """Remove what is still set aside; how many that were."""
+    totals: Counter[str] = Counter()
+    gone = db.execute(f"DELETE {_ASIDE} RETURNING state, key", (batch,)).fetchall()
+    for state, key in gone:
+        totals[state] -= 1
+        totals["keys"] -= mark_of(key)
+    _add(db, totals)
+    return len(gone)
+
+
+_RETRY: Final = (
+    "UPDATE jobs SET open = 0, state = 'new', task_id = NULL, task = NULL, code = NULL,"
+    " error = NULL, ended_at = NULL, attempts = 0"
+)
+
+#: A task that may still run: the service has not said how it ended.
+_MAY_RUN: Final = (
+    "coalesce(task_id, '') <> '' AND replace(substr(coalesce(task, ''), 1, 30), ' ', '')"
+    " NOT LIKE '{\"status\":\"FAILED\"%' AND replace(substr(coalesce(task, ''), 1, 30), ' ', '')"
+    ' NOT LIKE \'{"status":"CANCEL"%\''
+)
 
 
 def put_back(db: sqlite3.Connection, state: JobState, code: str | None) -> int:
-    """Have jobs of `state` submitted anew, or those with this code; how many."""
-    query = (
-        "UPDATE jobs SET open = 0, state = 'new', task_id = NULL, task = NULL, code = NULL,"
-        " error = NULL, ended_at = NULL, attempts = 0"
-        " WHERE open = 2 AND state = ? AND coalesce(code, '') <> ?"
-    )
+    """Have jobs of `state` submitted anew, or those with this code; how many. Those whose task may
+    still run are left as they are."""
+    where = f"open = 2 AND state = ? AND coalesce(code, '') <> ? AND NOT ({_MAY_RUN})"
     values = [state.value, FAULTY]
     if code is not None:
-        query, values = f"{query} AND code = ?", [*values, code]
-    count = db.execute(query, values).rowcount
-    _add(db, {state: -count, JobState.NEW: count})
+        where, values = f"{where} AND code = ?", [*values, code]
+    assumed = _assume(db, where, values) if state is JobState.UNKNOWN else 0
+    count = db.execute(f"{_RETRY} WHERE {where}", values).rowcount
+    _add(db, {state: -count, JobState.NEW: count, "assumed": assumed})
     return count
+
+
+def put_back_each(db: sqlite3.Connection, state: JobState, keys: Iterable[str]) -> int:
+    """Have those of these jobs that are in `state` submitted anew; how many. Whether their tasks
+    have ended is for the caller to know."""
+    count = assumed = 0
+    for key in keys:
+        values = (key, state.value)
+        if state is JobState.UNKNOWN:
+            assumed += _assume(db, "key = ? AND state = ?", values)
+        count += db.execute(f"{_RETRY} WHERE key = ? AND state = ?", values).rowcount
+    _add(db, {state: -count, JobState.NEW: count, "assumed": assumed})
+    return count
+
+
+def _assume(db: sqlite3.Connection, where: str, values: Sequence[Any]) -> int:
+    """Count what the first submits of these jobs may have cost, as nobody will ever say."""
+    query = f"SELECT seq, path, params FROM jobs WHERE {where}"
+    amounts = [
+        (listed_nano(path, params) or 0, seq) for seq, path, params in db.execute(query, values)
+    ]
+    db.executemany("UPDATE jobs SET assumed = assumed + ? WHERE seq = ?", amounts)
+    return sum(amount for amount, _ in amounts)

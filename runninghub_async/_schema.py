@@ -2,32 +2,55 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing, suppress
 from decimal import Decimal
-from typing import Any, Final
+from hashlib import blake2b
+from typing import Any, Final, NamedTuple, TypeVar
 
-from ._journal import JobRecord, StoredRequest, amount_of, files_in, params_in, task_in
+from ._exceptions import JournalError
+from ._journal import (
+    JobRecord,
+    KeptFile,
+    StoredRequest,
+    amount_of,
+    files_in,
+    is_key_of,
+    params_in,
+    task_in,
+)
+from ._models import Task, TaskStatus
 from ._owner import Owner
 from ._states import JobState
 
 __all__ = [
     "APPLICATION",
     "COLUMNS",
+    "DAMAGED",
     "FACTS",
     "OPEN",
     "SCHEMA",
+    "TABLES",
     "VERSION",
+    "Page",
+    "columns_of",
     "connect",
+    "fetch",
     "lease_of",
     "of_state",
+    "read_page",
     "record_of",
+    "record_or_damage",
     "totals_in",
 ]
 
-#: Marks a data base as a journal of this package ("rhj1"), and its version.
+_T = TypeVar("_T")
+
+#: Marks a data base as a journal of this package ("rhj1"), and its version: see `_migrations`.
 APPLICATION: Final = 0x72686A31
-VERSION: Final = 1
+VERSION: Final = 2
 
 #: How the column `open` sorts the states. What is stored has none and is in no index but that of
 #: the keys: of a million jobs, few are looked for.
@@ -49,14 +72,15 @@ SCHEMA: Final = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE lease (
     one INTEGER PRIMARY KEY CHECK (one = 1), name TEXT NOT NULL, pid INTEGER NOT NULL,
-    host TEXT NOT NULL, started TEXT NOT NULL, renewed REAL NOT NULL
+    host TEXT NOT NULL, started TEXT NOT NULL, renewed REAL NOT NULL,
+    file TEXT NOT NULL DEFAULT '', logged INTEGER NOT NULL DEFAULT 1
 );
 CREATE TABLE jobs (
     seq INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, place INTEGER, batch TEXT NOT NULL,
     held INTEGER NOT NULL DEFAULT 0, path TEXT NOT NULL, params TEXT NOT NULL,
     content TEXT NOT NULL, open INTEGER, state TEXT NOT NULL, attempts INTEGER NOT NULL DEFAULT 0,
     sent_at REAL, accepted_at REAL, ended_at REAL, task_id TEXT, task TEXT, cost INTEGER,
-    code TEXT, error TEXT, files TEXT
+    code TEXT, error TEXT, files TEXT, assumed INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX jobs_open ON jobs (open, seq) WHERE open IS NOT NULL;
 CREATE TABLE parked (key TEXT PRIMARY KEY, task_id TEXT NOT NULL, at REAL NOT NULL);
@@ -66,24 +90,99 @@ CREATE TABLE minutes (minute INTEGER PRIMARY KEY, ended INTEGER NOT NULL);
 
 _FIELDS: Final = (
     "seq", "key", "place", "batch", "path", "params", "content", "state", "attempts", "sent_at",
-    "accepted_at", "ended_at", "task_id", "task", "cost", "code", "error", "files",
+    "accepted_at", "ended_at", "task_id", "task", "cost", "code", "error", "files", "assumed",
 )  # fmt: skip
 COLUMNS: Final = ", ".join(_FIELDS)
 
+#: The columns that a table must have, of those tables without which a journal is none.
+TABLES: Final[Mapping[str, frozenset[str]]] = {
+    "meta": frozenset({"name", "value"}),
+    "lease": frozenset({"one", "name", "pid", "host", "started", "renewed", "file", "logged"}),
+    "jobs": frozenset({*_FIELDS, "held", "open"}),
+    "parked": frozenset({"key", "task_id", "at"}),
+    "totals": frozenset({"name", "amount"}),
+    "minutes": frozenset({"minute", "ended"}),
+}
 
-def record_of(row: Sequence[Any]) -> JobRecord:
-    """A job from its row, with the columns in the order of `COLUMNS`."""
+_STATES: Final = ", ".join(f"'{state}'" for state in JobState)
+_OPEN_OF: Final = " ".join(
+    f"WHEN '{state}' THEN {'NULL' if code is None else code}" for state, code in OPEN.items()
+)
+
+#: Rows that no query for a state finds, or not for their own.
+DAMAGED: Final = (
+    f"typeof(key) <> 'text' OR state NOT IN ({_STATES}) OR open IS NOT CASE state {_OPEN_OF} END"
+    " OR held NOT IN (0, 1)"
+)
+
+
+def columns_of(version: int) -> str:
+    """The columns of a job in a journal of this schema, in the order of `COLUMNS`."""
+    return COLUMNS if version >= VERSION else COLUMNS.replace("assumed", "0 AS assumed")
+
+
+# -- a row as a value ---------------------------------------------------------------------------
+
+_TEXTS: Final = ("key", "batch", "path", "params", "content", "state")
+_MAYBE_TEXTS: Final = ("task_id", "task", "code", "error", "files")
+_TIMES: Final = ("sent_at", "accepted_at", "ended_at")
+_DIGEST_LENGTH: Final = 32
+
+#: Those whose task is known by its id.
+_FOLLOWED: Final = frozenset({JobState.ACCEPTED, JobState.RUNNING})
+_WELL_ENDED: Final = frozenset({JobState.SUCCEEDED, JobState.PARTLY_STORED})
+
+
+class _Damage(Exception):
+    """`column` does not hold what it should, for this reason."""
+
+    def __init__(self, column: str, reason: str) -> None:
+        super().__init__(reason)
+        self.column = column
+
+
+def record_of(row: Sequence[Any], path: str = "") -> JobRecord:
+    """A job from its row, with the columns in the order of `COLUMNS`, in the journal `path`.
+
+    Raises `JournalError` for a row that is damaged: its text names row, key and column.
+    """
     told = dict(zip(_FIELDS, row, strict=True))
-    task_id, cost = told["task_id"], told["cost"]
-    request = StoredRequest(told["path"], params_in(told["params"]), told["key"], told["place"])
+    try:
+        return _sound(told)
+    except _Damage as damage:
+        raise _error_of(told, damage, path) from damage
+
+
+def record_or_damage(row: Sequence[Any], path: str) -> JobRecord:
+    """The same; a damaged row comes as what can be read of it, with its `damage`."""
+    told = dict(zip(_FIELDS, row, strict=True))
+    try:
+        return _sound(told)
+    except _Damage as damage:
+        return _remains(told, _error_of(told, damage, path))
+
+
+def _sound(told: Mapping[str, Any]) -> JobRecord:
+    _check_types(told)
+    state = _checked(told, "state", JobState)
+    params = _checked(told, "params", params_in)
+    _check_content(told)
+    task_id = told["task_id"]
+    task = _checked(told, "task", lambda text: task_in(task_id, text)) if task_id else None
+    if task is None and (state in _FOLLOWED or told["task"]):
+        raise _Damage("task_id", "expected the id of its task, got nothing")
+    if state in _WELL_ENDED and (task is None or task.status is not TaskStatus.SUCCESS):
+        raise _Damage("task", "expected a task that succeeded")
+    files = _checked(told, "files", files_in)
+    cost = told["cost"]
     return JobRecord(
         seq=told["seq"],
         key=told["key"],
-        state=JobState(told["state"]),
-        request=request,
+        state=state,
+        request=StoredRequest(told["path"], params, told["key"], told["place"]),
         content=told["content"],
         batch=told["batch"],
-        task=task_in(task_id, told["task"]) if task_id else None,
+        task=task,
         attempts=told["attempts"],
         sent_at=told["sent_at"],
         accepted_at=told["accepted_at"],
@@ -91,8 +190,118 @@ def record_of(row: Sequence[Any]) -> JobRecord:
         cost=None if cost is None else amount_of(cost),
         code=told["code"] or "",
         error=told["error"] or "",
-        files=files_in(told["files"]),
+        files=files,
+        assumed=amount_of(told["assumed"]),
     )
+
+
+def _check_types(told: Mapping[str, Any]) -> None:
+    for column in _TEXTS:
+        if not _is_text(told[column]):
+            raise _Damage(column, f"expected a text, got {told[column]!r:.40}")
+    for column in _MAYBE_TEXTS:
+        value = told[column]
+        if value is not None and not _is_text(value):
+            raise _Damage(column, f"expected a text, got {value!r:.40}")
+    for column in _TIMES:
+        value = told[column]
+        if value is not None and not (isinstance(value, int | float) and math.isfinite(value)):
+            raise _Damage(column, f"expected a time, got {value!r:.40}")
+    for column in ("attempts", "assumed", "seq"):
+        if not isinstance(told[column], int) or told[column] < 0:
+            raise _Damage(column, f"expected a count, got {told[column]!r:.40}")
+    if told["cost"] is not None and not isinstance(told["cost"], int):
+        raise _Damage("cost", f"expected an amount, got {told['cost']!r:.40}")
+    place = told["place"]
+    if place is not None and (not isinstance(place, int) or place < 0):
+        raise _Damage("place", f"expected a number, got {place!r:.40}")
+    if not told["key"]:
+        raise _Damage("key", "expected a text, got nothing")
+
+
+def _check_content(told: Mapping[str, Any]) -> None:
+    """Whether path, parameters and key are what they were when the row was written."""
+    content = told["content"]
+    if len(content) != _DIGEST_LENGTH:
+        # Not a digest of ours, so there is nothing to compare.
+        return
+    text = f"{told['path']}\n{told['params']}"
+    if blake2b(text.encode(), digest_size=16).hexdigest() != content:
+        raise _Damage("params", "path and parameters do not fit the digest of the content")
+    if not is_key_of(told["key"], content, told["place"], told["batch"]):
+        raise _Damage("key", "does not fit batch, place and content")
+
+
+def _checked(told: Mapping[str, Any], column: str, read: Any) -> Any:
+    try:
+        return read(told[column])
+    except Exception as error:
+        raise _Damage(column, f"{error}"[:200]) from error
+
+
+def _is_text(value: Any) -> bool:
+    if not isinstance(value, str):
+        return False
+    # Bytes that are not UTF-8 are read as halves of surrogate pairs.
+    return value.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in value)
+
+
+def _error_of(told: Mapping[str, Any], damage: _Damage, path: str) -> JournalError:
+    seq, key, task_id = told["seq"], _key_of(told), told["task_id"]
+    place = f", request {told['place']}" if isinstance(told["place"], int) else ""
+    of_task = f"; its task is {task_id}" if _is_text(task_id) and task_id else ""
+    return JournalError(
+        f"row {seq} (key {key!r}{place}) is damaged: {damage.column}: {damage}{of_task}. It may"
+        " have been paid for, and is not submitted again. Restore the journal from a copy, or"
+        " submit the request under another key",
+        path,
+        seq=seq if isinstance(seq, int) else None,
+        key=key,
+        column=damage.column,
+    )
+
+
+def _key_of(told: Mapping[str, Any]) -> str:
+    key = told["key"]
+    return key if _is_text(key) and key else f"row {told['seq']}"
+
+
+def _remains(told: Mapping[str, Any], error: JournalError) -> JobRecord:
+    """What can be read of a damaged row."""
+    state, task, params = JobState.UNKNOWN, None, dict[str, Any]()
+    files: tuple[KeptFile, ...] = ()
+    with suppress(Exception):
+        state = JobState(told["state"])
+    if _is_text(told["task_id"]) and told["task_id"]:
+        task = Task(told["task_id"])
+        with suppress(Exception):
+            task = task_in(told["task_id"], told["task"])
+    with suppress(Exception):
+        params = params_in(told["params"])
+    with suppress(Exception):
+        files = files_in(told["files"])
+    place = told["place"] if isinstance(told["place"], int) else None
+    path, key = told["path"] if _is_text(told["path"]) else "", _key_of(told)
+    texts = {name: told[name] if _is_text(told[name]) else "" for name in (*_TEXTS, "code")}
+    attempts, cost = told["attempts"], told["cost"]
+    return JobRecord(
+        seq=told["seq"] if isinstance(told["seq"], int) else 0,
+        key=key,
+        state=state,
+        request=StoredRequest(path, params, key, place),
+        content=texts["content"],
+        batch=texts["batch"],
+        task=task,
+        attempts=attempts if isinstance(attempts, int) else 0,
+        cost=amount_of(cost) if isinstance(cost, int) else None,
+        code=texts["code"],
+        error=str(error),
+        files=files,
+        damage=error,
+    )
+
+
+# -- the rest -----------------------------------------------------------------------------------
 
 
 def of_state(state: JobState) -> tuple[str, list[Any]]:
@@ -103,31 +312,112 @@ def of_state(state: JobState) -> tuple[str, list[Any]]:
     return "open = ? AND state = ?", [code, state.value]
 
 
-def totals_in(rows: Iterable[tuple[str, int]]) -> tuple[dict[JobState, int], Decimal]:
-    """How many jobs are in each state, and what all have cost."""
-    amounts = dict(rows)
-    spent = amount_of(amounts.pop("spent", 0))
-    return {state: amounts.get(state, 0) for state in JobState}, spent
+def totals_in(
+    rows: Iterable[tuple[str, int]], path: str = ""
+) -> tuple[dict[JobState, int], Decimal, Decimal]:
+    """How many jobs are in each state, what all were billed, and what they are assumed to have
+    cost beside that. Raises `JournalError` for what are no sums."""
+    amounts: dict[str, int] = {}
+    for name, amount in rows:
+        # Those of states count rows; the sum of the keys may be any number.
+        if not isinstance(amount, int) or (name != "keys" and amount < 0):
+            raise JournalError(f"its sums are damaged: {name!r:.40} is {amount!r:.40}", path)
+        amounts[name] = amount
+    spent, assumed = amount_of(amounts.get("spent", 0)), amount_of(amounts.get("assumed", 0))
+    return {state: amounts.get(state, 0) for state in JobState}, spent, assumed
 
 
-#: What was put down of the run.
+#: What was recorded about the run.
 FACTS: Final = "SELECT substr(name, 6), value FROM meta WHERE name LIKE 'fact:%'"
 
 
-def lease_of(db: sqlite3.Connection) -> tuple[Owner, float] | None:
-    """Who has the journal, and when it last said so; None if nobody has."""
+def lease_of(db: sqlite3.Connection, path: str = "") -> tuple[Owner, float] | None:
+    """Who has the journal, and when it last said so; None if nobody has. Raises `JournalError`
+    for a lease that is none."""
     row = db.execute("SELECT name, pid, host, started, renewed FROM lease").fetchone()
     if row is None:
         return None
     name, pid, host, started, renewed = row
+    texts = all(isinstance(text, str) for text in (name, host, started))
+    if not texts or not isinstance(pid, int) or not isinstance(renewed, int | float):
+        raise JournalError("the record of which process has it is damaged", path)
     return Owner(name, pid, host, started), renewed
+
+
+def fetch(db: sqlite3.Connection, query: str, values: Sequence[Any], path: str) -> list[Any]:
+    """The rows of a query. Raises `JournalError`."""
+    return _read(db, query, values, path, sqlite3.Cursor.fetchall)
+
+
+class Page(NamedTuple):
+    """Some jobs, in order; `cut` if there may be more."""
+
+    records: list[JobRecord]
+    cut: bool
+
+
+#: Bytes of requests that are read at once: one may hold pictures as data URIs, of megabytes each.
+_PAGE_BYTES: Final = 2**20
+_PARAMS: Final = _FIELDS.index("params")
+
+
+def read_page(
+    db: sqlite3.Connection, query: str, values: Sequence[Any], limit: int, path: str
+) -> Page:
+    """The first jobs that `query` finds: `limit` at most, fewer if they are large, and at least
+    one if there is any. Raises `JournalError`."""
+
+    def read(rows: sqlite3.Cursor) -> Page:
+        records: list[JobRecord] = []
+        size = 0
+        for row in rows:
+            records.append(record_or_damage(row, path))
+            size += len(row[_PARAMS]) if isinstance(row[_PARAMS], str | bytes) else 0
+            if len(records) >= limit or size >= _PAGE_BYTES:
+                return Page(records, cut=True)
+        return Page(records, cut=False)
+
+    return _read(db, query, values, path, read)
+
+
+def _read(
+    db: sqlite3.Connection,
+    query: str,
+    values: Sequence[Any],
+    path: str,
+    read: Callable[[sqlite3.Cursor], _T],
+) -> _T:
+    """What `read` makes of the rows of a query. Text that is not UTF-8 comes with halves of
+    surrogate pairs, so that one bad row does not hide the others."""
+    try:
+        try:
+            with closing(db.execute(query, values)) as rows:
+                return read(rows)
+        except sqlite3.OperationalError as error:
+            if "decode" not in str(error):
+                raise
+        db.text_factory = _lenient
+        try:
+            with closing(db.execute(query, values)) as rows:
+                return read(rows)
+        finally:
+            db.text_factory = str
+    except (sqlite3.Error, OverflowError) as error:
+        raise JournalError(f"cannot be read: {error}", path) from error
+
+
+def _lenient(text: bytes) -> str:
+    return text.decode("utf-8", "surrogateescape")
 
 
 def connect(path: str, *, read_only: bool = False) -> sqlite3.Connection:
     """A connection to a journal, for one thread."""
     mode = "ro" if read_only else "rw"
     uri = f"file:{_quoted(path)}?mode={mode}"
-    return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=10.0)
+    db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=10.0)
+    # A page whose parts lie where none can be is an error, and not read as something else.
+    db.execute("PRAGMA cell_size_check = ON")
+    return db
 
 
 def _quoted(path: str) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import random
 import secrets
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
+from decimal import Decimal
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -47,7 +49,7 @@ from ._families import (
 )
 from ._feed import WINDOW_BYTES, Feed, OnCancel
 from ._job import Accepted, Job, Rules, UnknownPolicy
-from ._journal import FAULTY, Begun, JobFacts, Moved, error_text
+from ._journal import FAULTY, Begun, JobFacts, JobRecord, Moved, error_text
 from ._journaled import FreshFeed, JournaledFeed, ResumedFeed, await_evidence
 from ._keeping import Keeper
 from ._limits import Limits
@@ -69,13 +71,14 @@ from ._recorder import Recorder
 from ._records import Lora, PricePreview, Upload
 from ._recovery import Step, plan
 from ._retry import RetryPolicy
+from ._retrying import Retried, retry_jobs
 from ._saved import Download
 from ._scheduler import Entry
 from ._seedream import GenerationRequest
 from ._shielded import wait_out
 from ._sqlite import SqliteJobStore
 from ._states import JobState
-from ._store import JobStore
+from ._store import AssumingStore, JobStore
 from ._stream import JobStream, TaskStream
 from ._threads import run_in_thread
 from ._transport import AiohttpTransport, OpeningTransport, Transport
@@ -112,8 +115,8 @@ class Session:
     reported of one kind of enterprise key.
 
     `journal`: a path, or a `JobStore`: a durable record of every job, written before its request
-    leaves; what a session with the same journal is asked for again is gone on with, and not
-    submitted again. `budget`: submit only while what is spent and what is under way stay below;
+    leaves; what a session with the same journal is asked for again is resumed, and not submitted
+    again. `budget`: submit only while what is spent and what is under way stay below;
     with a journal, what it has spent before counts. `unknown`: what to do about a submit whose
     answer was lost and whose webhook, if there is one, did not tell of it either: `hold` it,
     `resubmit` it, at the risk of a second bill, or what a function of the `Unknown` outcome
@@ -268,15 +271,20 @@ class Session:
     async def _open_budget(self, limit: Money) -> Budget:
         """With a journal, what it has spent counts, and what its jobs may yet be billed."""
         budget = Budget(limit)
-        if self._store is None:
-            return budget
-        budget.spent = await self._store.spent()
-        carried = (JobState.UNKNOWN, JobState.SUBMITTING, JobState.ACCEPTED, JobState.RUNNING)
-        after = 0
-        while page := await self._store.find_open(carried, after, 500):
-            for record in page:
-                budget.carry(record.key, listed_price(record.request))
-            after = page[-1].seq
+        if self._store is not None:
+            budget.spent = await self._store.spent() + await _assumed(self._store)
+            unpriced = 0
+            carried = (JobState.UNKNOWN, JobState.SUBMITTING, JobState.ACCEPTED, JobState.RUNNING)
+            async for record in _each_open(self._store, carried):
+                listed = listed_price(record.request)
+                unpriced += listed is None
+                budget.carry(record.key, listed)
+            if unpriced:
+                logger.warning(
+                    "budget: %d jobs of earlier sessions may yet be billed, and nothing says how"
+                    " much: they count as nothing",
+                    unpriced,
+                )
         return budget
 
     async def __aexit__(
@@ -656,8 +664,10 @@ class Session:
 
         With a journal, a job is known by its request, its place and `batch`, or by what
         `key(request)` gives. What the journal knows is not submitted again: its outcome is
-        handed out, once it has one. `reuse`: serve a request with what an earlier one with the
-        same content made, if that is stored and whole, at no cost.
+        handed out, once it has one. `reuse`: serve a request with what another one with the same
+        content made, at no cost: its files if they are stored and whole, its task if that runs,
+        has succeeded or is of unknown fate. Only content that failed, was refused or never left
+        is submitted. Equal requests within the stream share one job.
 
         A faulty request becomes a `Failed` with a `PayloadError`. A wrong key, an exhausted
         balance or budget, a journal that cannot be read, or a plan that forbids the call stops
@@ -709,6 +719,26 @@ class Session:
         )
         self._feed(feed).start()
         return JobStream(feed, self._cancel_all)
+
+    async def retry(
+        self, *, state: JobState = JobState.FAILED, code: str | None = None, missing: bool = False
+    ) -> Retried:
+        """Queue jobs of the journal that came to nothing, to be submitted again by `resume`, or by
+        `stream` over the same requests.
+
+        `state`: `FAILED`, `CANCELLED` or `UNKNOWN`, of which the last may mean a second bill.
+        `code`: only those that failed with it. A job that failed while its task may still run, as
+        when the service did not know the task, is queried first: a task that is there is followed
+        by `resume`, and one that the service says failed is submitted again. `missing`: also
+        submit again what the service still does not know; it may have been billed.
+
+        Raises `ValueError` without a journal or for another state, and `JournalError`.
+        """
+        recorder = self._recorder("retry")
+        if state not in (JobState.FAILED, JobState.CANCELLED, JobState.UNKNOWN):
+            raise ValueError(f"state: expected failed, cancelled or unknown, got {state}")
+        recorder.fresh = False
+        return await retry_jobs(recorder, self.query, state, code, missing=missing)
 
     async def enlist(
         self,
@@ -861,6 +891,8 @@ class Session:
             return None
         if not journal.fits(row, record):
             raise PayloadError([f"key: {key!r} is of another request in the journal @ $"])
+        if record.damage is not None:
+            raise record.damage
         row.recorded, row.content, row.params = record.state, None, None
         row.faulted = True
         if not job.follow and record.task is not None:
@@ -945,7 +977,9 @@ class Session:
         """A webhook said that the task of this job has ended; any thread may bring it."""
         dispatcher = self._dispatcher
         if dispatcher is not None:
-            dispatcher.loop.call_soon_threadsafe(dispatcher.hint, name, task_id)
+            # A loop that is closed takes nothing, and then there is nobody to look either.
+            with contextlib.suppress(RuntimeError):
+                dispatcher.loop.call_soon_threadsafe(dispatcher.hint, name, task_id)
 
     async def _hear(self, name: str, task_id: str) -> None:
         """The same, from any loop; it is in the journal when this returns."""
@@ -983,6 +1017,27 @@ def _store_of(journal: str | os.PathLike[str] | JobStore | None) -> JobStore | N
     if isinstance(journal, str | os.PathLike):
         return SqliteJobStore(journal)
     raise TypeError(f"journal: expected a path or a JobStore, got {type(journal).__name__}")
+
+
+async def _each_open(store: JobStore, states: Sequence[JobState]) -> AsyncIterator[JobRecord]:
+    """The jobs of a journal in these states."""
+    after = 0
+    while page := await store.find_open(states, after, _PAGE):
+        for record in page:
+            yield record
+        after = page[-1].seq
+
+
+async def _assumed(store: JobStore) -> Decimal:
+    """What jobs of earlier sessions cost by the catalogue, where the service named no cost."""
+    if isinstance(store, AssumingStore):
+        return await store.assumed()
+    total = Decimal(0)
+    paid = (JobState.SUCCEEDED, JobState.PARTLY_STORED, JobState.STORED)
+    async for record in _each_open(store, paid):
+        listed = listed_price(record.request) if record.cost is None else None
+        total += listed.amount if listed is not None else 0
+    return total
 
 
 async def _each(requests: Iterable[Any] | AsyncIterable[Any]) -> AsyncIterator[Any]:

@@ -8,6 +8,8 @@ last commits, and a lost row may be a paid submit.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ctypes
 import functools
 import logging
 import math
@@ -17,25 +19,34 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final, TypeVar
 
+import attrs
+
 from . import _rows
 from ._exceptions import JournalBusy, JournalError
+from ._inspection import inspect, recount
 from ._journal import Begun, JobRecord, Moved
+from ._journal_file import JournalFile, create, lost_commits
+from ._migrations import OLDEST, steps_from
 from ._owner import LEASE, Owner
 from ._scheduler import MOST_SUBMITTING
 from ._schema import (
     APPLICATION,
     COLUMNS,
+    DAMAGED,
     FACTS,
     SCHEMA,
     VERSION,
+    Page,
     connect,
+    fetch,
     lease_of,
     of_state,
-    record_of,
+    read_page,
+    record_or_damage,
     totals_in,
 )
 from ._shielded import wait_out
@@ -74,9 +85,22 @@ _TOLD_EVERY: Final = 60.0
 #: How long a session that closes waits for a disk that takes nothing, in seconds.
 _LAST_TRY: Final = 5.0
 
-_CONTENTS: Final = (
-    "CREATE INDEX IF NOT EXISTS jobs_by_content ON jobs (content) WHERE state = 'stored'"
-)
+#: After so many commits the log is worked into the file: seldom, as most pages change again soon.
+_CHECKPOINT: Final = 150
+
+#: Jobs of one content that are told apart.
+_EQUAL_MAX: Final = 100
+
+#: How many tasks a warning names.
+_NAMED_MAX: Final = 1000
+
+#: Set to 1, it opens a journal whatever process has it.
+_TAKE_OVER: Final = "RUNNINGHUB_JOURNAL_TAKE_OVER"
+
+#: The first schema in which the lease says which file it is of.
+_WITH_FILE: Final = 2
+
+_CONTENTS: Final = "CREATE INDEX IF NOT EXISTS jobs_of_content ON jobs (content)"
 
 
 class _Lost(JournalError):
@@ -86,14 +110,29 @@ class _Lost(JournalError):
 class SqliteJobStore:
     """A journal in the file `path`, which is made if it is not there, readable by its owner only.
 
-    `lease`: seconds after which a process on another machine that has not been heard of counts
-    as dead; of one on this machine it is known. A write that fails, as on a full disk, is tried
-    again every second, and nothing is submitted meanwhile; that is said in warnings of the logger
-    `runninghub_async.trouble`.
+    `lease`: seconds after which a process that has not been heard of counts as dead, where this
+    machine cannot tell: on another machine, in another container, or without `/proc`.
+    `take_over`: open the journal whatever process has it, for one that is dead and judged alive;
+    the environment variable `RUNNINGHUB_JOURNAL_TAKE_OVER=1` does the same. If that process lives
+    after all, it notices and submits nothing more. `repair`: go on with a damaged journal, of
+    which jobs may be missing, and count its rows anew.
+
+    A write that fails, as on a full disk, is tried again every second, and nothing is submitted
+    meanwhile; warnings of the logger `runninghub_async.trouble` say so. A journal that is deleted,
+    moved or replaced while it is open submits nothing more.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, lease: float = LEASE) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        lease: float = LEASE,
+        take_over: bool = False,
+        repair: bool = False,
+    ) -> None:
         self.path = os.fspath(path)
+        self._take_over = take_over or os.environ.get(_TAKE_OVER, "") not in ("", "0")
+        self._repair = repair
         self.identity = ""
         self.secret = b""
         self._lease = lease
@@ -103,6 +142,11 @@ class SqliteJobStore:
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._db: sqlite3.Connection | None = None
+        self._file: JournalFile | None = None
+        #: Its files belong to another journal by now: they are not to be touched at the end.
+        self._abandoned = False
+        #: Commits since the log was last worked into the file.
+        self._commits = 0
         self._batch: list[Begun | Moved] = []
         self._waiting: _Waiting = []
         #: Jobs that were seen running, which is not in the batch yet.
@@ -111,6 +155,8 @@ class SqliteJobStore:
         self._sent = 0
         self._done = 0
         self._timer: asyncio.TimerHandle | None = None
+        #: When it is due, by the loop's clock: not every loop's handle says so.
+        self._due = math.inf
         #: The delay after which a write is arranged for; infinite if none is, and 0 while one is
         #: under way, after which more is looked for.
         self._arranged = math.inf
@@ -194,66 +240,135 @@ class SqliteJobStore:
 
     def _open(self, base_url: str) -> None:
         self._owner = Owner.here()
+        self._abandoned = False
         try:
             self.path = os.path.abspath(self.path)  # noqa: PTH100 - text, for messages and SQLite
-            # SQLite would let everybody read what is in it: prompts, and what signs webhooks.
-            os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
+            create(self.path)
             db = connect(self.path)
         except (OSError, sqlite3.Error) as error:
             text = getattr(error, "strerror", None) or str(error)
             raise JournalError(f"cannot be opened: {text}", self.path) from error
         try:
-            self._prepare(db)
-            self._take(db, base_url)
-        except sqlite3.OperationalError as error:
-            db.close()
-            raise JournalError(f"cannot be opened: {error}", self.path) from error
-        except sqlite3.DatabaseError as error:
-            db.close()
-            raise JournalError("is no journal", self.path) from error
+            with _translated(self.path):
+                self._prepare(db)
+                self._take(db, base_url)
         except BaseException:
+            with contextlib.suppress(sqlite3.Error):
+                self._give_back_lease(db)
             db.close()
+            if self._file is not None:
+                self._file.close()
+                self._file = None
             raise
         self._db = db
 
     def _prepare(self, db: sqlite3.Connection) -> None:
         application, version = _pragma(db, "application_id"), _pragma(db, "user_version")
         tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        if (application, version) != (APPLICATION, VERSION) and tables:
-            if application != APPLICATION:
-                raise JournalError("is no journal of this package", self.path)
+        if tables and application != APPLICATION:
+            raise JournalError("is no journal of this package", self.path)
+        if tables and version > VERSION:
             raise JournalError(
                 f"has the schema {version}, and this version of the package knows {VERSION}:"
-                " it was written by a newer one",
+                " it was written by a newer one. Use that one, or a newer one",
                 self.path,
             )
+        if tables and version < OLDEST:
+            raise JournalError(f"is damaged: no version writes the schema {version}", self.path)
+        if tables:
+            self._refuse_if_busy(lease_of(db, self.path), time.time())
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
-        # The log is worked into the file less often than by default: most pages change again soon.
-        db.execute("PRAGMA wal_autocheckpoint = 4000")
+        # The log is worked into the file by `_checkpoint`.
+        db.execute("PRAGMA wal_autocheckpoint = 0")
+        if tables:
+            _, frames, _ = db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            self._refuse_if_log_lost(db, frames)
+
+    def _refuse_if_log_lost(self, db: sqlite3.Connection, frames: int) -> None:
+        """A process that died left its last commits in the log; without them, jobs are missing."""
+        if self._repair:
+            return
+        lost = lost_commits(self.path, frames)
+        # One may be a commit that was not on the disk when the power failed: nothing was sent.
+        if lost < 0 or lost > 1:
+            what = f"its log, {self.path}-wal, is damaged"
+        elif not frames and self._log_is_missing(db):
+            what = f"its log, {self.path}-wal, was deleted after its last process had died"
+        else:
+            return
+        raise JournalError(
+            f"{what}. The jobs in it would be submitted and paid for again: bring it back, or go"
+            " on without it by SqliteJobStore(path, repair=True)",
+            self.path,
+        )
+
+    def _log_is_missing(self, db: sqlite3.Connection) -> bool:
+        if _pragma(db, "user_version") < _WITH_FILE:
+            return False
+        row = db.execute("SELECT file FROM lease WHERE logged = 0").fetchone()
+        return row is not None and row[0] == str(os.stat(self.path).st_ino)  # noqa: PTH116
 
     def _take(self, db: sqlite3.Connection, base_url: str) -> None:
-        db.execute("BEGIN IMMEDIATE")
-        try:
+        now = time.time()
+        with _transaction(db):
             if not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                 _make(db, base_url)
-            now = time.time()
-            self._refuse_if_busy(lease_of(db), now)
-            told = dict(db.execute("SELECT name, value FROM meta"))
+            self._refuse_if_busy(lease_of(db, self.path), now)
+            told = self._facts_of(db)
             self._refuse_if_of_another(told["base_url"], base_url)
-            self.identity, self.secret = told["identity"], bytes.fromhex(told["secret"])
             self._renew(db, now)
+        for step in steps_from(_pragma(db, "user_version")):
+            with _transaction(db):
+                self._refuse_if_lost(db)
+                step.change(db)
+                db.execute(f"PRAGMA user_version = {step.number}")
+        if self._repair:
+            with _transaction(db):
+                recount(db, self.path)
+        inspect(db, self.path, os.stat(self.path).st_size)  # noqa: PTH116
+        self._file = JournalFile(self.path)
+        with _transaction(db):
+            self._refuse_if_lost(db)
             _rows.settle_left(db, now)
             self._parked = _rows.find_parked(db) > 0
-        except BaseException:
-            db.execute("ROLLBACK")
-            raise
-        db.execute("COMMIT")
+        self._checkpoint(db, self._file)
+        self.identity, self.secret = told["identity"], bytes.fromhex(told["secret"])
         self._renewed = now
 
+    def _facts_of(self, db: sqlite3.Connection) -> dict[str, str]:
+        """What the journal knows of itself. Raises `JournalError` if that is damaged."""
+        told = dict(fetch(db, "SELECT name, value FROM meta", (), self.path))
+        for name in ("identity", "secret", "base_url"):
+            if not isinstance(told.get(name), str) or not told[name]:
+                raise JournalError(f"is damaged: table meta: {name} is missing", self.path)
+        try:
+            bytes.fromhex(told["secret"])
+        except ValueError:
+            raise JournalError("is damaged: table meta: secret is none", self.path) from None
+        return told
+
+    def _checkpoint(self, db: sqlite3.Connection, file: JournalFile) -> None:
+        """Work the log into the file. From here on the file alone says that its log is missing:
+        what says that it is not, is in the log."""
+        self._commits = 0
+        with _transaction(db):
+            db.execute("UPDATE lease SET logged = 0, file = ?", (file.number,))
+        db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        with _transaction(db):
+            db.execute("UPDATE lease SET logged = 1")
+        file.written(checkpoint=True)
+
     def _refuse_if_busy(self, before: tuple[Owner, float] | None, now: float) -> None:
-        if before is not None and before[0].lives(before[1], now, self._lease):
-            raise JournalBusy(f"is in use by {before[0]}", self.path)
+        if before is None or self._take_over or not before[0].lives(before[1], now, self._lease):
+            return
+        owner, renewed = before
+        raise JournalBusy(
+            f"is in use by {owner}, which was last heard of {max(0.0, now - renewed):.0f} s ago."
+            " If that process is dead, open it with SqliteJobStore(path, take_over=True), or set"
+            f" {_TAKE_OVER}=1",
+            self.path,
+        )
 
     def _refuse_if_of_another(self, told: str, base_url: str) -> None:
         if not _same_service(told, base_url):
@@ -264,22 +379,72 @@ class SqliteJobStore:
         if held is None or self._owner is None or held[0] != self._owner.name:
             raise _Lost("was taken over by another process", self.path)
 
+    def _refuse_if_moved(self, db: sqlite3.Connection) -> None:
+        """What is written into a file that is not at its place is never read again."""
+        if self._file is None or not (fault := self._file.fault()):
+            return
+        tasks = ""
+        if not self._abandoned:
+            tasks = self._rescue(db, self._file)
+        raise _Lost(
+            f"{fault}: nothing more is submitted. Tasks that run are still waited for; their ids"
+            f" are in the log of this program{tasks}. Bring the file back before the next run,"
+            " which would otherwise pay for the same requests again",
+            self.path,
+        )
+
+    def _rescue(self, db: sqlite3.Connection, file: JournalFile) -> str:
+        """Save what can be saved of a journal whose files were taken away: name its tasks, and
+        work the log into the file, wherever that is now."""
+        self._abandoned = True
+        ids: list[str] = []
+        with contextlib.suppress(sqlite3.Error):
+            query = (
+                "SELECT task_id FROM jobs WHERE open = 1 AND task_id IS NOT NULL"
+                f" ORDER BY seq LIMIT {_NAMED_MAX}"
+            )
+            ids = [str(task_id) for (task_id,) in db.execute(query)]
+        logger.error(
+            "%s: its files are not at their place; %d tasks run: %s",
+            self.path,
+            len(ids),
+            " ".join(ids),
+        )
+        if file.only_log_lost or file.is_gone():
+            with contextlib.suppress(sqlite3.Error):
+                db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        return f" ({len(ids)} tasks)"
+
     def _renew(self, db: sqlite3.Connection, now: float) -> None:
         mine = self._owner
         assert mine is not None
         db.execute(
-            "INSERT OR REPLACE INTO lease VALUES (1, ?, ?, ?, ?, ?)",
+            "INSERT INTO lease (one, name, pid, host, started, renewed) VALUES (1, ?, ?, ?, ?, ?)"
+            " ON CONFLICT (one) DO UPDATE SET name = excluded.name, pid = excluded.pid,"
+            " host = excluded.host, started = excluded.started, renewed = excluded.renewed",
             (mine.name, mine.pid, mine.host, mine.started, now),
         )
 
+    def _give_back_lease(self, db: sqlite3.Connection) -> None:
+        if self._owner is not None:
+            db.execute("DELETE FROM lease WHERE name = ?", (self._owner.name,))
+
     def _close(self) -> None:
-        if self._db is not None and self._owner is not None:
-            try:
-                self._db.execute("DELETE FROM lease WHERE name = ?", (self._owner.name,))
-            except sqlite3.Error as error:
-                logger.warning("%s: the lease was not given back: %s", self.path, error)
-            self._db.close()
-            self._db = None
+        if self._db is None:
+            return
+        db, self._db = self._db, None
+        if self._file is not None:
+            self._abandoned = self._abandoned or bool(self._file.fault())
+            self._file.close()
+            self._file = None
+        if self._abandoned:
+            _leave_open(db)
+            return
+        try:
+            self._give_back_lease(db)
+        except sqlite3.Error as error:
+            logger.warning("%s: the lease was not given back: %s", self.path, error)
+        db.close()
 
     # -- the thread ---------------------------------------------------------------------------
 
@@ -293,34 +458,47 @@ class SqliteJobStore:
             if work is None:
                 return
             work()
-            if time.time() - self._renewed > self._lease / 3:
+            if self._is_lease_due(time.time()):
                 self._keep_lease()
+
+    def _is_lease_due(self, now: float) -> bool:
+        # Also where the clock was put back.
+        return abs(now - self._renewed) > self._lease / 3
 
     def _keep_lease(self) -> None:
         if self._db is None:
             return
         try:
             self._transact(self._db, lambda _: None)
+        except _Lost as error:
+            logger.warning("the lease was not renewed: %s", error)
+            if self._loop is not None:
+                _tell(self._loop, self._on_lost, error)
         except (sqlite3.Error, JournalError) as error:
             logger.warning("%s: the lease was not renewed: %s", self.path, error)
 
+    def _on_lost(self, error: JournalError) -> None:
+        self._error = self._error or error
+
     def _transact(self, db: sqlite3.Connection, change: Callable[[sqlite3.Connection], _T]) -> _T:
-        """Make a change in one transaction, if the journal is still ours."""
-        db.execute("BEGIN IMMEDIATE")
-        try:
+        """Make a change in one transaction, if the journal is still ours, and at its place."""
+        self._refuse_if_moved(db)
+        with _transaction(db):
             self._refuse_if_lost(db)
             now = time.time()
-            renews = now - self._renewed > self._lease / 3
+            renews = self._is_lease_due(now)
             if renews:
                 self._renew(db, now)
             result = change(db)
-            db.execute("COMMIT")
-        except BaseException:
-            if db.in_transaction:
-                db.execute("ROLLBACK")
-            raise
         if renews:
             self._renewed = now
+        if self._file is not None:
+            self._file.written()
+            self._commits += 1
+            if self._commits >= _CHECKPOINT:
+                # It is tried again with the next commit; what was asked for is on the disk.
+                with contextlib.suppress(sqlite3.Error):
+                    self._checkpoint(db, self._file)
         return result
 
     def _persist(self, change: Callable[[sqlite3.Connection], _T]) -> _T:
@@ -332,7 +510,7 @@ class SqliteJobStore:
             try:
                 result = self._transact(self._db, change)
             except sqlite3.OperationalError as error:
-                if self._hopeless.is_set():
+                if self._hopeless.is_set() or str(error).startswith("no such"):
                     raise _Lost(f"cannot be written: {error}", self.path) from error
                 if time.monotonic() - told >= _TOLD_EVERY:
                     told = time.monotonic()
@@ -379,12 +557,12 @@ class SqliteJobStore:
         def read() -> list[Any]:
             if self._db is None:
                 raise JournalError("is closed", self.path)
-            try:
-                return self._db.execute(query, values).fetchall()
-            except sqlite3.Error as error:
-                raise JournalError(f"cannot be read: {error}", self.path) from error
+            return fetch(self._db, query, values, self.path)
 
         return await self._do(read)
+
+    def _records(self, rows: Iterable[Sequence[Any]]) -> list[JobRecord]:
+        return [record_or_damage(row, self.path) for row in rows]
 
     # -- writing ------------------------------------------------------------------------------
 
@@ -419,7 +597,7 @@ class SqliteJobStore:
             self._seen_timer = self._loop.call_later(_SEEN, self._take_seen)
 
     def _take_seen(self) -> None:
-        """Nothing more has become of these jobs: write that they run."""
+        """Nothing else has happened to these jobs since: write that they run."""
         if self._seen_timer is not None:
             self._seen_timer.cancel()
             self._seen_timer = None
@@ -451,10 +629,11 @@ class SqliteJobStore:
         if len(self._waiting) < _MANY:
             at = max(at + delay, self._next)
         if self._timer is not None:
-            if self._timer.when() <= at:
+            if self._due <= at:
                 return
             self._timer.cancel()
-        self._timer, self._arranged = self._loop.call_at(at, self._send), delay
+        self._timer, self._due = self._loop.call_at(at, self._send), at
+        self._arranged = delay
 
     def _send(self, *, behind: bool = False) -> None:
         """Hand the thread what has gathered, unless it is still writing and nothing has to come
@@ -486,6 +665,11 @@ class SqliteJobStore:
             # What one job wrote cannot be kept: that must not take the others with it.
             for item in batch:
                 answers |= self._write_alone(item)
+        except Exception as error:
+            # Without an answer those who wait would wait for ever.
+            lost = _Lost(f"cannot be written: {error!r}", self.path)
+            lost.__cause__ = error
+            self._name_lost(batch, lost)
         _tell(self._loop, self._on_written, waiting, answers, lost)
 
     def _write_down(self, batch: Sequence[Begun | Moved]) -> _rows.Answers:
@@ -545,21 +729,29 @@ class SqliteJobStore:
             part = keys[start : start + 500]
             marks = ",".join("?" * len(part))
             rows = await self._read(f"SELECT {COLUMNS} FROM jobs WHERE key IN ({marks})", part)
-            found |= {record.key: record for record in map(record_of, rows)}
+            found |= {record.key: record for record in self._records(rows)}
         return found
 
     async def find_content(self, digests: Sequence[str]) -> Mapping[str, JobRecord]:
         """See `JobStore.find_content`."""
+        equal = await self.find_equal(digests)
+        return {
+            digest: min(records, key=lambda record: record.state is not JobState.STORED)
+            for digest, records in equal.items()
+        }
+
+    async def find_equal(self, digests: Sequence[str]) -> Mapping[str, Sequence[JobRecord]]:
+        """See `MatchingStore.find_equal`; at most a hundred of each."""
         await self._change(lambda db: db.execute(_CONTENTS))
-        found: dict[str, JobRecord] = {}
-        for digest in digests:
+        found: dict[str, list[JobRecord]] = {}
+        for digest in dict.fromkeys(digests):
             rows = await self._read(
-                f"SELECT {COLUMNS} FROM jobs WHERE content = ? AND state = 'stored'"
-                " ORDER BY seq LIMIT 1",
+                f"SELECT {COLUMNS} FROM jobs WHERE content = ?"
+                f" AND state NOT IN ('failed', 'cancelled') ORDER BY seq LIMIT {_EQUAL_MAX}",
                 (digest,),
             )
             if rows:
-                found[digest] = record_of(rows[0])
+                found[digest] = self._records(rows)
         return found
 
     async def find_open(
@@ -567,15 +759,47 @@ class SqliteJobStore:
     ) -> Sequence[JobRecord]:
         """See `JobStore.find_open`."""
         found: list[JobRecord] = []
+        last = math.inf
         for state in states:
             where, values = of_state(state)
-            rows = await self._read(
-                f"SELECT {COLUMNS} FROM jobs WHERE {where} AND held = 0"
-                " AND seq > ? ORDER BY seq LIMIT ?",
-                (*values, after, limit),
+            query = (
+                f"SELECT {COLUMNS} FROM jobs WHERE {where} AND held = 0 AND seq > ? ORDER BY seq"
             )
-            found += map(record_of, rows)
-        return sorted(found, key=lambda record: record.seq)[:limit]
+            page = await self._do(functools.partial(self._page, query, (*values, after), limit))
+            found += page.records
+            if page.cut:
+                # There may be more of this state, but nothing before its last one.
+                last = min(last, page.records[-1].seq)
+        found.sort(key=lambda record: record.seq)
+        return [record for record in found if record.seq <= last][:limit]
+
+    def _page(self, query: str, values: Sequence[Any], limit: int) -> Page:
+        if self._db is None:
+            raise JournalError("is closed", self.path)
+        return read_page(self._db, query, values, limit, self.path)
+
+    async def find_damaged(self, after: int, limit: int) -> Sequence[JobRecord]:
+        """The first `limit` jobs, in order, whose `seq` is beyond `after` and which `find_open`
+        does not find, as their state or place among the states is damaged."""
+        rows = await self._read(
+            f"SELECT {COLUMNS} FROM jobs WHERE seq > ? AND ({DAMAGED}) ORDER BY seq LIMIT ?",
+            (after, limit),
+        )
+        return [self._as_damaged(record) for record in self._records(rows)]
+
+    def _as_damaged(self, record: JobRecord) -> JobRecord:
+        if record.damage is not None:
+            return record
+        error = JournalError(
+            f"row {record.seq} (key {record.key!r}) is damaged: open: does not fit the state"
+            f" {record.state}. The job is not submitted again; a stream over the same request"
+            " goes on with it",
+            self.path,
+            seq=record.seq,
+            key=record.key,
+            column="open",
+        )
+        return attrs.evolve(record, damage=error)
 
     async def event(self, key: str, task_id: str, *, live: bool = False) -> JobRecord | None:
         """See `JobStore.event`."""
@@ -590,11 +814,18 @@ class SqliteJobStore:
 
     async def spent(self) -> Decimal:
         """See `JobStore.spent`."""
-        return totals_in(await self._read("SELECT name, amount FROM totals"))[1]
+        return totals_in(await self._read("SELECT name, amount FROM totals"), self.path)[1]
+
+    async def assumed(self) -> Decimal:
+        """See `AssumingStore.assumed`."""
+        return totals_in(await self._read("SELECT name, amount FROM totals"), self.path)[2]
 
     async def facts(self) -> Mapping[str, str]:
         """See `JobStore.facts`."""
-        return dict(await self._read(FACTS))
+        told = dict(await self._read(FACTS))
+        if not all(isinstance(text, str) for pair in told.items() for text in pair):
+            raise JournalError("is damaged: table meta holds what is no text", self.path)
+        return told
 
     async def put(self, facts: Mapping[str, str]) -> None:
         """See `JobStore.put`."""
@@ -618,6 +849,52 @@ class SqliteJobStore:
     async def put_back(self, state: JobState, code: str | None) -> int:
         """See `JobStore.put_back`."""
         return await self._change(lambda db: _rows.put_back(db, state, code))
+
+    async def put_back_each(self, state: JobState, keys: Sequence[str]) -> int:
+        """Have those of these jobs that are in `state` submitted anew; how many. The caller knows
+        that their tasks have ended: this does not look."""
+        return await self._change(lambda db: _rows.put_back_each(db, state, keys))
+
+
+@contextlib.contextmanager
+def _transaction(db: sqlite3.Connection) -> Iterator[None]:
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+
+
+@contextlib.contextmanager
+def _translated(path: str) -> Iterator[None]:
+    """What goes wrong with the opening of a journal, as a `JournalError`."""
+    try:
+        yield
+    except JournalError:
+        raise
+    except sqlite3.OperationalError as error:
+        raise JournalError(f"cannot be opened: {error}", path) from error
+    except sqlite3.DatabaseError as error:
+        told = "is no journal" if "not a database" in str(error) else f"is damaged: {error}"
+        raise JournalError(told, path) from error
+    except OSError as error:
+        raise JournalError(f"cannot be opened: {error.strerror or error}", path) from error
+    except Exception as error:
+        raise JournalError(f"is damaged: {error!r}", path) from error
+
+
+def _leave_open(db: sqlite3.Connection) -> None:
+    """Leave a connection whose files are gone as it is. SQLite would delete what stands under the
+    names of its log by now, which may be the log of another process."""
+    if hasattr(db, "setconfig"):
+        db.setconfig(sqlite3.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE)  # type: ignore[attr-defined]
+        db.close()
+    else:
+        # Before Python 3.12 nothing else keeps it from being closed at the end of the process.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(db))
 
 
 def _make(db: sqlite3.Connection, base_url: str) -> None:

@@ -77,7 +77,10 @@ MOVES: Final[Mapping[JobState, Mapping[JobState, str]]] = {
         _S.SUCCEEDED: "a file of it is gone or changed: fetch it again",
     },
     _S.STORED: {_S.SUCCEEDED: "a file of it is gone or changed: fetch it again"},
-    _S.FAILED: {_S.NEW: "the user retries it"},
+    _S.FAILED: {
+        _S.NEW: "the user retries it",
+        _S.ACCEPTED: "the user retries it, and a fresh query shows that its task is there",
+    },
     _S.CANCELLED: {_S.NEW: "the user retries it"},
     _S.UNKNOWN: {
         _S.ACCEPTED: "its webhook handed back the task id",

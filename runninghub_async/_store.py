@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 from ._journal import Begun, JobRecord, Moved
 from ._states import JobState
 
-__all__ = ["JobStore"]
+__all__ = ["AssumingStore", "JobStore", "MatchingStore"]
 
 
 @runtime_checkable
@@ -35,7 +35,8 @@ class JobStore(Protocol):
         ...
 
     async def find_content(self, digests: Sequence[str]) -> Mapping[str, JobRecord]:
-        """For each of these contents that has been stored, a stored job."""
+        """For each of these contents for which there is a job that was paid for, or may have been,
+        one of them; a stored one, if there is any."""
         ...
 
     async def find_open(
@@ -84,8 +85,9 @@ class JobStore(Protocol):
         ...
 
     async def put_back(self, state: JobState, code: str | None) -> int:
-        """Have all jobs of this state submitted anew, or those with this code, but none that was
-        put down at fault; how many."""
+        """Have all jobs of this state submitted anew, or those with this code; how many. None that
+        was recorded at fault, and none with a task that may still run: one whose end the service
+        did not name."""
         ...
 
     async def spent(self) -> Decimal:
@@ -98,4 +100,26 @@ class JobStore(Protocol):
 
     async def put(self, facts: Mapping[str, str]) -> None:
         """Put down facts of the run, on disk when this returns."""
+        ...
+
+
+@runtime_checkable
+class AssumingStore(Protocol):
+    """A `JobStore` that also knows what jobs are assumed to have cost. With another store, a later
+    session looks through the jobs that succeeded."""
+
+    async def assumed(self) -> Decimal:
+        """What jobs are assumed to have cost, beside what `spent` says: by the catalogue, tasks
+        that succeeded without a `cost`, and submits of unknown fate that were made again."""
+        ...
+
+
+@runtime_checkable
+class MatchingStore(Protocol):
+    """A `JobStore` that finds all jobs of a content, so that each of several equal requests gets a
+    job of its own. With another store, `find_content` is asked."""
+
+    async def find_equal(self, digests: Sequence[str]) -> Mapping[str, Sequence[JobRecord]]:
+        """For each of these contents, its jobs in order: those that have not ended, were stored,
+        or are of unknown fate; none that failed or was cancelled."""
         ...

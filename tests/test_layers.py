@@ -30,13 +30,14 @@ ORDER = (
     "_threads", "_local", "_abandon", "_proxies", "_resolver", "_exchange", "_transport",
     "_pacing", "_shielded", "_decode", "_partial", "_download",
     # the calls
-    "_store", "_owner", "_schema", "_rows", "_sqlite", "_reader", "_recorder",
+    "_store", "_owner", "_schema", "_rows", "_migrations", "_inspection", "_journal_file",
+    "_sqlite", "_reader", "_recorder",
     "_dispatcher", "_call", "_keeping", "_feed",
     "_journaled", "_stream", "_caller", "_uploads", "_prepare",
     "_families._pages", "_families._account", "_families._workflows", "_families._apps",
     "_families._resources", "_families._assets", "_families._quick", "_families._older",
     "_families._webhooks", "_families._comfyui", "_families._progress", "_families",
-    "webhooks", "_session",
+    "_retrying", "webhooks", "_session",
     # the edges
     "testing",
     "emulator._codes", "emulator._faults", "emulator._storms", "emulator._ranges",

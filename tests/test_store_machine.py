@@ -168,7 +168,8 @@ class StoreMachine(RuleBasedStateMachine):
     def some_are_put_back(self, state: JobState, code: str | None) -> None:
         count = 0
         for job in self.jobs.values():
-            if job.state is state and code in (None, job.code):
+            # One with a task whose end the service did not name is left as it is.
+            if job.state is state and code in (None, job.code) and not job.task_id:
                 count += 1
                 job.state, job.attempts = JobState.NEW, 0
                 job.task_id = job.code = job.error = ""

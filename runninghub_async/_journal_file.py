@@ -1,0 +1,186 @@
+"""The files of a journal, watched: whether they are still those that were opened.
+
+SQLite writes on into a file that was deleted, moved or replaced; what it writes there nobody finds
+again, and a later run pays for the same once more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+import struct
+from typing import Final
+
+from ._exceptions import JournalError
+
+__all__ = ["JournalFile", "create", "lost_commits"]
+
+#: The start of the file, with its version and the count of its changes.
+_HEADER: Final = 100
+
+_WAL_HEADER: Final = 32
+_FRAME_HEADER: Final = 24
+_WAL_MAGIC: Final = (0x377F0682, 0x377F0683)
+
+
+def create(path: str) -> None:
+    """Make the file if it is not there, readable by its owner only: SQLite would let everyone
+    read what is in it.
+
+    Raises `JournalError` where the files beside it show that there was a journal which is gone,
+    and `OSError`.
+    """
+    left = [name for name in (f"{path}-wal", f"{path}-shm") if os.path.exists(name)]  # noqa: PTH110
+    try:
+        found = os.stat(path)  # noqa: PTH116
+    except FileNotFoundError:
+        size = -1
+    else:
+        size = found.st_size
+        if stat.S_ISDIR(found.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    if size <= 0 and left:
+        what = "is not there" if size < 0 else "is empty"
+        raise JournalError(
+            f"{what}, but {' and '.join(left)} of a journal at this place still exist: it was"
+            " deleted, moved or emptied, and what it knew would be paid for again. Bring the file"
+            " back, or delete what is left of it to begin a new journal",
+            path,
+        )
+    if size < 0:
+        # Another process may be faster.
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+
+
+class JournalFile:
+    """The journal at `path`, as this process has it open. All methods belong to one thread."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        # To open and close the file would drop SQLite's locks on it, so it stays open as long as
+        # the connection does.
+        self._file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        self._identity = _identity(os.fstat(self._file))
+        self._size = 0
+        self._touched = 0
+        self._header = b""
+        self._log: tuple[int, int] | None = None
+        self._log_size = 0
+        #: Whether the journal's own file is whole, and only its log was lost.
+        self.only_log_lost = False
+
+    @property
+    def number(self) -> str:
+        """What tells this file from a copy of it."""
+        return str(self._identity[1])
+
+    def written(self, *, checkpoint: bool = False) -> None:
+        """This process has just written into the log, or by a `checkpoint` into the file too.
+
+        What may have happened to the files meanwhile is not taken for what it wrote: it never makes
+        a file shorter, and never begins another log.
+        """
+        if checkpoint:
+            now = os.fstat(self._file)
+            self._size = max(self._size, now.st_size)
+            self._touched, self._header = now.st_mtime_ns, self._read_header()
+        with contextlib.suppress(OSError):
+            log = os.stat(f"{self.path}-wal")  # noqa: PTH116
+            if self._log is None:
+                self._log = _identity(log)
+            if self._log == _identity(log):
+                self._log_size = max(self._log_size, log.st_size)
+
+    def fault(self) -> str:
+        """What happened to the files since; empty if nothing did."""
+        try:
+            now = os.stat(self.path)  # noqa: PTH116
+        except OSError:
+            return "was deleted or moved while it was in use"
+        if _identity(now) != self._identity:
+            return "was replaced by another file while it was in use"
+        if now.st_size < self._size:
+            return "was cut short while it was in use"
+        if now.st_mtime_ns != self._touched and _is_another(self._header, self._read_header()):
+            return "was written over by another program while it was in use"
+        if self._log is None:
+            return ""
+        try:
+            log = os.stat(f"{self.path}-wal")  # noqa: PTH116
+        except OSError:
+            self.only_log_lost = True
+            return f"lost its log, {self.path}-wal, which was deleted or moved while it was in use"
+        if _identity(log) != self._log or log.st_size < self._log_size:
+            self.only_log_lost = _identity(log) != self._log
+            return f"lost its log, {self.path}-wal, which was replaced while it was in use"
+        return ""
+
+    def is_gone(self) -> bool:
+        """Whether nothing is at its place."""
+        return not os.path.exists(self.path)  # noqa: PTH110
+
+    def close(self) -> None:
+        """Watch no longer."""
+        os.close(self._file)
+
+    def _read_header(self) -> bytes:
+        os.lseek(self._file, 0, os.SEEK_SET)
+        return os.read(self._file, _HEADER)
+
+
+def _is_another(before: bytes, now: bytes) -> bool:
+    """Whether a file with this header is not the one whose header was `before`, as it is later."""
+    if len(now) < _HEADER:
+        return True
+    # What kind of file it is, its schema and whose it is; then the count of its changes, which
+    # grows when another program works the log into the file.
+    fixed = any(before[part] != now[part] for part in (slice(0, 20), slice(56, 72)))
+    return fixed or now[24:28] < before[24:28]
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+def lost_commits(path: str, known: int) -> int:
+    """How many commits in the log of the journal `path` come after its first `known` frames,
+    which are all that SQLite believes. Those of one that was not on the disk when the power
+    failed may; those of others were lost to damage. -1 if the start of the log is damaged."""
+    try:
+        log = os.open(f"{path}-wal", os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    except OSError:
+        return 0
+    try:
+        header = os.read(log, _WAL_HEADER)
+        size = os.fstat(log).st_size
+        if size < _WAL_HEADER + _FRAME_HEADER:
+            return 0
+        magic, _, page, _, *salts = struct.unpack(">6I", header[:24])
+        if not _is_whole(header, magic):
+            return -1
+        commits, frame = 0, 0
+        while (at := _WAL_HEADER + frame * (_FRAME_HEADER + page)) + _FRAME_HEADER + page <= size:
+            os.lseek(log, at, os.SEEK_SET)
+            _, committed, *own = struct.unpack(">4I", os.read(log, 16))
+            frame += 1
+            # Frames of other salts are of an earlier round, and were worked in.
+            commits += own == salts and committed > 0 and frame > known
+        return commits
+    finally:
+        os.close(log)
+
+
+def _is_whole(header: bytes, magic: int) -> bool:
+    """Whether the header of a log fits its own checksum."""
+    if magic not in _WAL_MAGIC:
+        return False
+    order = ">" if magic & 1 else "<"
+    words = struct.unpack(f"{order}6I", header[:24])
+    first = second = 0
+    for one, other in zip(words[::2], words[1::2], strict=True):
+        first = (first + one + second) & 0xFFFFFFFF
+        second = (second + other + first) & 0xFFFFFFFF
+    return (first, second) == struct.unpack(">2I", header[24:32])

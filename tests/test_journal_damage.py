@@ -1,0 +1,434 @@
+"""A journal that was damaged: no stream waits for ever, no error is a foreign one, and nothing is
+paid for again without an outcome or an error that says so.
+
+`DAMAGED_JOURNALS` says how many journals are damaged at random; `nox -s storms` may have more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import shutil
+import sqlite3
+import threading
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import Service, posters, refusal
+
+import runninghub_async as rh
+from runninghub_async.testing import run
+
+JOURNALS = int(os.environ.get("DAMAGED_JOURNALS", "60"))
+LOST = rh.Response(504, b"")
+JOBS = 12
+
+#: Much longer than any run here takes, in seconds. The virtual clock jumps ahead while a thread
+#: reads the journal, so that it cannot tell.
+FOR_EVER = 60.0
+
+
+async def within_reason(work: Any) -> Any:
+    """The result of `work`, which is cancelled if it never ends."""
+    loop, task = asyncio.get_running_loop(), asyncio.ensure_future(work)
+    late = threading.Timer(FOR_EVER, loop.call_soon_threadsafe, [task.cancel])
+    late.start()
+    try:
+        return await task
+    except asyncio.CancelledError:
+        pytest.fail("it hangs")
+    finally:
+        late.cancel()
+
+
+async def collect(stream: Any) -> list[Any]:
+    return [outcome async for outcome in stream]
+
+
+def edit(journal: Path, *statements: str) -> None:
+    with contextlib.closing(sqlite3.connect(journal)) as db, db:
+        for statement in statements:
+            db.execute(statement)
+
+
+def left(service: Service, journal: Path, count: int = 6) -> None:
+    """A run that was left with jobs in several states: four ended, the others running."""
+
+    async def main() -> None:
+        async with service.session(journal=journal, limits=rh.Limits(4, None, None)) as session:
+            async with session.stream(posters(count)) as stream:
+                async for outcome in stream:
+                    if outcome.index == 2:
+                        break
+
+    run(main)
+
+
+def gone_on_with(service: Service, journal: Path, count: int = 6, **options: Any) -> Any:
+    """Outcomes of the same stream, or of `resume`, in the time that the longest may take."""
+    resume = options.pop("resume", False)
+
+    async def main() -> list[Any]:
+        async with service.session(journal=journal, **options) as session:
+            return await collect(session.resume() if resume else session.stream(posters(count)))
+
+    return run(lambda: within_reason(main()))
+
+
+COPIED = (
+    "INSERT INTO jobs (seq, key, batch, path, params, content, open, state)"
+    " SELECT 99, 'copy', batch, path, params, content, open, state FROM jobs WHERE seq = 1"
+)
+
+#: A column of the first row, what it becomes, and the column that the error names.
+BAD_ROWS = [
+    ("state = 'ruNning'", "state"),
+    ("state = x'ff'", "state"),
+    ("task = substr(task, 1, 9)", "task"),
+    ("task = '[]'", "task"),
+    ('task = \'{"status":"SUCCESZ"}\'', "task"),
+    ('task = \'{"status":"SUCCESS","usage":["zz",null,null,null]}\'', "task"),
+    ('task = \'{"status":"SUCCESS","usage":[NaN,null,null,null]}\'', "task"),
+    ('task = \'{"status":"SUCCESS","usage":["NaN",null,null,null]}\'', "task"),
+    ('task = \'{"status":"SUCCESS","usage":[1]}\'', "task"),
+    ('task = \'{"status":"SUCCESS","outputs":[[1,2,3,4]]}\'', "task"),
+    ('task = \'{"status":"FAILED"}\'', "task"),
+    ("task = NULL", "task"),
+    ("task_id = NULL", "task_id"),
+    ("task_id = 17", ""),
+    ("task_id = x'ff00'", "task_id"),
+    ("files = '[['", "files"),
+    ('files = \'[["../../x", 1, "a", ""]]\'', "files"),
+    ('files = \'[["x", -1, "a", ""]]\'', "files"),
+    ("params = substr(params, 1, 9)", "params"),
+    ("params = '[1]'", "params"),
+    ("params = replace(params, 'number', 'letter')", "params"),
+    ("path = 'another/model'", "params"),
+    ("place = -1", "place"),
+    ("place = 77", "key"),
+    ("batch = 'another'", "key"),
+    ("attempts = 'x'", "attempts"),
+    ("attempts = -1", "attempts"),
+    ("cost = 'x'", "cost"),
+    ("cost = 0.5", "cost"),
+    ("assumed = -1", "assumed"),
+    ("sent_at = 'x'", "sent_at"),
+    ("accepted_at = 9e999", "accepted_at"),
+    ("error = x'ff00'", "error"),
+    ("error = CAST(x'ff00' AS TEXT)", "error"),
+    ("code = CAST(x'c328' AS TEXT)", "code"),
+]
+
+
+@pytest.mark.parametrize(("change", "column"), BAD_ROWS)
+def test_a_bad_row_is_one_failed_outcome(change: str, column: str, tmp_path: Path) -> None:
+    """It names file, row, key and column; the other jobs go on, and it is not submitted again."""
+    service, journal = Service(5.0), tmp_path / "run.db"
+    left(service, journal)
+    edit(journal, f"UPDATE jobs SET {change} WHERE seq = 1")
+    outcomes = gone_on_with(service, journal)
+    assert len(outcomes) == 6
+    assert set(service.submitted.values()) == {1}
+    bad = [outcome for outcome in outcomes if not outcome.ok]
+    if not column:
+        # SQLite makes a text of a number in a column of texts.
+        assert not bad
+        return
+    (failed,) = bad
+    error = failed.error
+    assert isinstance(error, rh.JournalError)
+    assert (error.seq, error.column, error.path) == (1, column, str(journal))
+    assert error.key == failed.key
+    assert str(journal) in str(error)
+    assert "not submitted again" in str(error)
+    gone_on_with(service, journal, resume=True)
+    assert set(service.submitted.values()) == {1}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "state = 'ruNning'",
+        "task = '{'",
+        "open = NULL",
+        "held = 7",
+        "attempts = x'00'",
+        "params = '{'",
+        "error = CAST(x'ff' AS TEXT)",
+    ],
+)
+def test_resume_names_a_bad_row_of_a_job_that_runs(change: str, tmp_path: Path) -> None:
+    """With its task, which may be looked at by hand; the others are brought home."""
+    service, journal = Service(50.0), tmp_path / "run.db"
+
+    async def start() -> None:
+        async with service.session(journal=journal) as session:
+            await session.submit_many(posters(4))
+
+    run(start)
+    edit(journal, f"UPDATE jobs SET {change} WHERE seq = 2")
+    outcomes = gone_on_with(service, journal, resume=True)
+    assert [outcome.ok for outcome in outcomes].count(True) == 3
+    (failed,) = [outcome for outcome in outcomes if not outcome.ok]
+    assert isinstance(failed.error, rh.JournalError)
+    assert failed.error.seq == 2
+    assert failed.task.id in service.created
+    assert failed.task.id in str(failed.error) or "open" in str(failed.error)
+    assert set(service.submitted.values()) == {1}
+
+
+def test_single_calls_raise_the_error_of_a_bad_row(tmp_path: Path) -> None:
+    """`run` and `submit` with the job's key."""
+    service, journal = Service(5.0), tmp_path / "run.db"
+    poster = next(posters(1))
+
+    async def main(*, damaged: bool) -> None:
+        async with service.session(journal=journal) as session:
+            for call in (session.run, session.submit):
+                if damaged:
+                    with pytest.raises(rh.JournalError, match=r"'order 1'.* task: "):
+                        await call(poster, key="order 1")
+                else:
+                    await call(poster, key="order 1")
+
+    run(lambda: main(damaged=False))
+    edit(journal, "UPDATE jobs SET task = '}'")
+    run(lambda: main(damaged=True))
+    assert sum(service.submitted.values()) == 1
+
+
+def test_a_reader_shows_what_is_left_of_a_bad_row(tmp_path: Path) -> None:
+    """And what is wrong with it."""
+    service, journal = Service(5.0), tmp_path / "run.db"
+    left(service, journal)
+    edit(journal, "UPDATE jobs SET attempts = 'x', error = CAST(x'ff' AS TEXT) WHERE seq = 1")
+    with rh.JournalReader(journal) as reader:
+        first, *others = reader.jobs()
+    assert first.damage is not None
+    assert first.request.params["prompt"] == "a poster of the number 0"
+    assert first.task is not None
+    assert all(other.damage is None for other in others)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM jobs WHERE seq = 1",
+        "UPDATE jobs SET key = 'another' WHERE seq = 1",
+        "UPDATE totals SET amount = amount + 1 WHERE name = 'succeeded'",
+        "UPDATE totals SET amount = 'x' WHERE name = 'succeeded'",
+        "DELETE FROM totals",
+        "DROP TABLE totals",
+        "DROP TABLE parked",
+        "DROP TABLE lease",
+        "DROP TABLE minutes",
+        "DROP TABLE jobs",
+        "ALTER TABLE jobs RENAME COLUMN params TO other",
+        "DELETE FROM meta WHERE name = 'identity'",
+        "UPDATE meta SET value = 'no hex' WHERE name = 'secret'",
+        "UPDATE meta SET value = x'ff' WHERE name = 'base_url'",
+        "INSERT INTO lease VALUES (1, 'x', 1, x'ff', 'y', 'never', '', 1)",
+        COPIED,
+        "PRAGMA user_version = 0",
+    ],
+)
+def test_a_journal_of_which_jobs_may_be_missing_is_refused(statement: str, tmp_path: Path) -> None:
+    """They would be submitted again; the error says what to do, and leaves the journal free."""
+    service, journal = Service(5.0), tmp_path / "run.db"
+    left(service, journal)
+    edit(journal, statement)
+    before = dict(service.submitted)
+    for _ in range(2):
+        with pytest.raises(rh.JournalError) as caught:
+            gone_on_with(service, journal)
+        assert str(journal) in str(caught.value)
+        assert not isinstance(caught.value, rh.JournalBusy)
+    assert dict(service.submitted) == before
+
+
+@pytest.mark.parametrize(
+    "statement", ["DELETE FROM totals", "DELETE FROM jobs WHERE seq = 1", "DROP INDEX jobs_open"]
+)
+def test_a_damaged_journal_is_repaired_if_its_user_says_so(statement: str, tmp_path: Path) -> None:
+    """Its sums are counted anew, and what is in it goes on."""
+    service, journal = Service(5.0), tmp_path / "run.db"
+    left(service, journal)
+    edit(journal, statement)
+
+    async def main() -> list[Any]:
+        store = rh.SqliteJobStore(journal, repair=True)
+        async with service.session(journal=store) as session:
+            return await collect(session.stream(posters(6)))
+
+    assert len(run(main)) == 6
+    assert len(gone_on_with(service, journal)) == 6
+    with rh.JournalReader(journal) as reader:
+        told = {state: count for state, count in reader.summary().states.items() if count}
+        assert told == Counter(record.state for record in reader.jobs())
+
+
+def test_a_table_that_goes_missing_ends_the_submitting(tmp_path: Path) -> None:
+    """In the middle of a run: with an error, and not with a wait without end."""
+    journal = tmp_path / "run.db"
+
+    class Spoiling(Service):
+        async def _answer(self, request: rh.Request) -> rh.Response:
+            if len(self.created) == 3:
+                await asyncio.to_thread(edit, journal, "DROP TABLE IF EXISTS totals")
+            return await super()._answer(request)
+
+    service = Spoiling(5.0)
+
+    async def main() -> None:
+        async with service.session(journal=journal, limits=rh.Limits(1, None, None)) as session:
+            await collect(session.stream(posters(100)))
+
+    with pytest.raises(rh.JournalError, match="no such table"):
+        run(lambda: within_reason(main()))
+    assert len(service.created) < 100
+
+
+class Broken(rh.SqliteJobStore):
+    """One that fails in a way of its own."""
+
+    async def find(self, keys: Any) -> Any:
+        raise KeyError(keys[0])
+
+
+class Odd(rh.SqliteJobStore):
+    """One that gives what is no record."""
+
+    async def find(self, keys: Any) -> Any:
+        return dict.fromkeys(keys, "nothing")
+
+
+class Unopen(rh.SqliteJobStore):
+    """One that fails when it is asked for what is open."""
+
+    async def find_open(self, states: Any, after: int, limit: int) -> Any:
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("store", [Broken, Odd, Unopen])
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_store_that_fails_ends_the_stream(store: Any, resume: bool, tmp_path: Path) -> None:
+    """Whatever it raises: with an error or outcomes that say so, and never with a wait."""
+    service, journal = Service(5.0), tmp_path / "run.db"
+
+    async def start() -> None:
+        async with service.session(journal=journal) as session:
+            await session.enlist(posters(3))
+
+    run(start)
+    try:
+        outcomes = gone_on_with(service, store(journal), resume=resume)
+    except rh.JournalError:
+        outcomes = []
+    assert all(outcome.ok or isinstance(outcome.error, rh.JournalError) for outcome in outcomes)
+    assert max(service.submitted.values(), default=0) <= 1
+
+
+# -- at random ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> tuple[Service, Path]:
+    """A journal with jobs in every state but `running`, and the service that knows its tasks; its
+    last process died, so that its log is beside it."""
+    folder = tmp_path_factory.mktemp("sound")
+
+    def trouble(prompt: str) -> Any:
+        return refusal("1501") if prompt.endswith(" 3") else None
+
+    def lost(prompt: str) -> Any:
+        return LOST if prompt.endswith(" 5") else None
+
+    def unknown(task_id: str) -> Any:
+        return None if task_id in service.created else refusal("807")
+
+    service = Service(5.0, on_submit=trouble, after_submit=lost, on_query=unknown)
+    journal = folder / "run.db"
+
+    async def main() -> None:
+        async with service.session(journal=journal) as session:
+            await collect(session.stream(posters(8)))
+            with contextlib.suppress(rh.SubmitManyError):
+                await session.submit_many(posters(JOBS))
+            await session.enlist(posters(3), batch="list")
+            copies = [f"{journal}{end}" for end in ("", "-wal", "-shm")]
+            for copy in copies:
+                shutil.copy(copy, copy.replace("run.db", "left.db"))
+
+    run(main)
+    edit_left = contextlib.closing(sqlite3.connect(folder / "left.db"))
+    with edit_left as db:
+        db.execute("PRAGMA wal_autocheckpoint = 0")
+        db.execute("UPDATE lease SET renewed = 0, host = 'another machine'")
+        db.commit()
+        for end in ("", "-wal", "-shm"):
+            shutil.copy(folder / f"left.db{end}", folder / f"dead.db{end}")
+    return service, folder
+
+
+def damage(journal: Path, chance: random.Random) -> str:
+    """Do one thing to a journal, as disks, programs and people do; what it was."""
+    kind = chance.choice(["flip", "flip", "flip the log", "cut", "cut the log", "edit", "edit"])
+    log = Path(f"{journal}-wal")
+    path = log if kind.endswith("log") and log.exists() else journal
+    body = bytearray(path.read_bytes())
+    if kind.startswith("flip"):
+        for _ in range(chance.choice([1, 1, 8])):
+            body[chance.randrange(len(body))] ^= 1 << chance.randrange(8)
+        path.write_bytes(body)
+    elif kind.startswith("cut"):
+        path.write_bytes(body[: chance.randrange(len(body))])
+    else:
+        columns = ["state", "task", "params", "task_id", "attempts", "content", "error", "files",
+                   "open", "held", "sent_at", "cost", "place", "batch", "path"]  # fmt: skip
+        values = [
+            "NULL",
+            "''",
+            "'x'",
+            "x'ff00'",
+            "-1",
+            "1e999",
+            "99999999999",
+            "CAST(x'ff' AS TEXT)",
+        ]
+        column, value = chance.choice(columns), chance.choice(values)
+        with contextlib.suppress(sqlite3.Error):
+            edit(journal, f"UPDATE jobs SET {column} = {value} WHERE seq % 5 = 1")
+        kind = f"edit {column} = {value}"
+    return kind
+
+
+@pytest.mark.parametrize("seed", range(JOURNALS))
+def test_a_journal_that_was_damaged_at_random(
+    seed: int, sound: tuple[Service, Path], tmp_path: Path
+) -> None:
+    """It is refused, or gone on with: each request has an outcome, and what was submitted before
+    is submitted again only if an error or an outcome told so."""
+    service, folder = sound
+    source = "dead.db" if seed % 2 else "run.db"
+    for end in ("", "-wal", "-shm"):
+        if (folder / f"{source}{end}").exists():
+            shutil.copy(folder / f"{source}{end}", tmp_path / f"run.db{end}")
+    what = damage(tmp_path / "run.db", random.Random(seed))
+    before = Counter(service.submitted)
+    with contextlib.suppress(rh.JournalError), rh.JournalReader(tmp_path / "run.db") as reader:
+        reader.summary()
+        list(reader.jobs())
+    try:
+        outcomes = gone_on_with(service, tmp_path / "run.db", JOBS)
+        gone_on_with(service, tmp_path / "run.db", resume=True)
+    except rh.JournalError:
+        outcomes = None
+    assert outcomes is None or len(outcomes) == JOBS, what
+    again = Counter(service.submitted) - before
+    # Those of the list were never submitted; the others are in the journal.
+    assert all(n == 1 for n in again.values()), what
+    assert set(again) <= {f"a poster of the number {n}" for n in range(3)}, what

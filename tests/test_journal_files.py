@@ -1,0 +1,290 @@
+"""The files of a journal, taken away while a session has it open: the submitting ends at once, and
+a later run does not pay again without saying so."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import Service, posters
+
+import runninghub_async as rh
+from runninghub_async.testing import run
+
+#: A file that is open cannot be deleted or moved there.
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="files that are open are locked")
+
+JOBS = 40
+
+
+async def collect(stream: Any) -> list[Any]:
+    return [outcome async for outcome in stream]
+
+
+class Disturbed(Service):
+    """A service during whose fifth submit something is done to the journal."""
+
+    def __init__(self, act: Callable[[], None]) -> None:
+        super().__init__(5.0)
+        self._act: Callable[[], None] | None = act
+
+    async def _answer(self, request: rh.Request) -> rh.Response:
+        if len(self.created) >= 5 and self._act is not None:
+            act, self._act = self._act, None
+            await asyncio.to_thread(act)
+        return await super()._answer(request)
+
+
+def streamed(service: Service, journal: Path) -> list[Any]:
+    async def main() -> list[Any]:
+        async with service.session(journal=journal, limits=rh.Limits(2, None, None)) as session:
+            return await collect(session.stream(posters(JOBS)))
+
+    return run(main)
+
+
+def deleted(journal: Path) -> None:
+    journal.unlink()
+
+
+def all_deleted(journal: Path) -> None:
+    for path in journal.parent.iterdir():
+        path.unlink()
+
+
+def moved(journal: Path) -> None:
+    journal.rename(journal.with_name("elsewhere.db"))
+
+
+def without_log(journal: Path) -> None:
+    Path(f"{journal}-wal").unlink()
+
+
+def without_log_and_index(journal: Path) -> None:
+    Path(f"{journal}-wal").unlink()
+    Path(f"{journal}-shm").unlink()
+
+
+def emptied(journal: Path) -> None:
+    os.truncate(journal, 0)
+
+
+def cut(journal: Path) -> None:
+    os.truncate(journal, journal.stat().st_size // 2)
+
+
+def with_empty_log(journal: Path) -> None:
+    os.truncate(f"{journal}-wal", 0)
+
+
+def replaced_by_a_copy(journal: Path) -> None:
+    copy = journal.with_name("copy")
+    shutil.copy(journal, copy)
+    copy.replace(journal)
+
+
+def replaced_by_an_empty_file(journal: Path) -> None:
+    copy = journal.with_name("copy")
+    copy.touch()
+    copy.replace(journal)
+
+
+def written_over(journal: Path) -> None:
+    with contextlib.closing(sqlite3.connect(journal.with_name("other"))) as other:
+        other.execute("CREATE TABLE other (x)")
+        other.execute("INSERT INTO other VALUES (randomblob(100000))")
+        other.commit()
+    journal.write_bytes(journal.with_name("other").read_bytes())
+
+
+#: What is done to the files, what the first run says of it, and what a run that is started after
+#: it can do: go on, or refuse.
+DONE = [
+    (deleted, "deleted or moved", "refuses"),
+    (moved, "deleted or moved", "refuses"),
+    (emptied, "cut short", "refuses"),
+    (cut, "cut short", "refuses"),
+    (written_over, "written over|cut short", "refuses"),
+    (replaced_by_an_empty_file, "replaced by another file", "refuses"),
+    (replaced_by_a_copy, "replaced by another file", "goes on"),
+    (without_log, "lost its log", "goes on"),
+    (without_log_and_index, "lost its log", "goes on"),
+    (with_empty_log, "lost its log", "refuses"),
+    (all_deleted, "deleted or moved", "is new"),
+]
+
+
+@pytest.mark.parametrize(("act", "told", "next_run"), DONE)
+def test_a_journal_whose_files_are_taken_away_ends_the_submitting(
+    act: Callable[[Path], None],
+    told: str,
+    next_run: str,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """With one error that says what happened; the tasks that run are named."""
+    journal = tmp_path / "run.db"
+    service = Disturbed(lambda: act(journal))
+    with pytest.raises(rh.JournalError, match=told) as caught:
+        streamed(service, journal)
+    assert str(journal) in str(caught.value)
+    # What was on its way then, and nothing after it.
+    assert len(service.created) <= 8
+    assert "its files are not at their place" in caplog.text
+    first = dict(service.submitted)
+    # Its owner lives on in this process, and would be waited for.
+    next_store = rh.SqliteJobStore(journal, take_over=True)
+    if next_run == "refuses":
+        with pytest.raises(rh.JournalError):
+            streamed_with(service, next_store)
+        assert dict(service.submitted) == first
+    elif next_run == "goes on":
+        assert len(streamed_with(service, next_store)) == JOBS
+        assert set(service.submitted.values()) == {1}
+    else:
+        # Nothing is left that could tell of the first run.
+        assert len(streamed_with(service, next_store)) == JOBS
+
+
+def streamed_with(service: Service, store: rh.SqliteJobStore) -> list[Any]:
+    async def main() -> list[Any]:
+        async with service.session(journal=store, limits=rh.Limits(8, None, None)) as session:
+            return await collect(session.stream(posters(JOBS)))
+
+    return run(main)
+
+
+def test_an_end_of_the_first_run_leaves_the_files_of_the_next_one_alone(tmp_path: Path) -> None:
+    """SQLite deletes the log by its name when the last connection closes: by then it may be the
+    log of another process."""
+    journal = tmp_path / "run.db"
+
+    async def main() -> None:
+        first = service.session(journal=journal)
+        await first.__aenter__()
+        await first.submit(next(posters(1)))
+        await asyncio.to_thread(all_deleted, journal)
+        async with service.session(journal=journal) as second:
+            await second.submit(next(posters(1)))
+            before = await asyncio.to_thread(lambda: sorted(tmp_path.iterdir()))
+            with contextlib.suppress(rh.JournalError):
+                await first.aclose()
+            assert await asyncio.to_thread(lambda: sorted(tmp_path.iterdir())) == before
+            assert (await second.submit(next(posters(1)))).id in service.created
+
+    service = Service(5.0)
+    run(main)
+
+
+def test_a_journal_that_is_only_touched_or_read_goes_on(tmp_path: Path) -> None:
+    """What backups, readers and file managers do is nothing to stop for."""
+    journal = tmp_path / "run.db"
+
+    def harmless() -> None:
+        os.utime(journal)
+        os.utime(f"{journal}-wal")
+        shutil.copy(journal, tmp_path / "copy.db")
+        journal.chmod(0o640)
+        with contextlib.closing(sqlite3.connect(journal)) as db:
+            with contextlib.closing(sqlite3.connect(tmp_path / "backup.db")) as copy:
+                db.backup(copy)
+        with rh.JournalReader(journal) as reader:
+            reader.summary()
+
+    assert len(streamed(Disturbed(harmless), journal)) == JOBS
+
+
+def test_a_copy_made_by_sqlite_may_be_gone_on_with(tmp_path: Path) -> None:
+    """Its log is not beside it, and need not be."""
+    journal = tmp_path / "run.db"
+
+    def copy() -> None:
+        with contextlib.closing(sqlite3.connect(journal)) as db:
+            with contextlib.closing(sqlite3.connect(tmp_path / "backup.db")) as target:
+                db.backup(target)
+
+    service = Disturbed(copy)
+    streamed(service, journal)
+    store = rh.SqliteJobStore(tmp_path / "backup.db", take_over=True)
+    assert len(streamed_with(service, store)) == JOBS
+
+
+def killed(service: Service, journal: Path, where: Path) -> None:
+    """Leave in `where` what a process leaves that is killed in the middle of a run."""
+    where.mkdir()
+
+    def copy() -> None:
+        for path in list(journal.parent.glob("run.db*")):
+            shutil.copy(path, where)
+
+    async def main() -> None:
+        async with service.session(journal=journal) as session:
+            await collect(session.stream(posters(6)))
+            await asyncio.to_thread(copy)
+
+    run(main)
+    # As if it had been written there: a copy has another number, which tells it from the original.
+    with contextlib.closing(sqlite3.connect(where / "run.db")) as db:
+        db.execute("PRAGMA wal_autocheckpoint = 0")
+        db.execute("UPDATE lease SET file = ?", (str((where / "run.db").stat().st_ino),))
+        db.commit()
+        for path in list(where.glob("run.db*")):
+            shutil.copy(path, path.with_name(path.name + ".kept"))
+    for path in list(where.glob("*.kept")):
+        (where / path.name.removesuffix(".kept")).write_bytes(path.read_bytes())
+        path.unlink()
+
+
+def test_a_log_that_is_deleted_after_a_crash_is_missed(tmp_path: Path) -> None:
+    """What looks like litter is where the last jobs are."""
+    service = Service(5.0)
+    killed(service, tmp_path / "run.db", tmp_path / "left")
+    journal = tmp_path / "left" / "run.db"
+    Path(f"{journal}-wal").unlink()
+    # What the file alone holds is from before the jobs.
+    with contextlib.closing(sqlite3.connect(journal)) as db:
+        db.execute("UPDATE lease SET file = ?", (str(journal.stat().st_ino),))
+        db.commit()
+    with pytest.raises(rh.JournalError, match="was deleted after its last process had died"):
+        streamed_with(service, rh.SqliteJobStore(journal, take_over=True))
+    assert set(service.submitted.values()) == {1}
+    assert (
+        len(streamed_with(service, rh.SqliteJobStore(journal, take_over=True, repair=True))) == JOBS
+    )
+
+
+def test_a_log_that_another_program_worked_in_is_not_missed(tmp_path: Path) -> None:
+    """Whoever looks into a journal after a crash leaves it whole."""
+    service = Service(5.0)
+    killed(service, tmp_path / "run.db", tmp_path / "left")
+    journal = tmp_path / "left" / "run.db"
+    with contextlib.closing(sqlite3.connect(journal)) as db:
+        assert db.execute("SELECT count(*) FROM jobs").fetchone() == (6,)
+    assert not Path(f"{journal}-wal").exists()
+    assert len(streamed_with(service, rh.SqliteJobStore(journal, take_over=True))) == JOBS
+    assert set(service.submitted.values()) == {1}
+
+
+@pytest.mark.parametrize("left", ["-wal", "-shm"])
+@pytest.mark.parametrize("empty", [False, True])
+def test_what_is_left_of_a_journal_is_not_begun_anew(
+    left: str, empty: bool, tmp_path: Path
+) -> None:
+    """Not there, or empty: the user decides, and a file alone that is empty is a new one."""
+    service, journal = Service(5.0), tmp_path / "run.db"
+    Path(f"{journal}{left}").write_bytes(b"left")
+    if empty:
+        journal.touch()
+    with pytest.raises(rh.JournalError, match=f"run.db{left} of a journal at this place"):
+        streamed(service, journal)
+    assert not service.submitted
+    assert journal.exists() == empty
+    Path(f"{journal}{left}").unlink()
+    assert len(streamed(service, journal)) == JOBS

@@ -1,0 +1,161 @@
+"""Which process has a journal: judged right on machines that tell little, and by wrong clocks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import Service, posters
+
+import runninghub_async as rh
+from runninghub_async.testing import run
+
+LIVES, FREE = True, False
+
+
+def held(journal: Path, **columns: Any) -> None:
+    """A lease as a process may leave it; by default one of this process, renewed just now."""
+    with contextlib.closing(sqlite3.connect(journal)) as db:
+        names = ", ".join(f"{name} = ?" for name in columns)
+        db.execute(f"UPDATE lease SET {names}", list(columns.values()))
+        db.commit()
+
+
+def opened(journal: Path, **options: Any) -> None:
+    async def main() -> None:
+        store = rh.SqliteJobStore(journal, **options)
+        async with Service().session(journal=store):
+            await asyncio.sleep(0)
+
+    run(main)
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Path:
+    """One whose lease is still there, as after a crash of this very process."""
+    path, copy = tmp_path / "run.db", tmp_path / "copy.db"
+
+    def copied() -> None:
+        with contextlib.closing(sqlite3.connect(path)) as db:
+            with contextlib.closing(sqlite3.connect(copy)) as target:
+                db.backup(target)
+
+    async def main() -> None:
+        async with Service().session(journal=path):
+            await asyncio.to_thread(copied)
+
+    run(main)
+    return copy
+
+
+@pytest.fixture
+def other() -> Any:
+    """A process that has nothing to do with journals, and lives."""
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    yield process.pid
+    process.send_signal(signal.SIGTERM)
+    process.communicate()
+
+
+AGO = -86_400.0
+CASES = [
+    # Known by its number and by when it began.
+    ({}, LIVES),
+    ({"renewed": AGO}, LIVES),
+    # The number is another process's by now.
+    ({"started": "17"}, FREE),
+    ({"pid": 2**22 + 1}, FREE),
+    ({"pid": 2**62}, LIVES),
+    # Nothing tells when it began: only the age of its lease counts.
+    ({"started": ""}, LIVES),
+    ({"started": "", "renewed": AGO}, FREE),
+    # Another machine or container, or this one before it was started again.
+    ({"host": "machine boot space"}, LIVES),
+    ({"host": "machine boot space", "renewed": AGO}, FREE),
+    # A clock that was put back, or one that was far ahead.
+    ({"host": "machine boot space", "renewed": 10.0}, LIVES),
+    ({"host": "machine boot space", "renewed": 86_400.0}, FREE),
+    ({"started": "", "renewed": 86_400.0}, FREE),
+]
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="a machine without /proc")
+@pytest.mark.parametrize(("lease", "alive"), CASES)
+def test_a_journal_is_free_when_its_owner_is_dead(
+    lease: dict[str, Any], alive: bool, journal: Path
+) -> None:
+    """And not before; times are seconds from now."""
+    now = time.time()
+    held(journal, **lease | {"renewed": now + lease.get("renewed", 0.0)})
+    if not alive:
+        opened(journal)
+        return
+    with pytest.raises(rh.JournalBusy, match="take_over=True"):
+        opened(journal)
+
+
+def test_a_number_that_another_process_has_by_now_is_not_the_owner(
+    other: int, journal: Path
+) -> None:
+    """Where nothing tells when it began: once the lease is old."""
+    held(journal, pid=other, started="", renewed=time.time() - 86_400)
+    opened(journal)
+
+
+def test_a_journal_is_taken_over_if_its_user_says_so(
+    journal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By an argument, or by the environment of a command."""
+    with pytest.raises(rh.JournalBusy, match="RUNNINGHUB_JOURNAL_TAKE_OVER=1"):
+        opened(journal)
+    opened(journal, take_over=True)
+    monkeypatch.setenv("RUNNINGHUB_JOURNAL_TAKE_OVER", "1")
+    opened(journal)
+
+
+def test_an_owner_that_was_judged_dead_submits_nothing_more(tmp_path: Path) -> None:
+    """A machine that was asleep finds that another one has its journal."""
+    service = Service(5.0)
+
+    async def main() -> None:
+        first = service.session(journal=tmp_path / "run.db")
+        await first.__aenter__()
+        await first.submit(next(posters(1)))
+        store = rh.SqliteJobStore(tmp_path / "run.db", take_over=True)
+        async with service.session(journal=store):
+            with pytest.raises(rh.JournalError, match="taken over"):
+                await first.submit(next(posters(1)))
+        with contextlib.suppress(rh.JournalError):
+            await first.aclose()
+
+    run(main)
+    assert service.submitted.total() == 1
+
+
+def test_a_lease_is_renewed_while_nothing_is_written(tmp_path: Path) -> None:
+    """An idle session keeps its journal: the age of its lease stays below its length."""
+    journal, lease = tmp_path / "run.db", 0.6
+
+    def renewed() -> float:
+        with contextlib.closing(sqlite3.connect(journal)) as db:
+            told: float = db.execute("SELECT renewed FROM lease").fetchone()[0]
+            return told
+
+    async def main() -> None:
+        store = rh.SqliteJobStore(journal, lease=lease)
+        async with Service().session(journal=store):
+            first = await asyncio.to_thread(renewed)
+            while await asyncio.to_thread(renewed) == first:
+                pass
+
+    asyncio.run(asyncio.wait_for(main(), 60))
+    assert os.path.exists(journal)  # noqa: PTH110

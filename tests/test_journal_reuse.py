@@ -1,0 +1,228 @@
+"""`reuse=True`: content that was paid for under another key, or may have been, costs nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import Answer, Service, refusal
+
+import runninghub_async as rh
+from runninghub_async.emulator import Emulator
+from runninghub_async.testing import run
+
+LOST = rh.Response(504, b"")
+
+
+async def collect(stream: Any) -> list[Any]:
+    return [outcome async for outcome in stream]
+
+
+def poster(what: Any) -> rh.SeedreamV5Lite:
+    return rh.SeedreamV5Lite(f"a poster of {what}", 1600, 1344)
+
+
+def edited(count: int) -> list[rh.SeedreamV5Lite]:
+    """An input at whose top a line was put in: all places are others."""
+    return [poster("what is new"), *map(poster, range(count))]
+
+
+def left(service: Kept, journal: Path, requests: list[Any]) -> None:
+    """A run that was left when all of its requests had been answered."""
+
+    async def main() -> None:
+        async with service.session(journal=journal) as session:
+            async with session.stream(requests):
+                while len(service.created) + len(service.refused) < len(requests):
+                    await asyncio.sleep(0.1)
+
+    run(main)
+
+
+class Kept(Service):
+    """Remembers what it refused."""
+
+    def __init__(self, duration: float = 50.0, **hooks: Any) -> None:
+        self.refused: list[str] = []
+        self.refuses: set[str] = set()
+        super().__init__(duration, on_submit=self._refuse, **hooks)
+
+    def _refuse(self, prompt: str) -> Answer:
+        if prompt in self.refuses:
+            self.refused.append(prompt)
+            return refusal("1501")
+        return None
+
+
+def again(service: Service, journal: Path, requests: list[Any], **options: Any) -> list[Any]:
+    async def main() -> list[Any]:
+        async with service.session(journal=journal, **options) as session:
+            stream = session.stream(requests, reuse=True, ordered=True)
+            return await collect(stream)
+
+    return run(main)
+
+
+def test_what_runs_under_another_key_is_followed(tmp_path: Path) -> None:
+    """The input was edited after the run was killed: only the new line is submitted."""
+    service, journal = Kept(), tmp_path / "run.db"
+    left(service, journal, list(map(poster, range(6))))
+    outcomes = again(service, journal, edited(6))
+    assert [outcome.ok for outcome in outcomes] == [True] * 7
+    assert [outcome.index for outcome in outcomes] == list(range(7))
+    for outcome in outcomes:
+        assert service.created[outcome.task.id] == outcome.request.prompt
+    assert set(service.submitted.values()) == {1}
+    # From now on the edited input is known, without `reuse`, too; and so is the first one.
+
+    async def plain() -> list[Any]:
+        async with service.session(journal=journal) as session:
+            first = await collect(session.stream(edited(6)))
+            return first + await collect(session.stream(map(poster, range(6))))
+
+    assert all(outcome.ok for outcome in run(plain))
+    assert set(service.submitted.values()) == {1}
+    with rh.JournalReader(journal) as reader:
+        assert reader.summary().spent == rh.Money("1.54", "USD")
+
+
+def test_what_is_unknown_under_another_key_is_not_submitted_again(tmp_path: Path) -> None:
+    """It comes as `Unknown`; what was refused is submitted again."""
+    service, journal = (
+        Kept(after_submit=lambda p: LOST if p.endswith("2") else None),
+        tmp_path / "j",
+    )
+    service.refuses = {"a poster of 1"}
+    left(service, journal, list(map(poster, range(3))))
+    service.refuses.clear()
+    outcomes = again(service, journal, edited(3))
+    assert [type(outcome).__name__ for outcome in outcomes] == [
+        "Succeeded", "Succeeded", "Succeeded", "Unknown",
+    ]  # fmt: skip
+    assert service.submitted == Counter(
+        {"a poster of what is new": 1, "a poster of 0": 1, "a poster of 1": 2, "a poster of 2": 1}
+    )
+
+
+def test_what_was_never_submitted_is_submitted_once(tmp_path: Path) -> None:
+    """Also by whoever resumes afterwards: its first row is the one that is used."""
+    service, journal = Kept(5.0), tmp_path / "run.db"
+
+    async def enlisted() -> None:
+        async with service.session(journal=journal) as session:
+            await session.enlist(map(poster, range(4)))
+
+    run(enlisted)
+    assert all(outcome.ok for outcome in again(service, journal, edited(4)))
+
+    async def resumed() -> list[Any]:
+        async with service.session(journal=journal) as session:
+            return await collect(session.resume())
+
+    assert run(resumed) == []
+    assert set(service.submitted.values()) == {1}
+
+
+def test_two_equal_jobs_are_both_brought_home(tmp_path: Path) -> None:
+    """Who asked for a picture twice gets two, also after a line was put in; a third is shared."""
+    service, journal = Kept(), tmp_path / "run.db"
+    left(service, journal, [poster(0), poster(0)])
+    outcomes = again(service, journal, [poster("what is new"), poster(0), poster(0), poster(0)])
+    assert all(outcome.ok for outcome in outcomes)
+    assert service.submitted == Counter({"a poster of 0": 2, "a poster of what is new": 1})
+    assert len({outcome.task.id for outcome in outcomes[1:]}) == 2
+
+
+def test_equal_requests_of_one_stream_share_a_job(tmp_path: Path) -> None:
+    """While the first is under way, and when it fails the next one is submitted."""
+    service, journal = Kept(5.0), tmp_path / "run.db"
+    service.refuses = {"a poster of 1"}
+    outcomes = again(service, journal, [poster(0)] * 4 + [poster(1)] * 3)
+    assert [outcome.ok for outcome in outcomes] == [True] * 4 + [False] * 3
+    assert [outcome.index for outcome in outcomes] == list(range(7))
+    assert service.submitted == Counter({"a poster of 0": 1, "a poster of 1": 3})
+    assert len({outcome.key for outcome in outcomes}) == 7
+
+
+def test_a_job_of_another_call_or_stream_is_followed(tmp_path: Path) -> None:
+    """Within one session, whichever of them is left first."""
+    service, journal = Kept(20.0), tmp_path / "run.db"
+
+    async def main() -> list[Any]:
+        async with service.session(journal=journal) as session:
+            calling = asyncio.ensure_future(session.run(poster(0), key="mine"))
+            other = session.stream([poster(1)], batch="other")
+            waiting = asyncio.ensure_future(anext(other))
+            while len(service.created) < 2:
+                await asyncio.sleep(0.1)
+            stream = session.stream([poster(0), poster(1)], reuse=True, ordered=True)
+            following = asyncio.ensure_future(collect(stream))
+            while stream.statistics().waiting < 2:
+                await asyncio.sleep(0.1)
+            waiting.cancel()
+            await other.aclose()
+            calling.cancel()
+            return await following
+
+    assert [outcome.ok for outcome in run(main)] == [True, True]
+    assert set(service.submitted.values()) == {1}
+
+
+def test_a_stream_that_is_left_leaves_nobody_waiting(tmp_path: Path) -> None:
+    """What waits for a job of the same stream is unfinished with it, and sends nothing."""
+    service, journal = Kept(1e5), tmp_path / "run.db"
+
+    async def main() -> int:
+        async with service.session(journal=journal) as session:
+            async with session.stream([poster(0)] * 5, reuse=True) as stream:
+                while stream.statistics().submitted < 1:
+                    await asyncio.sleep(0.1)
+            return len(stream.unfinished)
+
+    assert run(main) == 5
+    assert sum(service.submitted.values()) == 1
+
+
+@pytest.mark.parametrize("folder", [True, False])
+def test_results_are_stored_under_the_names_of_the_edited_input(
+    folder: bool, tmp_path: Path
+) -> None:
+    """Those that ran are fetched, those that were stored are copied; each is paid for once."""
+
+    async def main() -> None:
+        async with Emulator(duration=0.3) as emulator:
+
+            def session() -> rh.Session:
+                return rh.Session(
+                    "any-key",
+                    base_url=emulator.url,
+                    journal=tmp_path / "run.db",
+                    limits=rh.Limits(3, None, None),
+                    polling=rh.ExponentialPolling(0.05, 1.0, 0.05),
+                )
+
+            options: dict[str, Any] = {"folder": tmp_path / "out"} if folder else {}
+            async with session() as first:
+                async with first.stream(map(poster, range(8)), **options) as stream:
+                    for _ in range(3):
+                        await anext(stream)
+            async with session() as second:
+                outcomes = await collect(
+                    second.stream(
+                        [*edited(8), poster(7)], reuse=True, ordered=True, folder=tmp_path / "out"
+                    )
+                )
+            assert [outcome.ok for outcome in outcomes] == [True] * 10
+            for outcome in outcomes:
+                (file,) = outcome.files
+                assert file.path.name.startswith(f"{outcome.index:05}-")
+            assert emulator.stats.billed == 9
+            async with session() as third:
+                async for outcome in third.stream(edited(8), folder=tmp_path / "out"):
+                    assert outcome.ok
+            assert emulator.stats.billed == 9
+
+    asyncio.run(main())
