@@ -36,9 +36,7 @@ _AROUND: Final = "".join(map(chr, range(0x21)))
 
 #: What a path cannot hold; a `%` only where it begins no escape. Control characters stay, and are
 #: refused: no file name has them, and a forged URL does.
-_NOT_IN_PATH: Final = re.compile(
-    r"""[ "#<>?\\^`{|}\[\]]|%(?![0-9A-Fa-f]{2})|[^\x00-\x7f]+"""
-)
+_NOT_IN_PATH: Final = re.compile(r"""[ "#<>?\\^`{|}\[\]]|%(?![0-9A-Fa-f]{2})|[^\x00-\x7f]+""")
 
 #: The same for a query. It may be signed, so it is changed only where it could not be sent at all.
 _NOT_IN_QUERY: Final = re.compile(r"""[ "#<>\\^`{|}]|[^\x00-\x7f]+""")

@@ -48,6 +48,9 @@ WORKERS: Final = 64
 #: Submits of unknown fate whose webhooks are still listened for.
 _LOST_KEPT: Final = 10_000
 
+#: Tasks whose end this session has seen, and when.
+_ENDED_KEPT: Final = 10_000
+
 #: How long a leaving session waits for submits that are under way, so as to learn their ids.
 GRACE: Final = 1.0
 
@@ -95,7 +98,9 @@ class Dispatcher:
         self.announced: WeakValueDictionary[str, Entry] = WeakValueDictionary()
         #: Of those, the last whose submits had an unknown fate to the end.
         self.lost: Bounded[str, None] = Bounded(_LOST_KEPT)
-        #: Files that are being made, and for which job.
+        #: When tasks ended, in the loop's time, of those that ended under the eyes of this session.
+        self.ended: Bounded[str, float] = Bounded(_ENDED_KEPT)
+        #: Files that are being made, by names that all file systems tell apart, and for which job.
         self.names: dict[Path, object] = {}
         self._parked: deque[asyncio.Future[None]] = deque()
         self._workers: set[asyncio.Task[None]] = set()
@@ -318,6 +323,8 @@ class Dispatcher:
             scheduler.abandoned(entry)
             raise
         else:
+            if task.done and _ended_just_now(entry):
+                self.ended[task.id] = clock()
             scheduler.seen(entry, task, clock(), sent_at)
 
     async def _submit(self) -> None:
@@ -482,3 +489,9 @@ class Dispatcher:
             error = task.exception()
         if error is not None and self._on_crash is not None:
             self._on_crash(error)
+
+
+def _ended_just_now(entry: Entry) -> bool:
+    """Whether a task that has ended was seen alive before, or submitted, in this session."""
+    job, row = entry.job, entry.row
+    return job.queries > 0 or (job.attempts > 0 and (row is None or not row.known))

@@ -180,9 +180,7 @@ class Fetch:
                 url = self._target(url, encoded(answer.headers.get("location", "")))
         raise ResultUnsafe(f"more than {MAX_REDIRECTS} redirects", self._output)
 
-    async def _ask(
-        self, stack: contextlib.AsyncExitStack, request: Request
-    ) -> StreamedResponse:
+    async def _ask(self, stack: contextlib.AsyncExitStack, request: Request) -> StreamedResponse:
         opening = stack.enter_async_context(_open(self._transport, request))
         if not isinstance(self._transport, StreamingTransport):
             # The whole body comes with the answer, and takes its time.

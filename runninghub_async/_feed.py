@@ -28,6 +28,7 @@ from ._exceptions import DownloadError, RunningHubError, SessionError, unforesee
 from ._job import Accepted, Job
 from ._journal import KeptFile
 from ._keeping import Keeper, kept
+from ._models import Output
 from ._money import Money, Sums
 from ._outcomes import Cancelled, Failed, Outcome, Succeeded, Unfinished, Unknown
 from ._recorder import Recorder
@@ -199,16 +200,20 @@ class Feed:
         own: Sequence[KeptFile] = (),
     ) -> None:
         result: Outcome = outcome
-        journal = self.dispatcher.journal
+        journal, row = self.dispatcher.journal, entry.row
         try:
-            files = await keeper.keep(outcome, entry.row, own)
-            result = attrs.evolve(outcome, files=files)
-            if entry.row is not None and journal is not None:
-                journal.stored(entry.row, kept(files))
+            saved = await keeper.keep(outcome, row, own, self)
+            result = saved.succeeded()
+            if row is not None and journal is not None:
+                if saved.faults:
+                    first = saved.faults[min(saved.faults)]
+                    journal.partly_stored(row, kept(saved.files), _known_as(outcome, first))
+                else:
+                    journal.stored(row, kept(saved.files))
         except Exception as error:
             result = not_kept(outcome, error)
-            if entry.row is not None and journal is not None:
-                journal.not_stored(entry.row, result.error)
+            if row is not None and journal is not None:
+                journal.not_stored(row, result.error)
         finally:
             # Also when the stream was left meanwhile: then its outcome is told without files.
             self._keepers.pop(entry.job.index, None)
@@ -243,10 +248,25 @@ class Feed:
     def stop(self, entry: Entry, error: RunningHubError) -> None:
         self._stop_taking(error)
         self.let_go(entry)
-        # What had been put back, to be submitted again, would meet the same refusal.
+        self._let_go_of_what_waits()
+
+    def stop_submitting(self, error: RunningHubError) -> None:
+        """Submit nothing more, for a reason that is no job's: the stream ends with `error` once
+        what had been submitted has ended."""
+        if self._stopped:
+            return
+        self._stop_taking(error)
+        self._let_go_of_what_waits()
+
+    def task_ids(self) -> list[str]:
+        """The ids of its tasks that have not ended, or whose results are being saved."""
+        return [entry.job.task_id for entry in self.entries.values() if entry.job.task_id]
+
+    def _let_go_of_what_waits(self) -> None:
+        # What had been put back, to be submitted again, would meet the same.
         for other in list(self.entries.values()):
             waits = not other.gone and not other.job.task_id and other.lost is None
-            if waits and other.job.state is not JobState.SUBMITTING:
+            if waits and not other.fetching and other.job.state is not JobState.SUBMITTING:
                 other.gone = True
                 self.let_go(other)
 
@@ -534,13 +554,6 @@ class Feed:
 
 def not_kept(outcome: Succeeded, error: Exception) -> Failed:
     """The task was paid for and succeeded, and its results could not be fetched."""
-    if isinstance(error, OSError):
-        told: RunningHubError = DownloadError(
-            f"cannot be written: {error}", outcome.task.outputs[0]
-        )
-        told.__cause__ = error
-    else:
-        told = error if isinstance(error, RunningHubError) else unforeseen(error)
     return Failed(
         index=outcome.index,
         request=outcome.request,
@@ -549,8 +562,17 @@ def not_kept(outcome: Succeeded, error: Exception) -> Failed:
         seconds=outcome.seconds,
         key=outcome.key,
         task=outcome.task,
-        error=told,
+        error=_known_as(outcome, error),
     )
+
+
+def _known_as(outcome: Succeeded, error: Exception) -> RunningHubError:
+    if isinstance(error, OSError):
+        outputs = outcome.task.outputs or (Output(task_id=outcome.task.id),)
+        fault = DownloadError(f"cannot be written: {error}", outputs[0])
+        fault.__cause__ = error
+        return fault
+    return error if isinstance(error, RunningHubError) else unforeseen(error)
 
 
 def _input_cancelled(error: asyncio.CancelledError) -> RuntimeError:

@@ -260,7 +260,7 @@ class JournaledFeed(Feed):
                     result = outcome
                     self._recorder.reused(entry, outcome, ())
                 elif (files := await keeper.check(record.files)) is not None:
-                    copies = await keeper.copy(outcome, row, files)
+                    copies = await keeper.copy(outcome, row, files, self)
                     result = attrs.evolve(outcome, files=copies)
                     self._recorder.reused(entry, outcome, kept(copies))
         except Exception as error:
@@ -299,7 +299,7 @@ class ResumedFeed(JournaledFeed):
         self._phases = deque(
             [
                 (JobState.ACCEPTED, JobState.RUNNING),
-                *([(JobState.SUCCEEDED,)] if keeps else []),
+                *([(JobState.SUCCEEDED, JobState.PARTLY_STORED)] if keeps else []),
                 (JobState.UNKNOWN,),
                 # Of those of unknown fate a webhook may have told before they came up.
                 (JobState.ACCEPTED, JobState.RUNNING),

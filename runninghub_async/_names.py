@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from pathlib import Path
 from typing import Any, Final
 
 from ._addresses import suffix_of
@@ -36,7 +35,9 @@ STEM_MAX: Final = 200
 _NOT_IN_NAME: Final = re.compile(r"""[<>:"/\\|?*\x00-\x1f\x7f-\x9f\ud800-\udfff]""")
 
 #: Devices, which Windows finds under any ending.
-_DEVICE: Final = re.compile(r"(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9¹²³])", re.I)
+_DEVICE: Final = re.compile(
+    r"(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9¹²³])", re.IGNORECASE
+)
 
 #: What may be a file's extension.
 _SUFFIX: Final = re.compile(r"[a-z0-9]{1,12}")
@@ -101,10 +102,10 @@ def fit_name(name: str, most: int) -> str:
     return name if len(data) <= most else data[:most].decode("utf-8", "ignore")
 
 
-def comparable(path: Path) -> Path:
-    """`path` with its name in the one form that all file systems tell apart."""
-    name = unicodedata.normalize("NFC", path.name).casefold()
-    return path.with_name(unicodedata.normalize("NFC", name))
+def comparable(name: str) -> str:
+    """`name` in a form that is the same for all names that some file system takes for one."""
+    folded = unicodedata.normalize("NFC", name).casefold()
+    return unicodedata.normalize("NFC", folded)
 
 
 def announced(output: Output) -> str:

@@ -21,7 +21,7 @@ class Step(enum.Enum):
     SUBMIT = "submit it"
     FOLLOW = "its task is alive: look at it"
     AWAIT = "its fate is unknown, and its webhook may yet tell"
-    FETCH = "its results are to be fetched"
+    FETCH = "its results are to be fetched, or those that are missing"
     CHECK = "its results are on disk, if they are still whole"
     DELIVER = "it has ended"
 
@@ -61,7 +61,7 @@ def plan(
         busy = PayloadError([f"key: {record.key!r} is of a job that is under way @ $"])
         return Plan(Step.DELIVER, job, Failed(index=index, request=request, error=busy))
     outcome = _outcome(record, job)
-    if state is JobState.SUCCEEDED and keeps:
+    if state in (JobState.SUCCEEDED, JobState.PARTLY_STORED) and keeps:
         return Plan(Step.FETCH, job, outcome)
     if state is JobState.STORED and keeps and record.files:
         return Plan(Step.CHECK, job, outcome)

@@ -19,7 +19,8 @@ def matched(old: Sequence[Output], fresh: Sequence[Output]) -> Mapping[int, Outp
     certain; none of `fresh` is given twice.
 
     Two are the same if they alone have this URL path; else if they alone are of their node and
-    type among those that are left, or have the same place among equally many.
+    type among those that are left, or have the same place among equally many; or if just these
+    two are left and their types do not contradict each other.
     """
     found: dict[int, Output] = {}
     left = dict(enumerate(fresh))
@@ -32,7 +33,12 @@ def matched(old: Sequence[Output], fresh: Sequence[Output]) -> Mapping[int, Outp
     for kind, places in mine.items():
         candidates = theirs.get(kind, ())
         if len(candidates) == len(places):
-            found |= {n: left[there] for n, there in zip(places, candidates, strict=True)}
+            found |= {n: left.pop(there) for n, there in zip(places, candidates, strict=True)}
+    rest = [n for n in range(len(old)) if n not in found]
+    if len(rest) == len(left) == 1:
+        ((_, last),) = left.items()
+        if not old[rest[0]].type or old[rest[0]].type == last.type:
+            found[rest[0]] = last
     return found
 
 

@@ -14,19 +14,15 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 import anyio
-import anyio.to_thread
 
-from ._addresses import host_of
 from ._budget import Budget, listed_price
 from ._call import Call, waiting_job
 from ._caller import Caller
 from ._catalogue import Catalogue
 from ._dispatcher import Dispatcher
-from ._download import PASSING, Fetch
 from ._exceptions import (
     JournalError,
     PayloadError,
-    ResultGone,
     RunningHubError,
     SessionError,
     SubmitManyError,
@@ -46,6 +42,7 @@ from ._families import (
     Workflows,
 )
 from ._feed import Feed, OnCancel
+from ._fetching import Fetching
 from ._job import Accepted, Job, Rules, UnknownPolicy
 from ._journal import FAULTY, Begun, JobFacts, Moved, error_text
 from ._journaled import FreshFeed, JournaledFeed, ResumedFeed, await_evidence
@@ -77,6 +74,7 @@ from ._sqlite import SqliteJobStore
 from ._states import JobState
 from ._store import JobStore
 from ._stream import JobStream, TaskStream
+from ._threads import run_in_thread
 from ._transport import AiohttpTransport, Transport
 from ._uploads import OnProgress, Uploader
 from .webhooks import Webhooks
@@ -176,6 +174,7 @@ class Session:
         #: What this session's jobs are called in the addresses of its webhooks.
         self._name = secrets.token_hex(8)
         self._caller = Caller(self._site, self._transport, retry, self._rng, self._open)
+        self._fetching = Fetching(self._caller, self._site.base_url, self.query)
         self._uploader = Uploader(self._caller)
         self._preparer = Preparer(self._site, self._uploader, self._announced)
         self.account = Account(self._caller)
@@ -216,7 +215,7 @@ class Session:
             raise SessionError("a session needs an asyncio event loop") from None
         if not Catalogue.loaded():
             # Read now, in a thread: the first request must not hold the loop for it.
-            await anyio.to_thread.run_sync(Catalogue.load)
+            await run_in_thread(Catalogue.load)
         if self._store is not None:
             self._journal = await self._open_journal(self._store)
         self._dispatcher = Dispatcher(
@@ -503,33 +502,7 @@ class Session:
         they are; `TransportError` when no answer came; `OSError`; and what `query` raises, when
         the URL has expired.
         """
-        return await self._fetch(output, Path(path), max_bytes=max_bytes)
-
-    async def _fetch(
-        self,
-        output: Output,
-        path: Path,
-        temporary: Path | None = None,
-        *,
-        max_bytes: int = 2**30,
-    ) -> Download:
-        async with Fetch(
-            self._transport,
-            output,
-            path,
-            max_bytes=max_bytes,
-            home=host_of(self.base_url),
-            temporary=temporary,
-        ) as fetch:
-            try:
-                return await self._caller.repeat(fetch.attempt, passing=PASSING)
-            except ResultGone as error:
-                fresh = await self._fresh_url(output)
-                if fresh is None:
-                    raise
-                logger.info("%s; asked the service for a fresh URL", error)
-                fetch.renew(fresh)
-            return await self._caller.repeat(fetch.attempt, passing=PASSING)
+        return await self._fetching.fetch(output, Path(path), max_bytes=max_bytes)
 
     # -- many ---------------------------------------------------------------------------------
 
@@ -805,7 +778,7 @@ class Session:
             raise ValueError("name is of files in a folder: give one")
         keeper = None
         if folder is not None:
-            keeper = Keeper(Path(folder), self._fetch, dispatcher, name)
+            keeper = Keeper(Path(folder), self._fetching, dispatcher, name, self._rules.retry)
         return {
             "backlog": window,
             "slots": self.limits.max_concurrency,
@@ -907,16 +880,6 @@ class Session:
                     group.start_soon(cancel, task_id)
         if left:
             logger.warning("no time was left to cancel %d tasks: %s", len(left), " ".join(left))
-
-    async def _fresh_url(self, output: Output) -> Output | None:
-        """The same output of the same task, as the service tells it now."""
-        if not output.task_id:
-            return None
-        task = await self.query(output.task_id)
-        # The order of outputs is not documented, so it counts only among those of one node.
-        same = [o for o in task.outputs if (o.node_id, o.type) == (output.node_id, output.type)]
-        moved = [o for o in same if o.url and o.url != output.url]
-        return moved[0] if len(same) == 1 and moved else None
 
     def _announced(self, entry: Entry, params: dict[str, Any]) -> dict[str, Any]:
         """`params` with an address of this job's own for its webhook, unless it has one."""
