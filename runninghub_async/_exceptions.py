@@ -369,8 +369,8 @@ class DownloadError(RunningHubError):
 
 
 class ResultGone(DownloadError):
-    """The host says HTTP 403, 404 or 410: the URL has expired or was never there. A fresh one may
-    help, trying again will not."""
+    """The host says HTTP 403, 404 or 410: the URL has expired or was never there, and there is no
+    fresh one. Trying again will not help."""
 
 
 class ResultIncomplete(DownloadError):
