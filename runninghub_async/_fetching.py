@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from ._addresses import encoded, host_of
 from ._caller import Caller
 from ._download import ANSWER_TIME, ANSWER_TIME_IN_A_CROWD, PASSING, Fetch
-from ._exceptions import ResultGone
+from ._exceptions import DownloadError, ResultBroken, ResultIncomplete, ResultTooLarge
 from ._models import Output, Task
 from ._renewal import matched
 from ._saved import Download
@@ -32,6 +32,9 @@ REPLICATION: Final = 60.0
 #: The longest pause between two looks meanwhile, and the first one at most, in seconds.
 _LONGEST: Final = 10.0
 _FIRST: Final = 1.0
+
+#: What no other URL of the same result would mend; any other refusal may be one of its signature.
+_NOT_THE_URL: Final = (ResultBroken, ResultIncomplete, ResultTooLarge)
 
 #: How long the service's answer about the URLs of a task is used for its other outputs.
 _FRESH: Final = 60.0
@@ -104,7 +107,7 @@ class Fetching:
 
         What falters is tried again as `RetryPolicy` says. HTTP 404 within `REPLICATION` seconds
         after the end of a task that this session has seen running is waited for; for any other
-        URL that has expired the service is asked once. `fresh`: shared by the outputs of a task.
+        URL that is refused, as expired ones are, the service is asked once. `fresh`: shared by the outputs of a task.
         `turns`: each attempt waits for its turn. `place`: see `Fetch`.
         """
         host = host_key(output)
@@ -149,18 +152,20 @@ class Fetching:
         attempt: Callable[[], Awaitable[Download]],
         fresh: FreshUrls,
     ) -> Download:
-        url, asked, pause = output.url, False, min(_FIRST, self._caller.retry.wait_initial)
-        waited = False
+        url, asked, waited = output.url, output.url is None, False
+        pause = min(_FIRST, self._caller.retry.wait_initial)
         if url is None and output.text is None:
             # The URL may have come a moment after the end of the task.
-            asked, renewed = True, await fresh.of(output)
+            renewed = await fresh.of(output)
             if renewed is not None:
                 url = renewed.url
                 fetch.renew(renewed)
         while True:
             try:
                 return await self._caller.repeat(attempt, passing=PASSING)
-            except ResultGone as error:
+            except DownloadError as error:
+                if isinstance(error, _NOT_THE_URL):
+                    raise
                 left = self._left(output) if fetch.status == 404 else 0.0
                 if not asked and (waited or left <= 0):
                     asked, renewed = True, await fresh.of(output)

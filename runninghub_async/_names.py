@@ -42,6 +42,8 @@ _DEVICE: Final = re.compile(
 #: What may be a file's extension.
 _SUFFIX: Final = re.compile(r"[a-z0-9]{1,12}")
 
+_MIME: Final = re.compile(r"^(?:image|video|audio|text|model|application)/")
+
 #: Words for a kind of file, which are no extensions.
 _WORDS: Final = frozenset(
     {"image", "img", "picture", "photo", "video", "audio", "sound", "voice", "file", "model",
@@ -141,4 +143,4 @@ def _suffix(output: Output) -> str:
 
 def _told_type(told: str) -> str:
     # Some say `image/png`.
-    return told.strip().rpartition("/")[2]
+    return _MIME.sub("", told.strip())
