@@ -12,7 +12,13 @@ from urllib.parse import urlsplit
 from ._addresses import encoded, host_of
 from ._caller import Caller
 from ._download import ANSWER_TIME, ANSWER_TIME_IN_A_CROWD, PASSING, Fetch
-from ._exceptions import DownloadError, ResultBroken, ResultIncomplete, ResultTooLarge
+from ._exceptions import (
+    DownloadError,
+    ResultBroken,
+    ResultIncomplete,
+    ResultTooLarge,
+    ResultUnsafe,
+)
 from ._models import Output, Task
 from ._renewal import matched
 from ._saved import Download
@@ -107,8 +113,8 @@ class Fetching:
 
         What falters is tried again as `RetryPolicy` says. HTTP 404 within `REPLICATION` seconds
         after the end of a task that this session has seen running is waited for; for any other
-        URL that is refused, as expired ones are, the service is asked once. `fresh`: shared by the outputs of a task.
-        `turns`: each attempt waits for its turn. `place`: see `Fetch`.
+        URL that is refused, as expired ones are, the service is asked once. `fresh`: shared by
+        the outputs of a task. `turns`: each attempt waits for its turn. `place`: see `Fetch`.
         """
         host = host_key(output)
         slow = False
@@ -164,7 +170,8 @@ class Fetching:
             try:
                 return await self._caller.repeat(attempt, passing=PASSING)
             except DownloadError as error:
-                if isinstance(error, _NOT_THE_URL):
+                led_astray = isinstance(error, ResultUnsafe) and fetch.status
+                if led_astray or isinstance(error, _NOT_THE_URL):
                     raise
                 left = self._left(output) if fetch.status == 404 else 0.0
                 if not asked and (waited or left <= 0):

@@ -88,7 +88,8 @@ class Partial:
                 self._file.close()
             if self._there:
                 self._there = False
-                with contextlib.suppress(FileNotFoundError):
+                # Its folder may be gone, or read-only: why it is discarded is the better news.
+                with contextlib.suppress(OSError):
                     self._name.unlink()
 
     def _open(self) -> BinaryIO:
