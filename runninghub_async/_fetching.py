@@ -22,7 +22,7 @@ from ._exceptions import (
 from ._models import Output, Task
 from ._renewal import matched
 from ._saved import Download
-from ._turns import Turns
+from ._turns import Turn, Turns
 
 __all__ = ["MAX_BYTES", "Fetching", "FreshUrls", "host_key"]
 
@@ -117,13 +117,11 @@ class Fetching:
         the outputs of a task. `turns`: each attempt waits for its turn. `place`: see `Fetch`.
         """
         host = host_key(output)
-        slow = False
+        turn: Turn | None = None
 
         def on_slow() -> None:
-            nonlocal slow
-            slow = True
-            if turns is not None:
-                turns.slow(host)
+            if turn is not None:
+                turn.slow()
 
         async with Fetch(
             self._caller.transport,
@@ -138,15 +136,11 @@ class Fetching:
         ) as fetch:
 
             async def attempt() -> Download:
-                nonlocal slow
+                nonlocal turn
                 if turns is None:
                     return await fetch.attempt()
-                async with turns.turn(host):
-                    slow = False
-                    download = await fetch.attempt()
-                if not slow:
-                    turns.fast(host)
-                return download
+                async with turns.turn(host) as turn:
+                    return await fetch.attempt()
 
             fresh = fresh or self.fresh_urls((output,))
             return await self._until_there(fetch, output, attempt, fresh)

@@ -492,10 +492,13 @@ class Session:
         """Fetch a result into the file `path`, whole or not at all.
 
         It is written beside the target under another name, looked through to its end (a picture
-        is unpacked; of films, sounds and archives the first bytes have to fit) and then renamed
-        over the target. The API key is not sent along. What falters is tried five times, from
-        where it broke off if the host can; a URL that has expired is asked for again once. Only
-        the service's own host and public addresses are asked.
+        is unpacked; of video, audio, archives and models the first bytes have to fit, and nothing
+        may be a web page or an error document) and then renamed over the target. The API key is
+        not sent along. What falters, or is slower than 1 KiB/s over a minute, is tried five times,
+        from where it broke off if the host can; a URL that is refused is asked for again once.
+        HTTP 404 in the first 60 seconds after the end of a task that this session has seen
+        running is waited for. Only the service's own host and public addresses are asked.
+        `max_bytes`: how long it may be, unpacked.
 
         Raises `ResultGone`, `ResultIncomplete`, `ResultTooLarge` (beyond `max_bytes`),
         `ResultBroken`, `ResultUnsafe` or, for a result that is a text, `DownloadError`, of which
@@ -614,11 +617,14 @@ class Session:
         slow consumer slows the submits and memory does not grow. `ordered` hands out in input
         order; a wider `window` then keeps slots busy behind a slow task.
 
-        `folder`: fetch the results into it, a few at once, each as soon as its task has
-        succeeded; an outcome then comes with its `files`. They are called `00042-slug.png` after
-        place and prompt, or what `name(outcome)` gives, without ending. A task whose results
-        cannot be fetched comes as `Failed`, with the task. While the disk is full nothing is
-        submitted, and the fetching goes on once there is room.
+        `folder`: save the results in it, a few at once, each as soon as its task has succeeded;
+        an outcome then comes with its `files`, and with those outputs that could not be saved as
+        `missing`. They are called `00042-slug.png` after place and prompt, or what
+        `name(outcome)` gives, without ending, cut to 200 bytes and with `-` for what some file
+        system refuses. A task of which nothing could be saved comes as `Failed`, with the task.
+        While nothing can be written, or four tasks in a row gave no result from one host,
+        nothing is submitted; a full disk is waited for, anything else for as long as
+        `RetryPolicy` tries a submit that cannot be sent (5 minutes by default).
 
         With a journal, a job is known by its request, its place and `batch`, or by what
         `key(request)` gives. What the journal knows is not submitted again: its outcome is
@@ -626,9 +632,10 @@ class Session:
         same content made, if that is stored and whole, at no cost.
 
         A faulty request becomes a `Failed` with a `PayloadError`. A wrong key, an exhausted
-        balance or budget, a journal that cannot be read, or a plan that forbids the call stops
-        the submitting; what runs is still handed out, and then that error is raised, once. An
-        input that raises has its error raised in the same way. `on_cancel`: see
+        balance or budget, a journal that cannot be read, a plan that forbids the call, results
+        that cannot be saved (`DownloadError`), or a `name` that raises or gives no text
+        (`PolicyError`) stops the submitting; what runs is still handed out, and then that error
+        is raised, once. An input that raises has its error raised in the same way. `on_cancel`: see
         `JobStream.aclose`; by default the session's.
         """
         dispatcher = self._open()
@@ -653,10 +660,10 @@ class Session:
         name: Callable[[Succeeded], str] | None = None,
         check: bool = True,
     ) -> JobStream:
-        """Go on with what the journal holds and that has not ended: an async iterator of outcomes.
+        """Resume what the journal holds and that has not ended: an async iterator of outcomes.
 
-        Tasks that exist are followed, with a `folder` what they made is fetched, jobs that were
-        never submitted are. Submits of unknown fate are treated as the session's `unknown` says,
+        Tasks that exist are followed, with a `folder` their results are saved, of those that are
+        partly stored the missing ones alone, and jobs that were never submitted are submitted. Submits of unknown fate are treated as the session's `unknown` says,
         and handed out. What has ended is not handed out again; but with `check`, files that are
         stored in `folder` are looked at, last of all, and fetched again if they have changed.
         `outcome.request` is a `StoredRequest`, `outcome.index` counts what is handed out. See

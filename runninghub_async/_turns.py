@@ -1,90 +1,101 @@
-"""Whose turn it is to fetch: a few transfers at once, of which slow hosts hold at most half."""
+"""Whose turn it is to fetch: a few transfers at once, of which slow ones hold at most half."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import Counter, deque
+from collections import deque
 from collections.abc import AsyncIterator
 from typing import Final
 
 from ._bounded import Bounded
 
-__all__ = ["Turns"]
+__all__ = ["Turn", "Turns"]
 
 #: Hosts that are known to be slow.
 _HOSTS_KEPT: Final = 1000
 
 
+class Turn:
+    """A transfer from `host` that has begun."""
+
+    def __init__(self, turns: Turns, host: str) -> None:
+        self.host = host
+        self.is_slow = False
+        self._turns = turns
+
+    def slow(self) -> None:
+        """It is slow: let others begin beside it."""
+        if not self.is_slow:
+            self.is_slow = True
+            self._turns.found_slow(self.host)
+
+
 class Turns:
     """`slots` transfers at once, first come, first served.
 
-    As soon as a host is known to be slow (`slow`), its transfers count for at most half of the
-    slots, so that those of other hosts get their turn; while no other waits it may use all. One
-    host that is fast is never held back, however many results it has.
+    Transfers that turn out to be slow count for at most half of the slots, so that others begin
+    beside them: half as many again as there are slots, at most. While results of other hosts
+    wait, hosts that are known to be slow get at most half of the slots. A host that is fast is
+    never held back, however many results it has.
     """
 
     def __init__(self, slots: int) -> None:
         self._slots = slots
         self._share = max(1, slots // 2)
-        self._running: Counter[str] = Counter()
-        self._waiting: deque[tuple[str, asyncio.Future[None]]] = deque()
-        self._slow: Bounded[str, None] = Bounded(_HOSTS_KEPT)
+        self._running: set[Turn] = set()
+        self._waiting: deque[tuple[str, asyncio.Future[Turn]]] = deque()
+        self._slow_hosts: Bounded[str, None] = Bounded(_HOSTS_KEPT)
 
     @contextlib.asynccontextmanager
-    async def turn(self, host: str) -> AsyncIterator[None]:
+    async def turn(self, host: str) -> AsyncIterator[Turn]:
         """Wait for a slot, and hold it while the context is open."""
-        granted = asyncio.get_running_loop().create_future()
-        self._waiting.append((host, granted))
+        granted: asyncio.Future[Turn] = asyncio.get_running_loop().create_future()
+        waiting = (host, granted)
+        self._waiting.append(waiting)
         self._grant()
         try:
-            await granted
+            turn = await granted
         except BaseException:
-            if granted.done() and not granted.cancelled():
-                self._give_back(host)
-            elif (host, granted) in self._waiting:
-                self._waiting.remove((host, granted))
+            if waiting in self._waiting:
+                self._waiting.remove(waiting)
+            elif granted.done() and not granted.cancelled():
+                self._end(granted.result())
             raise
         try:
-            yield
+            yield turn
         finally:
-            self._give_back(host)
+            if not turn.is_slow:
+                self._slow_hosts.pop(host, None)
+            self._end(turn)
 
-    def slow(self, host: str) -> None:
+    def found_slow(self, host: str) -> None:
         """A transfer from `host` is slow."""
-        if host not in self._slow:
-            self._slow[host] = None
-            self._grant()
+        self._slow_hosts[host] = None
+        self._grant()
 
-    def fast(self, host: str) -> None:
-        """A transfer from `host` went well."""
-        self._slow.pop(host, None)
-
-    def _give_back(self, host: str) -> None:
-        self._running[host] -= 1
-        if not self._running[host]:
-            del self._running[host]
+    def _end(self, turn: Turn) -> None:
+        self._running.discard(turn)
         self._grant()
 
     def _grant(self) -> None:
         while (found := self._next()) is not None:
-            host, granted = found
             self._waiting.remove(found)
+            host, granted = found
             if not granted.done():
-                self._running[host] += 1
-                granted.set_result(None)
+                turn = Turn(self, host)
+                self._running.add(turn)
+                granted.set_result(turn)
 
-    def _next(self) -> tuple[str, asyncio.Future[None]] | None:
+    def _next(self) -> tuple[str, asyncio.Future[Turn]] | None:
         """The first that may begin now."""
-        running = self._running.total()
-        slow = sum(count for host, count in self._running.items() if host in self._slow)
-        # Those of slow hosts beyond their share keep their connections, and no slot.
-        held = running - slow + min(slow, self._share)
-        others = any(host not in self._slow for host, _ in self._waiting)
-        for waiting in self._waiting:
-            if waiting[0] not in self._slow:
-                if held < self._slots:
+        slow = sum(turn.is_slow for turn in self._running)
+        held = len(self._running) - slow + min(slow, self._share)
+        if held >= self._slots or len(self._running) >= self._slots + self._share:
+            return None
+        crowded = sum(turn.host in self._slow_hosts for turn in self._running) >= self._share
+        if crowded:
+            for waiting in self._waiting:
+                if waiting[0] not in self._slow_hosts:
                     return waiting
-            elif running < self._slots and (slow < self._share or not others):
-                return waiting
-        return None
+        return self._waiting[0] if self._waiting else None

@@ -31,7 +31,7 @@ from runninghub_async._hold import FolderHold
 from runninghub_async._journal import files_in, files_text
 from runninghub_async._names import comparable, usable_stem
 from runninghub_async._renewal import matched
-from runninghub_async._turns import Turns
+from runninghub_async._turns import Turn, Turns
 from runninghub_async.testing import MockTransport, json_response, run
 
 PNG = png(24, 24)
@@ -531,16 +531,18 @@ def test_a_host_that_never_answers_is_given_up(tmp_path: Path) -> None:
     assert len(host.requests) == 5
 
 
-def test_slow_hosts_leave_turns_to_the_others() -> None:
-    """Eight slow transfers hold four of eight slots; a fast host alone may hold all eight."""
+def test_slow_transfers_leave_turns_to_others() -> None:
+    """Eight slow ones hold four of eight slots; a fast host alone holds all eight, and no more."""
 
     async def main() -> None:
         turns, begun = Turns(8), Counter[str]()
+        running: list[Turn] = []
         end = asyncio.Event()
 
         async def transfer(host: str) -> None:
-            async with turns.turn(host):
+            async with turns.turn(host) as turn:
                 begun[host] += 1
+                running.append(turn)
                 await end.wait()
 
         async def settle() -> None:
@@ -548,40 +550,41 @@ def test_slow_hosts_leave_turns_to_the_others() -> None:
                 await asyncio.sleep(0)
 
         tasks = [asyncio.create_task(transfer("slow")) for _ in range(12)]
-        await settle()
-        assert begun["slow"] == 8
         tasks += [asyncio.create_task(transfer("fast")) for _ in range(20)]
         await settle()
-        assert begun["fast"] == 0
-        turns.slow("slow")
+        assert dict(begun) == {"slow": 8}
+        for turn in running[:]:
+            turn.slow()
         await settle()
+        # Others of the slow host are first in line, and have their half already.
         assert dict(begun) == {"slow": 8, "fast": 4}
-        # Another slow host finds no room, one that is fast takes its place.
-        tasks.append(asyncio.create_task(transfer("other")))
-        turns.slow("other")
+        for turn in running[8:]:
+            turn.slow()
         await settle()
-        assert begun["other"] == 0
-        # Who is cancelled while waiting, or while holding, leaves no hole.
+        assert begun.total() == 12
+        # Those that are cancelled while they wait, or while they run, leave no hole.
         for task in (tasks[11], *tasks[:8]):
             task.cancel()
         await settle()
-        # Three slow ones had waited longer, and are within their half.
-        assert dict(begun) == {"slow": 11, "fast": 5}
+        assert begun.total() == 12 + 4
         end.set()
         await asyncio.gather(*tasks, return_exceptions=True)
-        assert begun["fast"] == 20
+        assert dict(begun) == {"slow": 11, "fast": 20}
 
     asyncio.run(main())
 
 
-def test_good_results_are_fetched_beside_trickles(tmp_path: Path) -> None:
-    """Sixteen trickles come first; the others are all there long before those are given up."""
+@pytest.mark.parametrize("good", ["good", "slow"])
+def test_good_results_are_fetched_beside_trickles(tmp_path: Path, good: str) -> None:
+    """Sixteen trickles come first, from another host or the same; the others are all there before
+    those are given up."""
 
     def results(n: int) -> str:
-        return f"https://{'slow' if n <= 16 else 'good'}.example/{n}.png"
+        return f"https://{'slow' if n <= 16 else good}.example/{n}.png"
 
     def bodies(url: str) -> Drip:
-        return Drip(PNG * 50, 1, 1.0) if "slow" in url else Drip(PNG, 2**18, 0.1)
+        trickles = int(url.rpartition("/")[2].partition(".")[0]) <= 16
+        return Drip(PNG * 50, 1, 1.0) if trickles else Drip(PNG, 2**18, 0.1)
 
     host = SlowHosts(bodies, results)
 
@@ -1008,7 +1011,7 @@ def test_an_address_that_is_refused_says_how_to_allow_it(
 
     async def main() -> None:
         async with rh.Session("a-key", base_url="https://service.example") as session:
-            with pytest.raises(rh.ResultUnsafe, match="result_networks.*--result-network"):
+            with pytest.raises(rh.ResultUnsafe, match=r"result_networks.*--result-network"):
                 await session.download(
                     rh.Output("https://results.example/x.png", "png"), tmp_path / "x.png"
                 )
