@@ -219,8 +219,13 @@ class FolderHold(Hold):
     _full = False
 
     def blames(self, error: Exception, output: Output) -> bool:  # noqa: ARG002 - of every result
-        """Whether `error` is one of writing."""
-        return isinstance(error, OSError) and error.errno not in _OF_A_NAME
+        """Whether `error` is one of this machine: of writing, of memory or of threads."""
+        if not isinstance(error, OSError):
+            no_thread = isinstance(error, RuntimeError) and "thread" in str(error)
+            return no_thread or isinstance(error, MemoryError)
+        # Too long may also be the name of the folder itself.
+        of_the_folder = error.filename is not None and self._where.startswith(str(error.filename))
+        return of_the_folder or error.errno not in _OF_A_NAME
 
     def why(self, error: Exception) -> str:
         """What the system said."""

@@ -109,10 +109,10 @@ def _tells_of_error(text: str) -> bool:
         answer: Any = json.loads(text)
     except (ValueError, RecursionError):
         return _ERROR_START.match(text) is not None
-    told = {key.lower().replace("_", "").replace("-", ""): value for key, value in answer.items()}
-    if any(told.get(key) for key in _ERROR_KEYS):
+    words = {key.lower().replace("_", "").replace("-", ""): value for key, value in answer.items()}
+    if any(words.get(key) for key in _ERROR_KEYS):
         return True
-    return told.keys() <= _ENVELOPE and not _SAYING.isdisjoint(told)
+    return words.keys() <= _ENVELOPE and not _SAYING.isdisjoint(words)
 
 
 # -- types with a beginning of their own ----------------------------------------------------------
@@ -123,7 +123,9 @@ def _starts(*beginnings: bytes) -> Callable[[bytes, int], bool]:
 
 
 def _svg(head: bytes, size: int) -> bool:
-    return size > 0 and re.search(rb"<(?:[A-Za-z_][\w.-]*:)?svg[\s>]", head) is not None
+    # A page may have a drawing in it.
+    page = _page_in(_text(head, "svg"), size, "svg")
+    return not page and re.search(rb"<(?:[A-Za-z_][\w.-]*:)?svg[\s>]", head) is not None
 
 
 def _stl(head: bytes, size: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import itertools
 import logging
@@ -186,9 +187,9 @@ class Keeper:
             return usable_stem(stem)
         # The task is paid for: its results are saved all the same, under the default name.
         ids = dict.fromkeys((outcome.task.id, *stream.task_ids()))
-        told = PolicyError("name", fault, tuple(ids))
-        told.__cause__ = cause
-        stream.stop_submitting(told)
+        failure = PolicyError("name", fault, tuple(ids))
+        failure.__cause__ = cause
+        stream.stop_submitting(failure)
         return _stem(outcome)
 
     async def _whole(self, own: Mapping[int, KeptFile]) -> dict[int, Download]:
@@ -322,7 +323,11 @@ def _stem(outcome: Succeeded) -> str:
 
 
 def _make(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except ValueError as error:
+        # A character that no path can hold; it is no fault of the result.
+        raise OSError(errno.EINVAL, str(error), str(folder)) from error
 
 
 def _exists(path: Path) -> bool:

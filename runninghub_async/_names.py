@@ -62,8 +62,8 @@ TEXTS: Final = ("prompt", "text", "lyrics", "description", "title")
 def prompt_of(request: Any) -> str:
     """The text that a request is about; empty if it has none."""
     params = request.to_params()
-    told = (params.get(key) for key in TEXTS)
-    return next((text for text in told if isinstance(text, str)), "")
+    texts = (params.get(key) for key in TEXTS)
+    return next((text for text in texts if isinstance(text, str)), "")
 
 
 def file_stem(index: int, prompt: str) -> str:
@@ -113,12 +113,12 @@ def comparable(name: str) -> str:
 def announced(output: Output) -> str:
     """The type that `output` should have: by the service's word, else by its URL. A file's
     extension, or `image`, `video` or `audio`; empty if nobody said."""
-    told = _told_type(output.type)
-    family = _FAMILIES.get(told, told)
+    word = _type_in(output.type)
+    family = _FAMILIES.get(word, word)
     if family in ("image", "video", "audio"):
         return family
-    if told and told not in _WORDS and _SUFFIX.fullmatch(told):
-        return told
+    if word and word not in _WORDS and _SUFFIX.fullmatch(word):
+        return word
     return _suffix(output)
 
 
@@ -127,10 +127,10 @@ def ending(output: Output, kind: str = "") -> str:
     its first bytes show (`kind`, as `sniff` names it), else what its URL ends with, else `bin`.
     Where content and URL agree on another kind of file than the service's word, they count."""
     suffix = _suffix(output)
-    told = _told_type(output.type)
-    if told and told not in _WORDS and _SUFFIX.fullmatch(told):
-        agree = bool(kind) and canonical(suffix) == kind and kind_of(kind) != kind_of(told)
-        return suffix if agree else told
+    word = _type_in(output.type)
+    if word and word not in _WORDS and _SUFFIX.fullmatch(word):
+        agree = bool(kind) and canonical(suffix) == kind and kind_of(kind) != kind_of(word)
+        return suffix if agree else word
     if kind and canonical(suffix) != kind:
         return kind
     return suffix or kind or ("txt" if output.url is None and output.text is not None else "bin")
@@ -141,6 +141,6 @@ def _suffix(output: Output) -> str:
     return "" if suffix in _PROGRAMS else suffix
 
 
-def _told_type(told: str) -> str:
+def _type_in(word: str) -> str:
     # Some say `image/png`.
-    return _MIME.sub("", told.strip())
+    return _MIME.sub("", word.strip())

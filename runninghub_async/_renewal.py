@@ -39,7 +39,18 @@ def matched(old: Sequence[Output], fresh: Sequence[Output]) -> Mapping[int, Outp
         ((_, last),) = left.items()
         if not old[rest[0]].type or old[rest[0]].type == last.type:
             found[rest[0]] = last
-    return found
+    return _each_once(found)
+
+
+def _each_once(found: Mapping[int, Output]) -> dict[int, Output]:
+    """Without those that have the URL of one before them."""
+    used: set[str | None] = set()
+    kept: dict[int, Output] = {}
+    for place, output in sorted(found.items()):
+        if output.url not in used:
+            kept[place] = output
+            used.add(output.url)
+    return kept
 
 
 def _path(output: Output) -> str:

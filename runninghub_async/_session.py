@@ -662,10 +662,11 @@ class Session:
     ) -> JobStream:
         """Resume what the journal holds and that has not ended: an async iterator of outcomes.
 
-        Tasks that exist are followed, with a `folder` their results are saved, of those that are
-        partly stored the missing ones alone, and jobs that were never submitted are submitted. Submits of unknown fate are treated as the session's `unknown` says,
-        and handed out. What has ended is not handed out again; but with `check`, files that are
-        stored in `folder` are looked at, last of all, and fetched again if they have changed.
+        Tasks that exist are followed, and jobs that were never submitted are submitted. With a
+        `folder` results are saved, and where some are stored already, the missing ones alone.
+        Submits of unknown fate are treated as the session's `unknown` says, and handed out. What
+        has ended is not handed out again; but with `check`, files that are stored in `folder` are
+        compared, last of all, and fetched again if they have changed.
         `outcome.request` is a `StoredRequest`, `outcome.index` counts what is handed out. See
         `stream` for the rest.
 

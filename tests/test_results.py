@@ -10,6 +10,7 @@ import itertools
 import json
 import logging
 import os
+import zlib
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -155,7 +156,7 @@ REFUSED = {"outputType": "png", "nodeId": "9", "error": {"code": "SensitiveConte
 def test_one_result_that_cannot_be_had_loses_no_other(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, bad: str, place: int
 ) -> None:
-    """Three are saved, told of and in the journal; one is named as missing. A resumed run asks
+    """Three are saved, handed out and in the journal; one is named as missing. A resumed run asks
     for that one alone, and with it the job is stored."""
     site, mended = Site(4), False
     replies = {
@@ -356,13 +357,15 @@ def test_fresh_urls_are_matched_by_path_then_by_node_type_and_place() -> None:
     # Fewer than before, of one node: nobody knows which.
     assert matched(old[:2], [out("https://b/y.png")]) == {}
     assert matched(old[:1], renamed[:2]) == {}
-    # Two that have one path are told apart by their nodes.
+    # Two that have one path are kept apart by their nodes.
     same = [out("https://a/x.png?id=1", node="1"), out("https://a/x.png?id=2", node="2")]
     assert matched(same, same[::-1]) == dict(enumerate(same))
     assert matched([out(None)], [out("https://a/1.png", node="")]) == {
         0: out("https://a/1.png", node="")
     }
     assert matched([], fresh) == {}
+    # An answer that names one URL twice leaves one of them out.
+    assert matched(old[:2], [out("https://b/y.png")] * 2) == {0: out("https://b/y.png")}
 
 
 def test_a_result_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> None:
@@ -616,6 +619,7 @@ TYPES = ["png", "mp4", "mp3", "zip", "glb", "obj", "fbx", "stl", "ply", "usdz", 
 WRONG = {
     "html": PAGE,
     "html with blanks": b"\xef\xbb\xbf\r\n <!-- proxy --> <HTML><body>Sign in",
+    "html with a drawing": b"<html><body><svg width='9'></svg>Sign in",
     "html fragment": b"<script>location='/login'</script>",
     "html in utf-16": "\ufeff<html><body>".encode("utf-16-le"),
     "packed html": gzip.compress(PAGE),
@@ -978,7 +982,7 @@ def test_while_a_host_gives_no_results_nothing_is_submitted(
         assert len(lost) == len(found) == len(created) <= 12
         assert len(said) < 12
     broken = False
-    # Some may have been put down, and never sent.
+    # Some may have been recorded, and never sent.
     paid, unsent = len(created), states(journal).get("new", 0)
     resumed = run(again)
     assert all(outcome.ok for outcome in resumed)
@@ -1090,6 +1094,51 @@ def moved(code: int) -> Reply:
     return reply
 
 
+def raw(data: bytes) -> Reply:
+    """Bytes as they are, and the end of the connection."""
+
+    async def reply(request: web.BaseRequest) -> web.StreamResponse:
+        assert request.transport is not None
+        request.transport.write(data)
+        request.transport.close()
+        return web.Response()
+
+    return reply
+
+
+def in_chunks(encoding: str = "", body: bytes = PNG) -> Reply:
+    async def reply(request: web.BaseRequest) -> web.StreamResponse:
+        answer = web.StreamResponse(headers={"Content-Encoding": encoding} if encoding else {})
+        answer.enable_chunked_encoding()
+        await answer.prepare(request)
+        await answer.write(zlib.compress(body) if encoding else body)
+        await answer.write_eof()
+        return answer
+
+    return reply
+
+
+def by_ranges(request_of: list[str | None]) -> Reply:
+    """Half of it, and then from where it is asked for."""
+
+    async def reply(request: web.BaseRequest) -> web.StreamResponse:
+        wanted = request.headers.get("Range")
+        request_of.append(wanted)
+        if wanted is None:
+            headers = {"Content-Length": str(len(PNG)), "ETag": '"1"'}
+            answer = web.StreamResponse(headers=headers)
+            await answer.prepare(request)
+            await answer.write(PNG[: len(PNG) // 2])
+            assert request.transport is not None
+            request.transport.close()
+            return answer
+        at = int(wanted.removeprefix("bytes=").removesuffix("-"))
+        headers = {"Content-Range": f"bytes {at}-{len(PNG) - 1}/{len(PNG)}", "ETag": '"1"'}
+        return web.Response(status=206, body=PNG[at:], headers=headers)
+
+    return reply
+
+
 HOSTS: dict[str, tuple[list[Reply], bool]] = {
     "404 first": ([status(404), status(404), picture], True),
     "dripping": ([dripping(PNG)], True),
@@ -1106,6 +1155,37 @@ HOSTS: dict[str, tuple[list[Reply], bool]] = {
     "busy": ([status(503), status(429), status(502), picture], True),
     "teapot": ([status(418)], False),
     "empty": ([status(200)], False),
+    "empty first": ([status(200), picture], True),
+    "no content": ([status(204)], False),
+    "a part that nobody asked for": ([status(206, PNG)], False),
+    "chunked": ([in_chunks()], True),
+    "deflated": ([in_chunks("deflate")], True),
+    "deflated page": ([in_chunks("deflate", PAGE)], False),
+    "packed page": ([packed(PAGE)], False),
+    "without a length": ([raw(b"HTTP/1.0 200 OK\r\n\r\n" + PNG)], True),
+    "without a length, cut": ([raw(b"HTTP/1.0 200 OK\r\n\r\n" + PNG[:-9])], False),
+    "shorter than it says": (
+        [raw(b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n" + PNG)],
+        False,
+    ),
+    "reset": ([raw(b""), raw(b""), picture], True),
+    "garbage": ([raw(b"SSH-2.0-OpenSSH\r\n"), picture], True),
+    "garbage always": ([raw(b"\x15\x03\x01\0\x02\x02\x16")], False),
+    "resumed": ([by_ranges([])], True),
+    "moved in circles": ([status(302, Location="?again")], False),
+    "moved nowhere": ([status(302)], False),
+    "moved into a private network": ([status(301, Location="http://10.0.0.1/x.png")], False),
+    "moved to another scheme": ([status(307, Location="ftp://x.example/x.png")], False),
+    "sign-in": ([status(401, PAGE)], False),
+    "sign-in by redirect": ([status(302, Location="/sign-in")], False),
+    "forbidden with a document": (
+        [status(403, b"<Error><Code>AccessDenied</Code></Error>")],
+        False,
+    ),
+    "json with 200": ([status(200, b'{"code": 404, "msg": "not found"}')], False),
+    "too many": ([status(429), status(429, **{"Retry-After": "1"}), picture], True),
+    "unavailable": ([status(503)], False),
+    "time-out of a gateway": ([status(504), status(524), picture], True),
 }
 
 
@@ -1116,6 +1196,7 @@ def test_all_that_can_be_had_is_had(tmp_path: Path, host: str, outputs: int) -> 
     replies, had = HOSTS[host]
     site = Site(outputs)
     site.replies[f"/2013508786110730241/{outputs - 1}.png"] = replies
+    site.replies["/sign-in"] = [status(200, PAGE)]
     (outcome,) = stream_from(site, tmp_path)
     good = outputs if had else outputs - 1
     assert len(getattr(outcome, "files", ())) == good
@@ -1144,6 +1225,17 @@ def test_what_is_bounded_is_unpacked(tmp_path: Path) -> None:
 @pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES, errno.EIO, errno.EMFILE])
 def test_whatever_the_system_says_of_writing_counts(code: int) -> None:
     """But for the faults of one name, and what is no fault of the system."""
-    assert FolderHold.blames(None, OSError(code, os.strerror(code)), rh.Output())  # type: ignore[arg-type]
-    too_long = OSError(errno.ENAMETOOLONG, "too long")
-    assert not FolderHold.blames(None, too_long, rh.Output())  # type: ignore[arg-type]
+
+    async def main() -> None:
+        async with rh.Session("a-key", transport=MockTransport(lambda _: PNG)) as session:  # type: ignore[arg-type, return-value]
+            assert session._dispatcher is not None
+            hold = FolderHold(session._dispatcher, rh.RetryPolicy(), "/x/out")
+            output = rh.Output()
+            assert hold.blames(OSError(code, os.strerror(code), "/x/out/a.png"), output)
+            assert hold.blames(MemoryError(), output)
+            assert hold.blames(RuntimeError("can't start new thread"), output)
+            assert not hold.blames(OSError(errno.ENAMETOOLONG, "", "/x/out/a.png"), output)
+            assert hold.blames(OSError(errno.ENAMETOOLONG, "", "/x/out"), output)
+            assert not hold.blames(ValueError(), output)
+
+    run(main)
