@@ -21,7 +21,7 @@ from ._fetching import Fetching, FreshUrls, host_key
 from ._hold import FolderHold, Hold, HostHold
 from ._journal import KeptFile, numbered
 from ._models import Output
-from ._names import comparable, ending, file_stem, prompt_of, usable_stem
+from ._names import STEM_SHORT, comparable, ending, file_stem, fit_name, prompt_of, usable_stem
 from ._outcomes import Succeeded
 from ._partial import Partial
 from ._retry import RetryPolicy
@@ -203,6 +203,16 @@ class Keeper:
         return self.folder / f"{stem}{shown}.{suffix}"
 
     async def _save(self, job: _Job, output: Output, number: int) -> Download:
+        try:
+            return await self._save_as(job, output, number)
+        except OSError as error:
+            # Some file systems take fewer bytes than all usual ones.
+            short = fit_name(job.stem, STEM_SHORT)
+            if error.errno != errno.ENAMETOOLONG or short == job.stem:
+                raise
+            return await self._save_as(attrs.evolve(job, stem=short), output, number)
+
+    async def _save_as(self, job: _Job, output: Output, number: int) -> Download:
         if output.url is None and output.text is not None:
             return await self._patiently(job, output, lambda: self._save_text(job, output, number))
         host = host_key(output)

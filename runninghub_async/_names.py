@@ -15,6 +15,7 @@ from ._media import canonical, kind_of
 from ._models import Output
 
 __all__ = [
+    "STEM_SHORT",
     "TEXTS",
     "announced",
     "comparable",
@@ -25,11 +26,13 @@ __all__ = [
     "usable_stem",
 ]
 
-#: The longest name that every usual file system takes, in bytes, and what is kept free of it for
-#: the temporary name (`.` and `.part`), the number of an output (`-99`), the digest or the number
-#: that tells two jobs apart, and the ending.
-NAME_MAX: Final = 255
+#: The longest stem, in bytes. Every usual file system takes names of 255 bytes; the rest is for the
+#: temporary name (`.` and `.part`), the number of an output (`-99`), the digest or the number that
+#: keeps two jobs apart, and the ending.
 STEM_MAX: Final = 200
+
+#: What is tried where that is too long after all.
+STEM_SHORT: Final = 50
 
 #: What Windows takes in no name; a slash nobody does. Half of a surrogate pair is no character.
 _NOT_IN_NAME: Final = re.compile(r"""[<>:"/\\|?*\x00-\x1f\x7f-\x9f\ud800-\udfff]""")

@@ -791,6 +791,16 @@ def test_a_name_is_made_to_fit_every_file_system(tmp_path: Path, given: str, ste
     assert [f.path.name for f in outcome.files] == [f"{stem}.png", f"{stem}-2.png"]
 
 
+def test_a_name_that_is_too_long_where_it_is_saved_is_cut_again(tmp_path: Path) -> None:
+    """A deep folder leaves less room than other places."""
+    folder = tmp_path
+    while len(str(folder)) < 3800:
+        folder /= "d" * 100
+    folder /= "d" * (3970 - len(str(folder)))
+    (outcome,) = stream_from(Site(), folder, name=lambda _: "x" * 190)
+    assert [file.path.name for file in outcome.files] == [f"{'x' * 50}.png"]
+
+
 def test_names_that_some_file_systems_take_for_one_are_kept_apart(tmp_path: Path) -> None:
     """By case, and by the form of an accent."""
     given = ["Café", "café", "cafe\u0301", "CAFÉ"]
