@@ -48,7 +48,7 @@ WORKERS: Final = 64
 #: Submits of unknown fate whose webhooks are still listened for.
 _LOST_KEPT: Final = 10_000
 
-#: Tasks whose end this session has seen, and when.
+#: Tasks whose beginning or end this session has seen.
 _ENDED_KEPT: Final = 10_000
 
 #: How long a leaving session waits for submits that are under way, so as to learn their ids.
@@ -98,8 +98,10 @@ class Dispatcher:
         self.announced: WeakValueDictionary[str, Entry] = WeakValueDictionary()
         #: Of those, the last whose submits had an unknown fate to the end.
         self.lost: Bounded[str, None] = Bounded(_LOST_KEPT)
-        #: When tasks ended, in the loop's time, of those that ended under the eyes of this session.
+        #: When tasks ended, in the loop's time, of those that this session has seen before that.
         self.ended: Bounded[str, float] = Bounded(_ENDED_KEPT)
+        #: Tasks that this session has submitted.
+        self._made: Bounded[str, None] = Bounded(_ENDED_KEPT)
         #: Files that are being made, by names that all file systems tell apart, and for which job.
         self.names: dict[Path, object] = {}
         self._parked: deque[asyncio.Future[None]] = deque()
@@ -323,8 +325,8 @@ class Dispatcher:
             scheduler.abandoned(entry)
             raise
         else:
-            if task.done and _ended_just_now(entry):
-                self.ended[task.id] = clock()
+            if task.done and (entry.job.queries or task.id in self._made):
+                self.ended.setdefault(task.id, clock())
             scheduler.seen(entry, task, clock(), sent_at)
 
     async def _submit(self) -> None:
@@ -377,7 +379,7 @@ class Dispatcher:
             scheduler.abandoned(entry)
             raise
         else:
-            scheduler.accepted(entry, task, clock(), sent_at)
+            self._accept(entry, task, sent_at)
             if entry.job.tips:
                 faults = "; ".join(map(str, task.node_errors))
                 logger.warning("task %s was accepted with faults: %s", task.id, faults)
@@ -385,6 +387,10 @@ class Dispatcher:
             self._submitting -= 1
             if not self._submitting:
                 self._submits_done.set()
+
+    def _accept(self, entry: Entry, task: Task, sent_at: float) -> None:
+        self._made[task.id] = None
+        self.scheduler.accepted(entry, task, self.loop.time(), sent_at)
 
     async def _written_down(self, entry: Entry) -> bool:
         """Whether `entry` is still to be sent, now that the journal says that it is."""
@@ -489,9 +495,3 @@ class Dispatcher:
             error = task.exception()
         if error is not None and self._on_crash is not None:
             self._on_crash(error)
-
-
-def _ended_just_now(entry: Entry) -> bool:
-    """Whether a task that has ended was seen alive before, or submitted, in this session."""
-    job, row = entry.job, entry.row
-    return job.queries > 0 or (job.attempts > 0 and (row is None or not row.known))

@@ -369,15 +369,16 @@ def test_fresh_urls_are_matched_by_path_then_by_node_type_and_place() -> None:
 
 
 def test_a_result_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> None:
-    """HTTP 404 in the first minute after the end; by a stream and by a download."""
-    site = Site(2)
+    """HTTP 404 in the first minute after the end; by a stream and by a download, also where the
+    first look finds the task done."""
+    site = Site(2, runs=0)
     for task, n in itertools.product(("2013508786110730241", "2013508786110730242"), range(2)):
         site.replies[f"/{task}/{n}.png"] = [status(404)] * 5 + [picture]
 
     async def main() -> Any:
         async with site.serve() as url, rh.Session("a-key", base_url=url, **FAST) as session:
             (outcome,) = await collect(session.stream(posters(1), folder=tmp_path / "out"))
-            task = await session.run(posters(1)[0])
+            task = await session.wait(await session.submit(posters(1)[0]))
             await session.download(task.outputs[0], tmp_path / "x.png")
         return outcome
 
@@ -385,6 +386,23 @@ def test_a_result_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> None:
     assert len(outcome.files) == 2
     assert outcome.missing == ()
     assert (tmp_path / "x.png").read_bytes() == PNG
+
+
+def test_an_early_end_in_the_journal_is_known_to_a_resumed_run(tmp_path: Path) -> None:
+    """A process that ended before the results were there is followed by another one at once."""
+    site = Site()
+    site.replies["/2013508786110730241/0.png"] = [status(404)] * 3 + [picture]
+
+    async def main() -> Any:
+        async with site.serve() as url:
+            options = FAST | {"journal": tmp_path / "run.db"}
+            async with rh.Session("a-key", base_url=url, **options) as session:
+                await collect(session.stream(posters(1)))
+            async with rh.Session("a-key", base_url=url, **options) as session:
+                return await collect(session.resume(folder=tmp_path / "out"))
+
+    (outcome,) = asyncio.run(main())
+    assert len(outcome.files) == 1
 
 
 def test_how_long_it_is_waited_for_depends_on_what_is_known(tmp_path: Path) -> None:
