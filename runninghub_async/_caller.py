@@ -37,7 +37,7 @@ class Caller:
         self.site = site
         self.transport = transport
         self.opened = opened
-        self._retry = retry
+        self.retry = retry
         self._rng = rng
 
     async def call(
@@ -66,7 +66,7 @@ class Caller:
                 return await attempt()
             except RunningHubError as error:
                 pause = call_pause(
-                    self._retry, error, number, self._rng.random(), safe=safe, passing=passing
+                    self.retry, error, number, self._rng.random(), safe=safe, passing=passing
                 )
                 if pause is None:
                     raise

@@ -15,7 +15,7 @@ _FORMATS: Final = {"jpg": ("JPEG", "jpg"), "webp": ("WEBP", "webp"), "gif": ("GI
 def decode(file: BinaryIO, kind: str, pixels: int) -> None:
     """Decode the picture in `file`, which has `pixels` pixels and is of the type `kind`.
 
-    A film is decoded frame by frame until these make up the largest picture allowed. Raises
+    An animation is decoded frame by frame until these make up the largest picture allowed. Raises
     `Broken`, and `TooLarge` for more pixels than Pillow's `Image.MAX_IMAGE_PIXELS`.
     """
     if kind not in _FORMATS:
@@ -43,5 +43,5 @@ def decode(file: BinaryIO, kind: str, pixels: int) -> None:
         raise TooLarge(str(error)) from None
     except MemoryError:
         raise
-    except Exception as error:  # whatever a decoder stumbles over is in the picture
+    except Exception as error:  # whatever a decoder cannot read is in the picture
         raise Broken(f"it cannot be decoded: {error}") from None

@@ -58,6 +58,9 @@ WORKERS: Final = 64
 #: Submits of unknown fate whose webhooks are still listened for.
 _LOST_KEPT: Final = 10_000
 
+#: Tasks whose beginning or end this session has seen.
+_ENDED_KEPT: Final = 10_000
+
 #: How long a leaving session waits for submits that are under way, so as to learn their ids.
 GRACE: Final = 1.0
 
@@ -121,7 +124,9 @@ class Dispatcher:
         self.announced: WeakValueDictionary[str, Entry] = WeakValueDictionary()
         #: Of those, the last whose submits had an unknown fate to the end.
         self.lost: Bounded[str, None] = Bounded(_LOST_KEPT)
-        #: Files that are being made, and for which job.
+        #: When tasks ended, in the loop's time, of those that this session has seen before that.
+        self.ended: Bounded[str, float] = Bounded(_ENDED_KEPT)
+        #: Files that are being made, by names that all file systems tell apart, and for which job.
         self.names: dict[Path, object] = {}
         self._parked: deque[asyncio.Future[None]] = deque()
         self._workers: set[asyncio.Task[None]] = set()
@@ -371,6 +376,8 @@ class Dispatcher:
             scheduler.abandoned(entry)
             raise
         else:
+            if task.done and (entry.job.queries or scheduler.has_created(task.id)):
+                self.ended.setdefault(task.id, clock())
             scheduler.seen(entry, task, clock(), sent_at)
             if not task.done or not entry.gone:
                 self._note_wait(entry, task)

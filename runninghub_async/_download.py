@@ -9,20 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Final, Self
 from urllib.parse import urljoin, urlsplit
 
-import anyio
-import anyio.to_thread
-
-from ._addresses import host_of, why_not
+from ._addresses import ascii_host, encoded, host_of, suffix_of, why_not
 from ._decode import decode
 from ._exceptions import (
     DownloadError,
+    ReadTimeout,
     ResultBroken,
     ResultGone,
     ResultIncomplete,
@@ -31,20 +29,39 @@ from ._exceptions import (
     RunningHubError,
     TransportError,
 )
-from ._media import kind_of
+from ._impostors import LOOK, impostor
+from ._media import canonical, kind_of, sniff
 from ._models import Output, Request
+from ._names import announced
 from ._partial import Partial
 from ._pieces import Broken, Reader, TooLarge
 from ._ranges import length_of, range_headers, total_of, validator_of
 from ._saved import Download
 from ._shielded import wait_out
+from ._threads import run_in_thread
 from ._transport import NotPublic, StreamedResponse, StreamingTransport, Transport
 from ._whole import check_whole
 
 __all__ = ["PASSING", "Download", "Fetch", "keep_text"]
 
 MAX_REDIRECTS: Final = 5
+
+#: How long a host may send nothing, in seconds, and over what time its speed is averaged.
 READ_TIMEOUT: Final = 60.0
+
+#: A transfer with fewer bytes per second than this, averaged over `READ_TIMEOUT`, is broken off
+#: and tried again from where it was.
+LOWEST_SPEED: Final = 2**10
+
+#: How long an answer may take to begin, in units of `READ_TIMEOUT`: where few transfers run at
+#: once, and where many may wait for a connection.
+ANSWER_TIME: Final = 2.0
+ANSWER_TIME_IN_A_CROWD: Final = 10.0
+
+#: A transfer with fewer bytes per second than this counts as slow (`on_slow`), looked at so many
+#: times in each `READ_TIMEOUT`.
+SLOW: Final = 2**14
+_LOOKS: Final = 6.0
 
 #: What another attempt may mend, beside what it mends for every call. A broken result is among
 #: them, since nothing tells a host's fault from the transfer's.
@@ -54,12 +71,29 @@ PASSING: Final = (ResultIncomplete, ResultBroken)
 _PIECE: Final = 2**20
 
 
+#: What another program may call a text just as well: two letters.
+_WEAK: Final = ("", "bmp")
+
+_ALLOW: Final = (
+    "where a VPN or a proxy answers every name with an address of its own, allow that network:"
+    ' AiohttpTransport(result_networks=["198.18.0.0/15"]), or --result-network 198.18.0.0/15'
+)
+
+
+class _TooSlow(TransportError):
+    """Bytes come, and too few of them."""
+
+
 class Fetch:
     """The fetching of `output` into the file `path`, in as many attempts as somebody makes.
 
     `max_bytes`: how long it may be. `home`: the host of the service, which is trusted; any other
     has to be public. `temporary`: where to collect it, on the file system of `path`; what a dead
     process left there is removed. Default: a random name beside `path`.
+
+    `on_slow()` is called while a transfer is slow. `place(kind)` gives the path once the type that
+    the content shows is known, in place of `path`. `answer_time`: how long an answer may take to
+    begin, in units of `READ_TIMEOUT`.
 
     Leave it by `async with` or `discard`, or what a failed attempt collected stays.
     """
@@ -73,13 +107,23 @@ class Fetch:
         max_bytes: int,
         home: str,
         temporary: Path | None = None,
+        on_slow: Callable[[], None] | None = None,
+        place: Callable[[str], Awaitable[Path]] | None = None,
+        answer_time: float = ANSWER_TIME_IN_A_CROWD,
     ) -> None:
         self._transport = transport
         self._output = output
         self._path = path
         self._max_bytes = max_bytes
-        self._home = home
+        self._home = ascii_host(home)
         self._temporary = temporary
+        self._on_slow = on_slow
+        self._place = place
+        self._answer_time = answer_time
+        #: The HTTP status of the last answer.
+        self.status = 0
+        #: Of the time since the speed was looked at: the bytes, and the seconds of waiting.
+        self._received, self._waited = 0, 0.0
         self._partial: Partial | None = None
         self._length: int | None = None
         #: Vouches for what was collected; empty if the next attempt has to start over.
@@ -113,24 +157,64 @@ class Fetch:
         Raises a `DownloadError` (`PASSING` for what may go better another time), `TransportError`
         when no answer came, or `OSError`, after which nothing is left of what was collected.
         """
-        url = self._output.url
-        if url is None:
-            raise DownloadError("the output has no URL: it is a text", self._output)
+        if self._output.url is None:
+            raise DownloadError(_why_no_url(self._output), self._output)
+        self._received, self._waited, self.status = 0, 0.0, 0
         try:
-            for _ in range(MAX_REDIRECTS + 1):
-                request = self._request(url)
-                async with _open(self._transport, request) as answer:
-                    if answer.status not in (301, 302, 303, 307, 308):
-                        return await self._take(answer)
-                    url = self._target(url, answer.headers.get("location", ""))
+            return await self._follow(encoded(self._output.url))
         except NotPublic as error:
-            raise ResultUnsafe(str(error), self._output) from None
+            raise ResultUnsafe(f"{error}; {_ALLOW}", self._output) from None
         except RunningHubError:
             raise
         except BaseException:
             await self.discard()
             raise
+
+    async def _follow(self, url: str) -> Download:
+        for _ in range(MAX_REDIRECTS + 1):
+            async with contextlib.AsyncExitStack() as stack:
+                answer = await self._ask(stack, self._request(url))
+                self.status = answer.status
+                if answer.status not in (301, 302, 303, 307, 308):
+                    return await self._take(answer)
+                url = self._target(url, encoded(answer.headers.get("location", "")))
         raise ResultUnsafe(f"more than {MAX_REDIRECTS} redirects", self._output)
+
+    async def _ask(self, stack: contextlib.AsyncExitStack, request: Request) -> StreamedResponse:
+        opening = stack.enter_async_context(_open(self._transport, request))
+        if not isinstance(self._transport, StreamingTransport):
+            # The whole body comes with the answer, and takes its time.
+            return await opening
+        # Headers that come byte by byte never trip a time-out on silence.
+        limit = READ_TIMEOUT * self._answer_time
+        try:
+            with self._waiting():
+                async with asyncio.timeout(limit):
+                    return await opening
+        except TimeoutError as error:
+            raise ResultIncomplete(f"no answer within {limit:g} s", self._output) from error
+
+    @contextlib.contextmanager
+    def _waiting(self) -> Iterator[None]:
+        """Time that is spent on waiting for the host. Only this time counts as slow."""
+        loop = asyncio.get_running_loop()
+        begun, pause = loop.time(), READ_TIMEOUT / _LOOKS
+        on_slow = self._on_slow if self._received < SLOW * pause else None
+        timer = loop.call_later(max(0.0, pause - self._waited), on_slow) if on_slow else None
+        try:
+            yield
+        finally:
+            self._waited += loop.time() - begun
+            if timer is not None:
+                timer.cancel()
+
+    def _count(self, received: int) -> None:
+        self._received += received
+        pause = READ_TIMEOUT / _LOOKS
+        if self._waited >= pause:
+            if self._on_slow is not None and self._received < SLOW * self._waited:
+                self._on_slow()
+            self._received, self._waited = 0, 0.0
 
     def _request(self, url: str) -> Request:
         if reason := why_not(url, self._home):
@@ -139,7 +223,7 @@ class Fetch:
         headers = {"Accept-Encoding": "identity"}
         if self._partial is not None:
             headers |= range_headers(self._partial.size, self._validator)
-        foreign = host_of(url) != self._home.lower().rstrip(".")
+        foreign = host_of(url) != self._home.rstrip(".")
         return Request("GET", url, headers, read_timeout=READ_TIMEOUT, public_only=foreign)
 
     def _target(self, url: str, location: str) -> str:
@@ -169,7 +253,7 @@ class Fetch:
                 self._length = total
                 return await self._store(answer, at)
             self._validator = ""
-            raise ResultIncomplete("the host does not go on where it broke off", output)
+            raise ResultIncomplete("the host does not resume where it broke off", output)
         raise DownloadError(f"HTTP {status} from the result's host", output)
 
     async def _store(self, answer: StreamedResponse, at: int) -> Download:
@@ -182,13 +266,14 @@ class Fetch:
         fault: TransportError | None = None
         held = bytearray()
         try:
-            async for chunk in answer.chunks:
-                held += chunk
-                if at + len(held) > self._max_bytes:
-                    raise ResultTooLarge(f"more than {self._max_bytes} bytes", output)
-                if len(held) >= _PIECE:
-                    at = await self._write(partial, held, at)
-                    held = bytearray()
+            async with contextlib.aclosing(self._chunks(answer)) as chunks:
+                async for chunk in chunks:
+                    held += chunk
+                    if at + len(held) > self._max_bytes:
+                        raise ResultTooLarge(f"more than {self._max_bytes} bytes", output)
+                    if len(held) >= _PIECE:
+                        at = await self._write(partial, held, at)
+                        held = bytearray()
         except TransportError as error:
             fault = error
         at = await self._write(partial, held, at)
@@ -196,39 +281,87 @@ class Fetch:
         if at != length and (fault is not None or length is not None):
             if length is not None and at > length:
                 self._validator = ""
+            why = f"; {fault}" if isinstance(fault, _TooSlow) else ""
             raise ResultIncomplete(
-                f"{at} of {length or 'unknown'} bytes arrived", output
+                f"{at} of {length or 'unknown'} bytes arrived{why}", output
             ) from fault
         if not at:
             raise ResultIncomplete("the result is empty", output)
-        return await self._keep(partial)
+        return await self._keep(partial, answer.headers.get("content-type", ""))
+
+    async def _chunks(self, answer: StreamedResponse) -> AsyncGenerator[bytes, None]:
+        """The body, as long as it comes fast enough; the time of writing it does not count.
+        Raises `TransportError`."""
+        clock = asyncio.get_running_loop().time
+        chunks = aiter(answer.chunks)
+        waited, received = 0.0, 0
+        while True:
+            begun = clock()
+            try:
+                # The transport has a time-out of its own, which should come first.
+                with self._waiting():
+                    async with asyncio.timeout(READ_TIMEOUT * 1.1):
+                        chunk = await anext(chunks)
+            except StopAsyncIteration:
+                return
+            except TimeoutError as error:
+                raise ReadTimeout(f"no byte within {READ_TIMEOUT:g} s") from error
+            waited += clock() - begun
+            received += len(chunk)
+            self._count(len(chunk))
+            yield chunk
+            if waited >= READ_TIMEOUT:
+                if received < LOWEST_SPEED * waited:
+                    raise _TooSlow(f"{received} bytes in {waited:.0f} s are too slow")
+                waited, received = 0.0, 0
 
     @staticmethod
     async def _write(partial: Partial, piece: bytearray, at: int) -> int:
-        await anyio.to_thread.run_sync(lambda: partial.write(piece, at=at))
+        await run_in_thread(lambda: partial.write(piece, at=at))
         return at + len(piece)
 
-    async def _keep(self, partial: Partial) -> Download:
+    async def _keep(self, partial: Partial, content_type: str) -> Download:
         # Whatever is wrong with it now, the bytes that are there are of no use.
         self._validator = ""
-        announced = self._output.type
+        output = self._output
 
         def check(file: BinaryIO, size: int) -> str:
-            kind, pixels = check_whole(Reader(file, size), announced)
+            head = file.read(LOOK)
+            file.seek(0)
+            expected = _expected(output, head)
+            kind, pixels = check_whole(Reader(file, size), expected)
+            if kind in _WEAK and (fault := impostor(head, size, expected, content_type)):
+                raise Broken(fault)
             if pixels:
                 file.seek(0)
                 decode(file, kind, pixels)
             return kind
 
         try:
-            kind = await anyio.to_thread.run_sync(partial.look, check)
+            kind = await run_in_thread(partial.look, check)
         except Broken as error:
             raise ResultBroken(str(error), self._output) from None
         except TooLarge as error:
             raise ResultTooLarge(str(error), self._output) from None
+        if self._place is not None:
+            self._path = await self._place(kind)
         download = await _kept(partial, self._path, kind if kind_of(kind) == "image" else "")
         self._partial = None
         return download
+
+
+def _expected(output: Output, head: bytes) -> str:
+    """The type that the file should have: what the service says, unless content and URL agree on
+    another."""
+    kind, suffix = sniff(head), suffix_of(output.url or "")
+    return suffix if kind and canonical(suffix) == kind else announced(output)
+
+
+def _why_no_url(output: Output) -> str:
+    if output.text is not None:
+        return "the output has no URL: it is a text"
+    fault = output.extra.get("error") or output.extra.get("errorMessage")
+    return f"the service names no URL for it{f': {fault!s:.200}' if fault else ''}"
 
 
 async def keep_text(text: str, path: Path, temporary: Path | None = None) -> Download:
@@ -239,7 +372,7 @@ async def keep_text(text: str, path: Path, temporary: Path | None = None) -> Dow
     partial = Partial(path, temporary)
     data = text.encode("utf-8", "replace")
     try:
-        await anyio.to_thread.run_sync(lambda: partial.write(data, at=0))
+        await run_in_thread(lambda: partial.write(data, at=0))
         return await _kept(partial, path, "")
     except BaseException:
         await _discarded(partial)
@@ -247,13 +380,13 @@ async def keep_text(text: str, path: Path, temporary: Path | None = None) -> Dow
 
 
 async def _discarded(partial: Partial) -> None:
-    """Remove what there is, however often whoever wants that is cancelled meanwhile."""
+    """Remove what there is, however often the caller is cancelled meanwhile."""
     partial.give_up()
-    await wait_out([asyncio.ensure_future(anyio.to_thread.run_sync(partial.discard))])
+    await wait_out([asyncio.ensure_future(run_in_thread(partial.discard))])
 
 
 async def _kept(partial: Partial, path: Path, image_type: str) -> Download:
-    await anyio.to_thread.run_sync(partial.keep)
+    await run_in_thread(partial.keep, path)
     return Download(path, partial.size, partial.hash.hexdigest(), image_type)
 
 

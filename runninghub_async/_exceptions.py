@@ -29,6 +29,7 @@ RunningHubError
         WaitTimeout               it still runs at the service
     SubmitUnknown               may or may not exist at the service, and may have been billed
     SubmitManyError             some of many submits were not accepted
+    PolicyError                 a policy or callable given by the user raised or returned nonsense
     BudgetError                 one more submit would pass the budget
     JournalError                the journal cannot be opened, read or written
         JournalBusy               another living process has it
@@ -127,6 +128,20 @@ def unforeseen(error: Exception) -> PayloadError:
 
 class SessionError(RunningHubError, RuntimeError):
     """The session cannot be used here: not open yet, closed, or opened on another event loop."""
+
+
+class PolicyError(RunningHubError):
+    """A policy or callable given by the user raised, or returned nonsense.
+
+    `name` says which, as the user calls it (`name=`). `task_ids` are the tasks that exist and
+    were met by it; none of them is lost. What it raised is the `__cause__`.
+    """
+
+    def __init__(self, name: str, fault: str, task_ids: Sequence[str] = ()) -> None:
+        ids = f"; tasks that exist: {' '.join(task_ids)}" if task_ids else ""
+        super().__init__(f"{name} {fault}; nothing more is submitted{ids}")
+        self.name = name
+        self.task_ids: tuple[str, ...] = tuple(task_ids)
 
 
 class BudgetError(RunningHubError):
@@ -428,8 +443,8 @@ class DownloadError(RunningHubError):
 
 
 class ResultGone(DownloadError):
-    """The host says HTTP 403, 404 or 410: the URL has expired or was never there. A fresh one may
-    help, trying again will not."""
+    """The host says HTTP 403, 404 or 410: the URL has expired or was never there, and there is no
+    fresh one. Trying again will not help."""
 
 
 class ResultIncomplete(DownloadError):

@@ -30,6 +30,7 @@ from ._exceptions import DownloadError, RunningHubError, SessionError, unforesee
 from ._job import Accepted, Job
 from ._journal import KeptFile
 from ._keeping import Keeper, kept
+from ._models import Output
 from ._money import Money, Sums
 from ._outcomes import Cancelled, Failed, Outcome, Succeeded, Unfinished, Unknown
 from ._recorder import Recorder
@@ -225,16 +226,20 @@ class Feed:
         own: Sequence[KeptFile] = (),
     ) -> None:
         result: Outcome = outcome
-        journal = self.dispatcher.journal
+        journal, row = self.dispatcher.journal, entry.row
         try:
-            files = await keeper.keep(outcome, entry.row, own)
-            result = attrs.evolve(outcome, files=files)
-            if entry.row is not None and journal is not None:
-                journal.stored(entry.row, kept(files))
+            saved = await keeper.keep(outcome, row, own, self)
+            result = saved.succeeded()
+            if row is not None and journal is not None:
+                if saved.faults:
+                    first = saved.faults[min(saved.faults)]
+                    journal.partly_stored(row, kept(saved.files), _known_as(outcome, first))
+                else:
+                    journal.stored(row, kept(saved.files))
         except Exception as error:
             result = not_kept(outcome, error)
-            if entry.row is not None and journal is not None:
-                journal.not_stored(entry.row, result.error)
+            if row is not None and journal is not None:
+                journal.not_stored(row, result.error)
         finally:
             # Also when the stream was left meanwhile: then its outcome is told without files.
             self._keepers.pop(entry.job.index, None)
@@ -278,9 +283,15 @@ class Feed:
         self._withdraw_waiting()
 
     def halt(self, error: RunningHubError) -> None:
+        """Submit nothing more, for a reason that is no job's: the stream ends with `error` once
+        what had been submitted has ended."""
         self._stop_taking(error)
         self._withdraw_waiting()
         self._settle_if_done()
+
+    def task_ids(self) -> list[str]:
+        """The ids of its tasks that have not ended, or whose results are being saved."""
+        return [entry.job.task_id for entry in self.entries.values() if entry.job.task_id]
 
     def _withdraw_waiting(self) -> None:
         """What waits to be submitted again would meet the same refusal."""
@@ -604,13 +615,6 @@ class Feed:
 
 def not_kept(outcome: Succeeded, error: Exception) -> Failed:
     """The task was paid for and succeeded, and its results could not be fetched."""
-    if isinstance(error, OSError):
-        told: RunningHubError = DownloadError(
-            f"cannot be written: {error}", outcome.task.outputs[0]
-        )
-        told.__cause__ = error
-    else:
-        told = error if isinstance(error, RunningHubError) else unforeseen(error)
     return Failed(
         index=outcome.index,
         request=outcome.request,
@@ -619,8 +623,17 @@ def not_kept(outcome: Succeeded, error: Exception) -> Failed:
         seconds=outcome.seconds,
         key=outcome.key,
         task=outcome.task,
-        error=told,
+        error=_known_as(outcome, error),
     )
+
+
+def _known_as(outcome: Succeeded, error: Exception) -> RunningHubError:
+    if isinstance(error, OSError):
+        outputs = outcome.task.outputs or (Output(task_id=outcome.task.id),)
+        fault = DownloadError(f"cannot be written: {error}", outputs[0])
+        fault.__cause__ = error
+        return fault
+    return error if isinstance(error, RunningHubError) else unforeseen(error)
 
 
 def _input_cancelled(error: asyncio.CancelledError) -> RuntimeError:

@@ -43,6 +43,7 @@ __all__ = [
     "is_key_of",
     "key_of",
     "nano_of",
+    "numbered",
     "params_in",
     "place_in",
     "task_in",
@@ -131,12 +132,15 @@ class StoredRequest:
 
 class KeptFile(NamedTuple):
     """A result on disk: its name below the folder of the run, its size in bytes, the SHA-256 of
-    its bytes in hex, and the type of picture it is, empty for other kinds."""
+    its bytes in hex, and the type of picture it is, empty for other kinds. `output`: its place
+    among `task.outputs`, from 0; None where the files of a job are those of all outputs, in their
+    order, as in rows of earlier versions."""
 
     name: str
     size: int
     sha256: str
     image_type: str = ""
+    output: int | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -356,8 +360,12 @@ def _error_info_in(kept: Any) -> ErrorInfo:
 
 
 def files_text(files: Sequence[KeptFile]) -> str:
-    """Files on disk as JSON."""
-    return _plain(files)
+    """Files on disk as JSON. The places of their outputs are left out where they are the order of
+    the files, so that earlier versions can read nearly all rows."""
+    places = [number if file.output is None else file.output for number, file in enumerate(files)]
+    if places == list(range(len(files))):
+        return _plain([file[:4] for file in files])
+    return _plain([(*file[:4], place) for file, place in zip(files, places, strict=True)])
 
 
 def files_in(text: str | None) -> tuple[KeptFile, ...]:
@@ -380,6 +388,11 @@ def _file_in(kept: Any) -> KeptFile:
 def _leads_out(name: str) -> bool:
     """Whether a file of this name would lie outside its folder."""
     return not name or name in (".", "..") or bool(set(name) & set("/\\\0"))
+
+
+def numbered(files: Sequence[KeptFile]) -> dict[int, KeptFile]:
+    """Files by the places of their outputs."""
+    return {n if file.output is None else file.output: file for n, file in enumerate(files)}
 
 
 def amount_of(nano: int) -> Decimal:

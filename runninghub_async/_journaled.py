@@ -377,6 +377,10 @@ class JournaledFeed(Feed):
         entry.gone = True
         outcome, keeper = made.outcome, self.keeper
         assert outcome is not None
+        if made.step is Step.FETCH and record.ended_at is not None and record.task is not None:
+            # Results may be on their way to their host for a minute after the end of a task.
+            ended = self.dispatcher.loop.time() - max(0.0, now - record.ended_at)
+            self.dispatcher.ended.setdefault(record.task.id, ended)
         if keeper is not None and isinstance(outcome, Succeeded) and made.step is not Step.DELIVER:
             if made.step is Step.FETCH:
                 self.fetch(entry, self._keep(keeper, entry, outcome, record.files))
@@ -416,7 +420,7 @@ class JournaledFeed(Feed):
                     result = outcome
                     self._recorder.reused(entry, outcome, ())
                 elif (files := await keeper.check(record.files)) is not None:
-                    copies = await keeper.copy(outcome, row, files)
+                    copies = await keeper.copy(outcome, row, files, self)
                     result = attrs.evolve(outcome, files=copies)
                     self._recorder.reused(entry, outcome, kept(copies))
         except Exception as error:

@@ -7,37 +7,32 @@ import errno
 import hashlib
 import itertools
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
-import anyio
-import anyio.to_thread
 import attrs
 
+from ._bounded import Bounded
 from ._dispatcher import Dispatcher
 from ._download import keep_text
-from ._exceptions import DownloadError
-from ._journal import KeptFile
+from ._exceptions import DownloadError, PolicyError, RunningHubError
+from ._fetching import Fetching, FreshUrls, host_key
+from ._hold import FolderHold, Hold, HostHold
+from ._journal import KeptFile, numbered
 from ._models import Output
-from ._names import ending, file_stem, prompt_of
+from ._names import STEM_SHORT, comparable, ending, file_stem, fit_name, prompt_of, usable_stem
 from ._outcomes import Succeeded
 from ._partial import Partial
+from ._retry import RetryPolicy
 from ._saved import Download
 from ._scheduler import Row
+from ._threads import run_in_thread
+from ._turns import Turns
 
-__all__ = ["Fetcher", "Keeper", "kept"]
+__all__ = ["Keeper", "Saved", "kept"]
 
 logger = logging.getLogger("runninghub_async.trouble")
-
-#: Fetches `output` into a file, by way of another one if that is given.
-Fetcher = Callable[[Output, Path, Path | None], Awaitable[Download]]
-
-#: What a file system says that has no room.
-_FULL: Final = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
-
-#: How often a full disk is tried again, in seconds.
-_AGAIN: Final = 2.0
 
 #: Copied at once, in bytes.
 _PIECE: Final = 2**20
@@ -45,91 +40,253 @@ _PIECE: Final = 2**20
 #: Results being fetched at once; more would only share the same line.
 PARALLEL: Final = 8
 
+#: Hosts of results whose failures are counted, and names of files that were given of late.
+_HOSTS_KEPT: Final = 1000
+_NAMES_KEPT: Final = 10_000
+
+
+class Submitting(Protocol):
+    """The stream that a task is of."""
+
+    def halt(self, error: RunningHubError) -> None:
+        """Submit nothing more, and end with `error`."""
+        ...
+
+    def task_ids(self) -> list[str]:
+        """The ids of its tasks that have not ended, or whose results are being saved."""
+        ...
+
+
+@attrs.frozen
+class Saved:
+    """What was saved of a task: `files` and `faults` by the places of its outputs in `task`,
+    which has fresh URLs where they had to be asked for."""
+
+    outcome: Succeeded
+    files: Mapping[int, Download]
+    faults: Mapping[int, Exception]
+
+    def succeeded(self) -> Succeeded:
+        """The outcome, with the files and what is missing."""
+        outputs = self.outcome.task.outputs
+        return attrs.evolve(
+            self.outcome,
+            files=tuple(self.files[number] for number in sorted(self.files)),
+            missing=tuple(outputs[number] for number in sorted(self.faults)),
+        )
+
+
+@attrs.frozen
+class _Job:
+    """What all results of a job share. `own`: files that are known to be of this job, by the
+    places of their outputs; `token` stands for the job where names are reserved."""
+
+    stem: str
+    row: Row | None
+    own: Mapping[int, KeptFile]
+    stream: Submitting
+    fresh: FreshUrls
+    token: object
+
 
 class Keeper:
-    """Fetches what tasks made into `folder`, which is made if it is not there.
+    """Saves what tasks made in `folder`, which is made if it is not there.
 
     `name(outcome)` gives the stem of a job's files, by default `00042-slug-of-the-prompt`; the
     second and later results of a job get `-2`, `-3`. Another job's file is never overwritten.
+    While nothing can be written, or no result can be had from a host, nothing is submitted; for
+    how long that is waited for, `retry` says (see `_hold`).
     """
 
     def __init__(
         self,
         folder: Path,
-        fetch: Fetcher,
+        fetching: Fetching,
         dispatcher: Dispatcher,
         name: Callable[[Succeeded], str] | None = None,
+        retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - a frozen value
     ) -> None:
         self.folder = folder
-        self._fetch = fetch
+        self._fetching = fetching
         self._dispatcher = dispatcher
-        self._name = name or _stem
-        self._slots = asyncio.Semaphore(PARALLEL)
-        self._checks = anyio.CapacityLimiter(2)
+        self._name = name
+        self._retry = retry
+        self._turns = Turns(PARALLEL)
+        self._folder_hold = FolderHold(dispatcher, retry, str(folder))
+        self._host_holds: Bounded[str, Hold] = Bounded(_HOSTS_KEPT)
+        #: Names that were given of late, by what all file systems tell apart.
+        self._given: Bounded[Path, str] = Bounded(_NAMES_KEPT)
 
     async def keep(
-        self, outcome: Succeeded, row: Row | None, own: Sequence[KeptFile] = ()
-    ) -> tuple[Download, ...]:
-        """Fetch all results of a task. `own`: files that are known to be of this job.
+        self, outcome: Succeeded, row: Row | None, own: Sequence[KeptFile], stream: Submitting
+    ) -> Saved:
+        """Save each result of a task by itself. `own`: files that are known to be of this job;
+        those that are whole are not fetched again. `stream`: whose submitting may have to stop.
 
-        While the disk is full, nothing is submitted, and it is tried again until there is room.
-        Raises `DownloadError`, `TransportError` or `OSError`.
+        Raises what the first result met with (`DownloadError`, `TransportError`, `OSError`) if
+        none could be saved, and `DownloadError` if the task has no results at all.
         """
-        if not outcome.task.outputs:
-            return ()
-        stem, token = self._stem_of(outcome), object()
-        files: list[Download] = []
-        async with self._slots:
-            await anyio.to_thread.run_sync(_make, self.folder)
-            try:
-                for number, output in enumerate(outcome.task.outputs):
-                    path = self._path(stem, number, f".{ending(output)}")
-                    files.append(await self._keep_one(output, path, row, own, token))
-            finally:
-                self._release(token)
-        return tuple(files)
+        outcome = await self._with_outputs(outcome)
+        outputs = outcome.task.outputs
+        stem = self._stem_of(outcome, stream)
+        known = await self._whole(numbered(own))
+        job = _Job(stem, row, numbered(own), stream, self._fetching.fresh_urls(outputs), object())
+        files: dict[int, Download] = dict(known)
+        faults: dict[int, Exception] = {}
 
-    def _stem_of(self, outcome: Succeeded) -> str:
-        stem = self._name(outcome)
-        if not stem or stem.startswith(".") or set(stem) & set("/\\:\0") or len(stem) > 200:
-            raise DownloadError(f"name: {stem!r:.60} cannot name a file", outcome.task.outputs[0])
-        return stem
+        async def save(number: int) -> None:
+            try:
+                files[number] = await self._save(job, outputs[number], number)
+            except Exception as error:
+                faults[number] = error
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for number in range(len(outputs)):
+                    if number not in known:
+                        group.create_task(save(number))
+        finally:
+            self._release(job.token)
+        if not files:
+            raise faults[min(faults)]
+        for number, error in sorted(faults.items()):
+            logger.warning(
+                "task %s: result %d of %d (%s) could not be saved: %s",
+                outcome.task.id,
+                number + 1,
+                len(outputs),
+                ending(outputs[number]),
+                error,
+            )
+        return Saved(outcome, files, faults)
+
+    async def _with_outputs(self, outcome: Succeeded) -> Succeeded:
+        if outcome.task.outputs:
+            return outcome
+        # They may have come a moment after the end of the task; to look costs nothing.
+        task = await self._fetching.task_now(outcome.task.id)
+        if not task.outputs:
+            raise DownloadError(
+                f"task {outcome.task.id} succeeded, and the service names no results of it",
+                Output(task_id=outcome.task.id),
+            )
+        return attrs.evolve(outcome, task=attrs.evolve(outcome.task, outputs=task.outputs))
+
+    def _stem_of(self, outcome: Succeeded, stream: Submitting) -> str:
+        if self._name is None:
+            return _stem(outcome)
+        fault, cause = "", None
+        try:
+            stem = self._name(outcome)
+        except Exception as error:
+            fault, cause, stem = f"raised {type(error).__name__}: {error}", error, ""
+        else:
+            if not isinstance(stem, str) or not stem.strip():
+                fault = f"returned {stem!r:.100}, which cannot name a file"
+        if not fault:
+            return usable_stem(stem)
+        # The task is paid for: its results are saved all the same, under the default name.
+        ids = dict.fromkeys((outcome.task.id, *stream.task_ids()))
+        failure = PolicyError("name", fault, tuple(ids))
+        failure.__cause__ = cause
+        stream.halt(failure)
+        return _stem(outcome)
+
+    async def _whole(self, own: Mapping[int, KeptFile]) -> dict[int, Download]:
+        """Those of these files that are there and as they were written."""
+        if not own:
+            return {}
+        return await run_in_thread(_whole_files, self.folder, own, kind="checks", abandon=True)
 
     def _path(self, stem: str, number: int, suffix: str) -> Path:
-        told = f"-{number + 1}" if number else ""
-        return self.folder / f"{stem}{told}{suffix}"
+        shown = f"-{number + 1}" if number else ""
+        return self.folder / f"{stem}{shown}.{suffix}"
 
-    async def _keep_one(
-        self,
-        output: Output,
-        path: Path,
-        row: Row | None,
-        own: Sequence[KeptFile],
-        token: object,
+    async def _save(self, job: _Job, output: Output, number: int) -> Download:
+        try:
+            return await self._save_as(job, output, number)
+        except OSError as error:
+            # Some file systems take fewer bytes than all usual ones.
+            short = fit_name(job.stem, STEM_SHORT)
+            if error.errno != errno.ENAMETOOLONG or short == job.stem:
+                raise
+            return await self._save_as(attrs.evolve(job, stem=short), output, number)
+
+    async def _save_as(self, job: _Job, output: Output, number: int) -> Download:
+        if output.url is None and output.text is not None:
+            return await self._patiently(job, output, lambda: self._save_text(job, output, number))
+        host = host_key(output)
+        if not host:
+            return await self._patiently(job, output, lambda: self._fetch(job, output, number))
+        hold = self._host_holds.get(host)
+        if hold is None:
+            where = f"results from {host}"
+            hold = self._host_holds[host] = HostHold(self._dispatcher, self._retry, where)
+        return await self._patiently(
+            job,
+            output,
+            lambda: hold.through(lambda: self._fetch(job, output, number), output, job.stream.halt),
+        )
+
+    async def _patiently(
+        self, job: _Job, output: Output, attempt: Callable[[], Awaitable[Download]]
     ) -> Download:
-        target = await self._reserve(path, row, own, token)
-        # A job that has a row has its file to itself: what a killed process left is overwritten.
-        temporary = target.with_name(f".{target.name}.part") if row is not None else None
-        file = await self._patiently(output, target, temporary)
-        if target == path or row is None or not row.known:
+        async def with_folder() -> Download:
+            await run_in_thread(_make, self.folder)
+            return await attempt()
+
+        return await self._folder_hold.through(with_folder, output, job.stream.halt)
+
+    async def _save_text(self, job: _Job, output: Output, number: int) -> Download:
+        path = self._path(job.stem, number, ending(output))
+        target = await self._reserve(path, job, number)
+        file = await keep_text(output.text or "", target, _temporary(target, job))
+        return await self._settled(file, path, job)
+
+    async def _fetch(self, job: _Job, output: Output, number: int) -> Download:
+        wanted = self._path(job.stem, number, ending(output))
+        target = await self._reserve(wanted, job, number)
+
+        async def place(kind: str) -> Path:
+            nonlocal wanted
+            better = self._path(job.stem, number, ending(output, kind))
+            if better == wanted:
+                return target
+            wanted = better
+            return await self._reserve(better, job, number)
+
+        file = await self._fetching.fetch(
+            output,
+            target,
+            _temporary(target, job),
+            fresh=job.fresh,
+            turns=self._turns,
+            place=place,
+        )
+        return await self._settled(file, wanted, job)
+
+    async def _settled(self, file: Download, wanted: Path, job: _Job) -> Download:
+        if file.path == wanted or job.row is None or not job.row.known:
             return file
         # A process that was killed between the file and its row left the same behind.
-        return await anyio.to_thread.run_sync(_merge, file, path)
+        return await run_in_thread(_merge, file, wanted)
 
-    async def _reserve(
-        self, path: Path, row: Row | None, own: Sequence[KeptFile], token: object
-    ) -> Path:
+    async def _reserve(self, path: Path, job: _Job, number: int) -> Path:
         """`path`, or one beside it if another job has that, or is about to."""
         names = self._dispatcher.names
-        mine = {file.name for file in own}
-        for candidate in _candidates(path, row):
-            if names.setdefault(candidate, token) is not token:
+        mine = job.own.get(number)
+        for candidate in _candidates(path, job.row):
+            shape = candidate.with_name(comparable(candidate.name))
+            if names.setdefault(shape, job.token) is not job.token:
                 continue
             # The second name of a job with a row is made of its key, and so nobody else's.
-            free = candidate.name in mine or (row is not None and candidate != path)
-            if free or not await anyio.to_thread.run_sync(candidate.exists):
+            free = mine is not None and candidate.name == mine.name
+            free = free or (job.row is not None and candidate != path)
+            given = self._given.get(shape, candidate.name)
+            if free or (given == candidate.name and not await run_in_thread(_exists, candidate)):
+                self._given[shape] = candidate.name
                 return candidate
-            del names[candidate]
+            del names[shape]
         raise AssertionError("names without end")
 
     def _release(self, token: object) -> None:
@@ -137,62 +294,35 @@ class Keeper:
         for path in [path for path, holder in names.items() if holder is token]:
             del names[path]
 
-    async def _patiently(self, output: Output, path: Path, temporary: Path | None) -> Download:
-        told = False
-        scheduler = self._dispatcher.scheduler
-        try:
-            while True:
-                try:
-                    if output.url is None and output.text is not None:
-                        return await keep_text(output.text, path, temporary)
-                    return await self._fetch(output, path, temporary)
-                except OSError as error:
-                    if error.errno not in _FULL:
-                        raise
-                    if not told:
-                        told = True
-                        scheduler.paused += 1
-                        logger.warning(
-                            "%s: %s; nothing is submitted until there is room",
-                            self.folder,
-                            error.strerror,
-                        )
-                await self._dispatcher.pause(_AGAIN)
-                if self._dispatcher.closed:
-                    raise DownloadError("the disk is full", output)
-        finally:
-            if told:
-                scheduler.paused -= 1
-                if not scheduler.paused:
-                    logger.warning("%s: there is room again", self.folder)
-                self._dispatcher.wake()
-
     async def check(self, files: Sequence[KeptFile]) -> tuple[Download, ...] | None:
         """The files of a job, if all are there and as they were written."""
-        found = await anyio.to_thread.run_sync(
-            _found, self.folder, files, limiter=self._checks, abandon_on_cancel=True
-        )
+        found = await run_in_thread(_found, self.folder, files, kind="checks", abandon=True)
         return None if found is None else tuple(found)
 
     async def copy(
-        self, outcome: Succeeded, row: Row | None, files: Sequence[Download]
+        self, outcome: Succeeded, row: Row | None, files: Sequence[Download], stream: Submitting
     ) -> tuple[Download, ...]:
         """Files of another job under this one's name."""
-        stem, token = self._stem_of(outcome), object()
+        stem = self._stem_of(outcome, stream)
+        job = _Job(stem, row, {}, stream, self._fetching.fresh_urls(()), object())
         copies: list[Download] = []
         try:
             for number, file in enumerate(files):
-                path = self._path(stem, number, file.path.suffix)
-                path = await self._reserve(path, row, (), token)
-                copies.append(await anyio.to_thread.run_sync(_copy, file, path))
+                path = self._path(stem, number, file.path.suffix[1:])
+                path = await self._reserve(path, job, number)
+                copies.append(await run_in_thread(_copy, file, path))
         finally:
-            self._release(token)
+            self._release(job.token)
         return tuple(copies)
 
 
-def kept(files: Sequence[Download]) -> list[KeptFile]:
-    """Files as the journal knows them."""
-    return [KeptFile(file.path.name, file.size, file.sha256, file.image_type) for file in files]
+def kept(files: Mapping[int, Download] | Sequence[Download]) -> list[KeptFile]:
+    """Files as the journal knows them, by the places of their outputs or in their order."""
+    places = files.items() if isinstance(files, Mapping) else enumerate(files)
+    return [
+        KeptFile(file.path.name, file.size, file.sha256, file.image_type, number)
+        for number, file in sorted(places, key=lambda item: item[0])
+    ]
 
 
 def _stem(outcome: Succeeded) -> str:
@@ -201,7 +331,21 @@ def _stem(outcome: Succeeded) -> str:
 
 
 def _make(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except ValueError as error:
+        # A character that no path can hold; it is no fault of the result.
+        raise OSError(errno.EINVAL, str(error), str(folder)) from error
+
+
+def _exists(path: Path) -> bool:
+    # Also a link that leads nowhere: what it leads to would be made.
+    return path.exists() or path.is_symlink()
+
+
+def _temporary(target: Path, job: _Job) -> Path | None:
+    # A job that has a row has its file to itself: what a killed process left is overwritten.
+    return target.with_name(f".{target.name}.part") if job.row is not None else None
 
 
 def _candidates(path: Path, row: Row | None) -> Iterator[Path]:
@@ -224,6 +368,14 @@ def _is_at(path: Path, file: Download | KeptFile) -> bool:
             return hashlib.file_digest(found, "sha256").hexdigest() == file.sha256
     except OSError:
         return False
+
+
+def _whole_files(folder: Path, files: Mapping[int, KeptFile]) -> dict[int, Download]:
+    return {
+        number: Download(folder / f.name, f.size, f.sha256, f.image_type)
+        for number, f in files.items()
+        if _is_at(folder / f.name, f)
+    }
 
 
 def _found(folder: Path, files: Sequence[KeptFile]) -> list[Download] | None:

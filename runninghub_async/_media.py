@@ -39,9 +39,16 @@ _SIGNATURES: Final = (
 )
 _RIFF: Final = {b"WEBP": "webp", b"WAVE": "wav", b"AVI ": "avi"}
 
+#: What a file of the ISO base media format is, where it is no MP4.
+_BRANDS: Final = {
+    b"qt  ": "mov", b"M4A ": "m4a", b"avif": "avif", b"avis": "avif", b"heic": "heic",
+    b"heix": "heic", b"mif1": "heic",
+}  # fmt: skip
+
 _TYPES: Final = {
     "png": "image/png", "jpg": "image/jpeg", "gif": "image/gif", "bmp": "image/bmp",
     "tiff": "image/tiff", "webp": "image/webp",
+    "avif": "image/avif", "heic": "image/heic",
     "mp4": "video/mp4", "mov": "video/quicktime", "avi": "video/x-msvideo",
     "mkv": "video/x-matroska",
     "mp3": "audio/mpeg", "wav": "audio/wav", "flac": "audio/flac", "ogg": "audio/ogg",
@@ -52,7 +59,7 @@ _TYPES: Final = {
 #: Endings that mean the same, and containers that only their name tells apart.
 _SAME: Final = {
     "jpeg": "jpg", "tif": "tiff", "webm": "mkv", "m4v": "mp4", "qt": "mov", "oga": "ogg",
-    "wave": "wav",
+    "wave": "wav", "heif": "heic",
 }  # fmt: skip
 
 
@@ -78,7 +85,7 @@ def sniff(head: bytes) -> str:
     if head[:4] == b"RIFF":
         return _RIFF.get(head[8:12], "")
     if head[4:8] == b"ftyp":
-        return {b"qt  ": "mov", b"M4A ": "m4a"}.get(head[8:12], "mp4")
+        return _BRANDS.get(head[8:12], "mp4")
     # An MPEG audio frame: eleven set bits, layer III.
     if len(head) > 1 and head[0] == 0xFF and head[1] & 0xE6 == 0xE2:
         return "mp3"
@@ -96,8 +103,9 @@ def is_known(kind: str) -> bool:
 
 
 def kind_of(kind: str) -> str:
-    """`image`, `video` or `audio` for a type as `sniff` names it; else empty."""
-    family = _TYPES.get(canonical(kind), "").partition("/")[0]
+    """`image`, `video` or `audio` for a type as `sniff` names it, or for one of these words
+    itself; else empty."""
+    family = _TYPES.get(canonical(kind), kind).partition("/")[0]
     return family if family in ("image", "video", "audio") else ""
 
 

@@ -64,11 +64,12 @@ class Partial:
         with self._lock, self._name.open("rb") as file:
             return check(file, self.size)
 
-    def keep(self) -> None:
-        """Give the file its name for good."""
+    def keep(self, path: Path | None = None) -> None:
+        """Give the file its name for good, or another one in the same folder."""
         with self._lock:
             if self._given_up or self._file is None:
                 return
+            self._path = path or self._path
             os.fsync(self._file.fileno())
             self._file.close()
             self._name.replace(self._path)
@@ -87,7 +88,8 @@ class Partial:
                 self._file.close()
             if self._there:
                 self._there = False
-                with contextlib.suppress(FileNotFoundError):
+                # Its folder may be gone, or read-only: why it is discarded is the better news.
+                with contextlib.suppress(OSError):
                     self._name.unlink()
 
     def _open(self) -> BinaryIO:

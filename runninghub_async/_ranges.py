@@ -1,6 +1,6 @@
-"""Going on with a file where the last try broke off: what to ask for and what to believe. No I/O.
+"""Resuming a file where the last try broke off: what to ask for and what to believe. No I/O.
 
-Only what a validator vouches for is gone on with: two halves of different files make a whole that
+Only what a validator vouches for is resumed: two halves of different files make a whole that
 nothing but luck would notice.
 """
 
@@ -37,7 +37,7 @@ def length_of(headers: Mapping[str, str]) -> int | None:
 
 
 def validator_of(headers: Mapping[str, str]) -> str:
-    """What to put into `If-Range` so that only this very file is gone on with: its strong ETag,
+    """What to put into `If-Range` so that only this very file is resumed: its strong ETag,
     or when it was changed; empty if there is no such thing."""
     if is_encoded(headers) or headers.get("accept-ranges", "").strip().lower() == "none":
         return ""
@@ -51,12 +51,12 @@ def validator_of(headers: Mapping[str, str]) -> str:
 
 
 def total_of(headers: Mapping[str, str], at: int, length: int | None, validator: str) -> int | None:
-    """The length of the whole file if this partial answer (206) goes on at byte `at` of the file
+    """The length of the whole file if this partial answer (206) continues at byte `at` of the file
     that `length` and `validator` are known of; None if it does not."""
-    told = _CONTENT_RANGE.fullmatch(headers.get("content-range", "").strip())
-    if told is None or is_encoded(headers):
+    match = _CONTENT_RANGE.fullmatch(headers.get("content-range", "").strip())
+    if match is None or is_encoded(headers):
         return None
-    first, last, total = map(int, told.groups())
+    first, last, total = map(int, match.groups())
     if first != at or not at <= last < total or length not in (None, total):
         return None
     tag = headers.get("etag", "").strip()

@@ -233,7 +233,17 @@ class Recorder:
 
     def stored(self, row: Row, files: Sequence[KeptFile]) -> None:
         """The results of a job are on disk."""
-        self._note(row, JobState.STORED, {"files": files_text(files)})
+        facts = JobFacts(files=files_text(files))
+        if row.faulted:
+            # What an earlier try met with says nothing now.
+            facts["code"] = facts["error"] = ""
+        self._note(row, JobState.STORED, facts)
+
+    def partly_stored(self, row: Row, files: Sequence[KeptFile], error: RunningHubError) -> None:
+        """Some results of a job are on disk, and others could not be fetched, for now."""
+        code, text = error_text(error)
+        facts = JobFacts(files=files_text(files), code=code, error=text)
+        self._note(row, JobState.PARTLY_STORED, facts)
 
     def not_stored(self, row: Row, error: RunningHubError) -> None:
         """The results of a job could not be fetched, for now."""

@@ -63,6 +63,8 @@ _ENDING: Final = frozenset(
     {JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.UNKNOWN}
 )
 
+_SAVED: Final = (JobState.PARTLY_STORED, JobState.STORED)
+
 _MINUTE: Final = (
     "INSERT INTO minutes VALUES (?, ?)"
     " ON CONFLICT (minute) DO UPDATE SET ended = ended + excluded.ended"
@@ -136,7 +138,7 @@ def _assumed(db: sqlite3.Connection, item: _Item, first: _Item | None = None) ->
 
 def _ends(old: JobState | None, state: JobState) -> bool:
     """Whether this is the end of a job, and not something else about one that had ended."""
-    return state in _ENDING and old is not state and old is not JobState.STORED
+    return state in _ENDING and old is not state and old not in _SAVED
 
 
 def write(db: sqlite3.Connection, batch: Sequence[_Item], *, parked: bool) -> Answers:

@@ -196,6 +196,8 @@ class Scheduler:
         self.circuit = Circuit(retry.outage_wait, retry.outage_wait_max, retry.outage_max)
         #: Called with a line for the log, about a wait and its reason.
         self.say: Callable[[str], object] = str
+        #: The address of the service, for messages.
+        self.origin = ""
         #: The wall clock, in Unix time.
         self.wall: Callable[[], float] = float
         self.alive = 0
@@ -284,6 +286,10 @@ class Scheduler:
             self._outdate()
         self._ids[task_id] = None
         self._apply(entry, Found(task_id), now, now)
+
+    def has_created(self, task_id: str) -> bool:
+        """Whether `task_id` was created by a submit of this session, or is resumed by it."""
+        return task_id in self._ids
 
     def has_seen(self, task_id: str) -> bool:
         """Whether `task_id` is of another job: one created here, or one that is followed."""

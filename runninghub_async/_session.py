@@ -17,18 +17,15 @@ from typing import Any, Final, Self
 
 import anyio
 
-from ._addresses import host_of
 from ._budget import Budget, listed_price
 from ._call import Call, waiting_job
 from ._caller import Caller
 from ._catalogue import Catalogue
 from ._dispatcher import Dispatcher
-from ._download import PASSING, Fetch
 from ._exceptions import (
     JournalError,
     PayloadError,
     PolicyError,
-    ResultGone,
     RunningHubError,
     SessionError,
     SubmitManyError,
@@ -48,6 +45,7 @@ from ._families import (
     Workflows,
 )
 from ._feed import WINDOW_BYTES, Feed, OnCancel
+from ._fetching import Fetching
 from ._job import Accepted, Job, Rules, UnknownPolicy
 from ._journal import FAULTY, Begun, JobFacts, JobRecord, Moved, error_text
 from ._journaled import FreshFeed, JournaledFeed, ResumedFeed, await_evidence
@@ -180,6 +178,7 @@ class Session:
         #: What this session's jobs are called in the addresses of its webhooks.
         self._name = secrets.token_hex(8)
         self._caller = Caller(self._site, self._transport, retry, self._rng, self._open)
+        self._fetching = Fetching(self._caller, self._site.base_url, self.query)
         self._uploader = Uploader(self._caller)
         self._preparer = Preparer(self._site, self._uploader, self._announced)
         self.account = Account(self._caller)
@@ -505,43 +504,20 @@ class Session:
         """Fetch a result into the file `path`, whole or not at all.
 
         It is written beside the target under another name, looked through to its end (a picture
-        is unpacked; of films, sounds and archives the first bytes have to fit) and then renamed
-        over the target. The API key is not sent along. What falters is tried five times, from
-        where it broke off if the host can; a URL that has expired is asked for again once. Only
-        the service's own host and public addresses are asked.
+        is unpacked; of video, audio, archives and models the first bytes have to fit, and nothing
+        may be a web page or an error document) and then renamed over the target. The API key is
+        not sent along. What falters, or is slower than 1 KiB/s over a minute, is tried five times,
+        from where it broke off if the host can; a URL that is refused is asked for again once.
+        HTTP 404 in the first 60 seconds after the end of a task that this session has seen
+        running is waited for. Only the service's own host and public addresses are asked.
+        `max_bytes`: how long it may be, unpacked.
 
         Raises `ResultGone`, `ResultIncomplete`, `ResultTooLarge` (beyond `max_bytes`),
         `ResultBroken`, `ResultUnsafe` or, for a result that is a text, `DownloadError`, of which
         they are; `TransportError` when no answer came; `OSError`; and what `query` raises, when
         the URL has expired.
         """
-        return await self._fetch(output, Path(path), max_bytes=max_bytes)
-
-    async def _fetch(
-        self,
-        output: Output,
-        path: Path,
-        temporary: Path | None = None,
-        *,
-        max_bytes: int = 2**30,
-    ) -> Download:
-        async with Fetch(
-            self._transport,
-            output,
-            path,
-            max_bytes=max_bytes,
-            home=host_of(self.base_url),
-            temporary=temporary,
-        ) as fetch:
-            try:
-                return await self._caller.repeat(fetch.attempt, passing=PASSING)
-            except ResultGone as error:
-                fresh = await self._fresh_url(output)
-                if fresh is None:
-                    raise
-                logger.info("%s; asked the service for a fresh URL", error)
-                fetch.renew(fresh)
-            return await self._caller.repeat(fetch.attempt, passing=PASSING)
+        return await self._fetching.fetch(output, Path(path), max_bytes=max_bytes)
 
     # -- many ---------------------------------------------------------------------------------
 
@@ -656,11 +632,14 @@ class Session:
         request is always taken. `ordered` hands out in input
         order; a wider `window` then keeps slots busy behind a slow task.
 
-        `folder`: fetch the results into it, a few at once, each as soon as its task has
-        succeeded; an outcome then comes with its `files`. They are called `00042-slug.png` after
-        place and prompt, or what `name(outcome)` gives, without ending. A task whose results
-        cannot be fetched comes as `Failed`, with the task. While the disk is full nothing is
-        submitted, and the fetching goes on once there is room.
+        `folder`: save the results in it, a few at once, each as soon as its task has succeeded;
+        an outcome then comes with its `files`, and with those outputs that could not be saved as
+        `missing`. They are called `00042-slug.png` after place and prompt, or what
+        `name(outcome)` gives, without ending, cut to 200 bytes and with `-` for what some file
+        system refuses. A task of which nothing could be saved comes as `Failed`, with the task.
+        While nothing can be written, or four tasks in a row gave no result from one host,
+        nothing is submitted; a full disk is waited for, anything else for as long as
+        `RetryPolicy` tries a submit that cannot be sent (5 minutes by default).
 
         With a journal, a job is known by its request, its place and `batch`, or by what
         `key(request)` gives. What the journal knows is not submitted again: its outcome is
@@ -670,9 +649,10 @@ class Session:
         is submitted. Equal requests within the stream share one job.
 
         A faulty request becomes a `Failed` with a `PayloadError`. A wrong key, an exhausted
-        balance or budget, a journal that cannot be read, or a plan that forbids the call stops
-        the submitting; what runs is still handed out, and then that error is raised, once. An
-        input that raises has its error raised in the same way. `on_cancel`: see
+        balance or budget, a journal that cannot be read, a plan that forbids the call, results
+        that cannot be saved (`DownloadError`), or a `name` that raises or gives no text
+        (`PolicyError`) stops the submitting; what runs is still handed out, and then that error
+        is raised, once. An input that raises has its error raised in the same way. `on_cancel`: see
         `JobStream.aclose`; by default the session's.
         """
         dispatcher = self._open()
@@ -698,12 +678,13 @@ class Session:
         name: Callable[[Succeeded], str] | None = None,
         check: bool = True,
     ) -> JobStream:
-        """Go on with what the journal holds and that has not ended: an async iterator of outcomes.
+        """Resume what the journal holds and that has not ended: an async iterator of outcomes.
 
-        Tasks that exist are followed, with a `folder` what they made is fetched, jobs that were
-        never submitted are. Submits of unknown fate are treated as the session's `unknown` says,
-        and handed out. What has ended is not handed out again; but with `check`, files that are
-        stored in `folder` are looked at, last of all, and fetched again if they have changed.
+        Tasks that exist are followed, and jobs that were never submitted are submitted. With a
+        `folder` results are saved, and where some are stored already, the missing ones alone.
+        Submits of unknown fate are treated as the session's `unknown` says, and handed out. What
+        has ended is not handed out again; but with `check`, files that are stored in `folder` are
+        compared, last of all, and fetched again if they have changed.
         `outcome.request` is a `StoredRequest`, `outcome.index` counts what is handed out. See
         `stream` for the rest.
 
@@ -848,7 +829,7 @@ class Session:
             raise ValueError("name is of files in a folder: give one")
         keeper = None
         if folder is not None:
-            keeper = Keeper(Path(folder), self._fetch, dispatcher, name)
+            keeper = Keeper(Path(folder), self._fetching, dispatcher, name, self._rules.retry)
         return {
             "backlog": window,
             "window_bytes": window_bytes,
@@ -953,16 +934,6 @@ class Session:
                     group.start_soon(cancel, task_id)
         if left:
             logger.warning("no time was left to cancel %d tasks: %s", len(left), " ".join(left))
-
-    async def _fresh_url(self, output: Output) -> Output | None:
-        """The same output of the same task, as the service tells it now."""
-        if not output.task_id:
-            return None
-        task = await self.query(output.task_id)
-        # The order of outputs is not documented, so it counts only among those of one node.
-        same = [o for o in task.outputs if (o.node_id, o.type) == (output.node_id, output.type)]
-        moved = [o for o in same if o.url and o.url != output.url]
-        return moved[0] if len(same) == 1 and moved else None
 
     def _announced(self, entry: Entry, params: dict[str, Any]) -> dict[str, Any]:
         """`params` with an address of this job's own for its webhook, unless it has one."""

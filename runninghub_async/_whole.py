@@ -1,8 +1,8 @@
 """Whether a file is what it was announced as and, if that is a picture, whether it is whole.
 
 PNG pictures are unpacked to their last pixel, the other kinds walked through by their structure;
-`_decode` has more to say of those. Films, sounds and archives are known by their first bytes. No
-I/O of its own.
+`_decode` has more to say of those. Video, audio and archives are known by their first bytes,
+other types by `_impostors`. No I/O of its own.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _MARKER: Final = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 _SIZES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _START, _END, _SCAN, _TEMPORARY = 0xD8, 0xD9, 0xDA, 0x01
 
-#: What the format's pictures are bounded by; its header has room for films a thousand times as
-#: wide, over which decoders spend minutes.
+#: What the format's pictures are bounded by; its header has room for pictures a thousand times
+#: as wide, over which decoders spend minutes.
 _MAX_WEBP_SIDE: Final = 2**14
 
 #: Uncompressed, and the same with masks for its channels.
@@ -36,7 +36,7 @@ def check_whole(reader: Reader, announced: str) -> tuple[str, int]:
     picture that is known here).
 
     `announced` is the type it should have; empty if nobody said. A picture may be of another kind
-    than announced, and so may a film or a sound. Raises `Broken` and `TooLarge`.
+    than announced, and so may video or audio. Raises `Broken` and `TooLarge`.
     """
     head = reader.take(min(HEAD, reader.left))
     reader.back(len(head))
@@ -59,9 +59,9 @@ def _check_kind(kind: str, announced: str, head: bytes) -> None:
                 f"not an image although announced as {announced}: it starts with {head[:8]!r}"
             )
     elif family:
-        # Many containers hold films as well as sounds.
+        # Many containers hold video as well as audio.
         if kind_of(kind) not in ("video", "audio"):
-            raise Broken(f"neither film nor sound although announced as {announced}:"
+            raise Broken(f"neither video nor audio although announced as {announced}:"
                          f" it starts with {head[:8]!r}")  # fmt: skip
     elif is_known(announced) and kind != canonical(announced):
         raise Broken(f"announced as {announced}, but it starts with {head[:8]!r}")

@@ -660,25 +660,6 @@ def test_another_jobs_file_is_never_overwritten(tmp_path: Path) -> None:
     assert kept.read_bytes() == b"mine"
 
 
-@pytest.mark.parametrize("stem", ["../x", "a/b", "", ".hidden", "x" * 300])
-def test_a_name_that_leads_elsewhere_is_refused(tmp_path: Path, stem: str) -> None:
-    """Also one of the user's own; the task is not lost."""
-
-    async def main() -> None:
-        async with Emulator(duration=0.1) as emulator:
-            async with rh.Session("any-key", base_url=emulator.url, **FAST) as session:
-                (outcome,) = await collect(
-                    session.stream(_small(1), folder=tmp_path / "out", name=lambda _: stem)
-                )
-        assert isinstance(outcome, rh.Failed)
-        assert outcome.task is not None
-        assert outcome.task.status is rh.TaskStatus.SUCCESS
-        assert "name" in str(outcome.error)
-
-    asyncio.run(main())
-    assert [path.name for path in tmp_path.iterdir()] in ([], ["out"])
-
-
 def test_results_that_cannot_be_had_fail_without_losing_the_task(tmp_path: Path) -> None:
     """The journal still holds the task, and a resumed run fetches it."""
 

@@ -19,9 +19,9 @@ PACKAGE = Path(inspect.getfile(runninghub_async)).parent
 #: A module may import only from modules before it.
 ORDER = (
     "_bounded", "_text", "_untrusted",
-    "_addresses", "_ranges", "_media", "_pieces", "_png", "_whole",
-    "_states", "_saved", "_nodes", "_models", "_names", "_money", "_exceptions", "_outcomes",
-    "_records", "_plain",
+    "_addresses", "_ranges", "_media", "_impostors", "_pieces", "_png", "_whole",
+    "_states", "_saved", "_nodes", "_models", "_renewal", "_names", "_money", "_exceptions",
+    "_outcomes", "_records", "_plain",
     # rules
     "_codes", "_catalogue", "_seedream", "_typed", "_apps", "_runs", "_answers",
     "_protocol", "_protocol_v1", "_progress", "_polling", "_circuit", "_retry", "_limits", "_job",
@@ -32,8 +32,8 @@ ORDER = (
     # the calls
     "_store", "_owner", "_schema", "_rows", "_migrations", "_inspection", "_journal_file",
     "_sqlite", "_reader", "_recorder",
-    "_dispatcher", "_call", "_keeping", "_feed",
-    "_journaled", "_stream", "_caller", "_uploads", "_prepare",
+    "_dispatcher", "_call", "_caller", "_turns", "_fetching", "_hold", "_keeping", "_feed",
+    "_journaled", "_stream", "_uploads", "_prepare",
     "_families._pages", "_families._account", "_families._workflows", "_families._apps",
     "_families._resources", "_families._assets", "_families._quick", "_families._older",
     "_families._webhooks", "_families._comfyui", "_families._progress", "_families",

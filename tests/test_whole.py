@@ -376,7 +376,7 @@ MOVIE, SOUND = make("mp4", {}, 0), make("wav", {}, 0)
     [
         ("mp4", MOVIE), ("mov", MOVIE), ("m4a", MOVIE), ("webm", b"\x1aE\xdf\xa3"),
         ("mp3", SOUND), ("wav", b"\xff\xfb\x10"), ("ogg", b"OggS"), ("zip", b"PK\x03\x04"),
-        ("tiff", b"II*\0"), ("txt", b"<html>"), ("psd", b"<html>"), ("", b"<html>"),
+        ("tiff", b"II*\0"), ("txt", b"<html>"), ("md", b"<html>"), ("html", b"<html>"),
         ("", b"BM, a text"), ("json", b"{}"), ("safetensors", b"BM"),
     ],
 )  # fmt: skip

@@ -25,6 +25,8 @@ _STATUS: Final = {
     JobState.RUNNING: "running",
     # The task did, and there are no files of it.
     JobState.SUCCEEDED: "failed",
+    # Some of them are there; the line says which.
+    JobState.PARTLY_STORED: "failed",
     JobState.STORED: "succeeded",
     JobState.FAILED: "failed",
     JobState.CANCELLED: "cancelled",
@@ -44,7 +46,7 @@ def line_of(record: JobRecord, currency: str) -> Line:
         "request": record.request.to_params(),
         "task_id": record.task.id if record.task else None,
         "files": [{"path": f.name, "sha256": f.sha256, "bytes": f.size} for f in record.files]
-        if record.state is JobState.STORED
+        if record.state in (JobState.STORED, JobState.PARTLY_STORED)
         else [],
         "outputs": outputs_of(record.task),
         "submitted_at": stamp(moment(begun)),
