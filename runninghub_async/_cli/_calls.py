@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import logging
 import sys
 from collections.abc import AsyncIterator
 from decimal import Decimal
@@ -29,6 +28,7 @@ from ._tables import one_line
 __all__ = [
     "FAILED",
     "INTERRUPTED",
+    "USAGE",
     "budget_of",
     "currency_of",
     "open_session",
@@ -68,22 +68,9 @@ async def open_session(
 
 @contextlib.asynccontextmanager
 async def opened(args: argparse.Namespace) -> AsyncIterator[Session]:
-    """The session of a command with `--base-url`, whose warnings are shown: they name tasks that
-    were left behind."""
-    logger, handler = logging.getLogger("runninghub_async"), _Said()
-    # What its child says has a handler of its own already.
-    handler.addFilter(lambda record: record.name == logger.name)
-    logger.addHandler(handler)
-    try:
-        async with contextlib.AsyncExitStack() as stack:
-            yield await open_session(stack, args.base_url)
-    finally:
-        logger.removeHandler(handler)
-
-
-class _Said(logging.Handler):
-    def emit(self, record: logging.LogRecord) -> None:
-        say(record.getMessage())
+    """The session of a command with `--base-url`."""
+    async with contextlib.AsyncExitStack() as stack:
+        yield await open_session(stack, args.base_url)
 
 
 def currency_of(session: Session) -> str:
@@ -122,7 +109,5 @@ def worded(error: RunningHubError) -> str:
 
 
 def say(text: object) -> None:
-    """One line for whoever watches, now."""
-    # They may have gone; what is under way is worth more than its display.
-    with contextlib.suppress(OSError, ValueError):
-        print(one_line(text), file=sys.stderr, flush=True)
+    """Print one line on standard error at once."""
+    print(one_line(text), file=sys.stderr, flush=True)

@@ -18,6 +18,7 @@ from ._manifest import line_text, stamp
 from ._prompts import UsageError
 from ._records import moment, written
 from ._tables import amount
+from ._terminal import unescaped
 
 __all__ = ["export"]
 
@@ -52,7 +53,7 @@ def export(args: argparse.Namespace) -> int:
 @contextlib.contextmanager
 def _target(name: str | None) -> Iterator[IO[str]]:
     if name is None:
-        yield sys.stdout
+        yield unescaped(sys.stdout)
         return
     try:
         with written(Path(name)) as file:

@@ -7,12 +7,11 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-import anyio.to_thread
-
 from .._catalogue import ModelSpec
 from .._journal import FAULTY
 from .._reader import JournalReader
 from .._states import JobState
+from .._threads import run_in_thread
 from ._calls import FAILED, say
 from ._facts import STANDARD_INPUT, facts_in, mark_of, new_facts, take_folder
 from ._prompts import Item, UsageError, first, look_over, read_items
@@ -36,15 +35,15 @@ async def generate_journaled(
         )
 
     async def work(stop: Stop) -> int:
-        told = await anyio.to_thread.run_sync(facts_in, args.journal)
-        mark = await anyio.to_thread.run_sync(mark_of, args, spec)
+        told = await run_in_thread(facts_in, args.journal)
+        mark = await run_in_thread(mark_of, args, spec)
         streamed = args.reuse or args.prompts == "-"
         enlisted = not streamed and told.get("enlisted") == mark
         if not enlisted:
-            await anyio.to_thread.run_sync(look_over, args.prompts, spec)
-        folder = await anyio.to_thread.run_sync(take_folder, "--out", args.out, args.journal, told)
+            await run_in_thread(look_over, args.prompts, spec)
+        folder = await run_in_thread(take_folder, "--out", args.out, args.journal, told)
         items = _Counted(first(read_items(args.prompts, spec, common), args.limit))
-        facts = await anyio.to_thread.run_sync(new_facts, args, spec, told)
+        facts = await run_in_thread(new_facts, args, spec, told)
         if not enlisted:
             facts["enlisted"] = ""
         async with opened(args, told, args.base_url, folder, facts) as run:
@@ -83,11 +82,11 @@ async def retry(args: argparse.Namespace) -> int:
 
 
 async def _resume(args: argparse.Namespace, stop: Stop, *, retrying: bool = False) -> int:
-    told = (await anyio.to_thread.run_sync(summary_of, args.journal)).facts
+    told = (await run_in_thread(summary_of, args.journal)).facts
     name = args.out or told.get("folder")
     if not name:
         raise UsageError(f"{args.journal} does not say where the results go: add --out")
-    folder = await anyio.to_thread.run_sync(take_folder, "--out", name, args.journal, told)
+    folder = await run_in_thread(take_folder, "--out", name, args.journal, told)
     base_url = args.base_url or told.get("base_url")
     async with opened(args, told, base_url, folder, {}) as run:
         if retrying and not await _put_back(run, args):
@@ -110,7 +109,7 @@ async def _put_back(run: Run, args: argparse.Namespace) -> bool:
         back = await store.put_back(JobState.FAILED, args.code)
         count += back
         print(f"put back: {back} failed", flush=True)
-        faulty = await anyio.to_thread.run_sync(_count_faulty, run.journal)
+        faulty = await run_in_thread(_count_faulty, run.journal)
         if faulty and not args.code:
             print(f"not put back: {faulty} whose lines of the input are at fault", flush=True)
     if args.unknown_ones:

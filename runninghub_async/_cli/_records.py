@@ -81,10 +81,11 @@ def moment(seconds: float | None) -> datetime.datetime | None:
     return None if seconds is None else datetime.datetime.fromtimestamp(seconds, datetime.UTC)
 
 
-def write_pages(journal: str, folder: Path, facts: Mapping[str, str]) -> Path:
-    """Write `manifest.jsonl` and `index.html` of a journal into `folder`, whole or not at all and
-    however long they are; return the page. Raises `OSError` and `JournalError`."""
-    page = folder / "index.html"
+def write_pages(journal: str, folder: Path, facts: Mapping[str, str]) -> None:
+    """Write `manifest.jsonl` and `index.html` of a journal into `folder`, which is made if it is
+    not there; whole or not at all, and line by line, however many they are. Raises `OSError` and
+    `JournalError`."""
+    folder.mkdir(parents=True, exist_ok=True)
     with JournalReader(journal) as reader:
         currency = reader.summary().spent.currency
 
@@ -93,10 +94,9 @@ def write_pages(journal: str, folder: Path, facts: Mapping[str, str]) -> Path:
 
         with written(folder / "manifest.jsonl") as file:
             file.writelines(f"{line_text(line)}\n" for line in lines())
-        with written(page) as file:
+        with written(folder / "index.html") as file:
             title = folder.resolve().name
             file.writelines(sheet_pieces(lines(), title=title, facts=facts))
-    return page
 
 
 @contextlib.contextmanager

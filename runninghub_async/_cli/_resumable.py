@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import functools
 import shlex
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
-import anyio.to_thread
 import attrs
 
 from .._exceptions import RunningHubError
@@ -20,13 +20,14 @@ from .._session import Session
 from .._sqlite import SqliteJobStore
 from .._states import OPEN, JobState
 from .._stream import JobStream
+from .._threads import run_in_thread
 from ._calls import FAILED, INTERRUPTED, budget_of, open_session, say, status_of
 from ._drive import drive
 from ._progress import Progress, duration
-from ._prompts import UsageError
 from ._records import write_pages
 from ._report import at_stake, ending_of, in_words, next_steps, outline
-from ._signals import TERMINATED, Stop
+from ._signals import HUNG_UP, TERMINATED, Stop
+from ._waiting import until_written
 
 __all__ = ["Run", "opened", "summary_of"]
 
@@ -74,7 +75,7 @@ class Run:
     ) -> int:
         """Bring everything home, say how it went, return the exit status. `at_end` gives facts
         for the journal, if the stream takes an input and comes to its end."""
-        stop.farewell = f"interrupted; to go on: {self._again}"
+        stop.farewell = lambda: f"interrupted; to continue: {self._again}"
         begun = await self._summary()
         print(f"{Path(self.journal).name}: {outline(begun.states)}", flush=True)
         left = sum(begun.states[state] for state in (*OPEN, JobState.UNKNOWN))
@@ -99,7 +100,8 @@ class Run:
         if stopped is None:
             for step in next_steps(end.states, self.journal):
                 print(step)
-        if stop.status != TERMINATED:
+        written = True
+        if stop.status not in (TERMINATED, HUNG_UP):
             facts = {
                 "Model": end.facts.get("model", ""),
                 "Service": self.session.base_url,
@@ -107,12 +109,14 @@ class Run:
                 "Took": took,
                 "Cost": cost or "not told",
             }
-            print(f"open {await self._write_pages(facts)}")
-        return self._status(stopped, stop, end)
+            written = await self._write_pages(
+                facts, patient=not isinstance(stopped, asyncio.CancelledError)
+            )
+        return self._status(stopped, stop, end) or (0 if written else FAILED)
 
     def _status(self, stopped: BaseException | None, stop: Stop, end: JournalSummary) -> int:
         if isinstance(stopped, asyncio.CancelledError):
-            say(stop.farewell)
+            say(stop.farewell())
             return stop.status or INTERRUPTED
         if isinstance(stopped, RunningHubError):
             say(f"stopped: {stopped}")
@@ -129,13 +133,24 @@ class Run:
 
     async def _summary(self) -> JournalSummary:
         await self.store.flush()
-        return await anyio.to_thread.run_sync(summary_of, self.journal)
+        return await run_in_thread(summary_of, self.journal)
 
-    async def _write_pages(self, facts: Mapping[str, str]) -> Path:
+    async def _write_pages(self, facts: Mapping[str, str], *, patient: bool) -> bool:
+        """Write manifest and page, and name the page; whether that was possible. What they would
+        hold is in the journal."""
+        page = self.folder / "index.html"
+        write = functools.partial(write_pages, self.journal, self.folder, facts)
         try:
-            return await anyio.to_thread.run_sync(write_pages, self.journal, self.folder, facts)
+            await (until_written(write, page) if patient else run_in_thread(write))
         except OSError as error:
-            raise UsageError(f"{self.folder}: {error.strerror or error}") from None
+            say(
+                f"manifest.jsonl and index.html were not written to {self.folder}:"
+                f" {error.strerror or error}; all is in the journal, and they are written by:"
+                f" {self._again}"
+            )
+            return False
+        print(f"open {page}")
+        return True
 
 
 def summary_of(journal: str) -> JournalSummary:
