@@ -25,7 +25,7 @@ from ._schema import (
     connect,
     lease_of,
     of_state,
-    record_of,
+    read_page,
     totals_in,
 )
 from ._states import JobState
@@ -127,11 +127,9 @@ class JournalReader:
         where, values = ("TRUE", []) if state is None else of_state(state)
         after = 0
         while True:
-            rows = self._db.execute(
-                f"SELECT {COLUMNS} FROM jobs WHERE {where} AND seq > ? ORDER BY seq LIMIT ?",
-                (*values, after, _PAGE),
-            ).fetchall()
-            yield from map(record_of, rows)
-            if len(rows) < _PAGE:
+            query = f"SELECT {COLUMNS} FROM jobs WHERE {where} AND seq > ? ORDER BY seq"
+            page = read_page(self._db, query, (*values, after), _PAGE)
+            yield from page.records
+            if not page.cut:
                 return
-            after = rows[-1][0]
+            after = page.records[-1].seq

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from ._journal import JobRecord, StoredRequest, amount_of, files_in, params_in, task_in
 from ._owner import Owner
@@ -18,9 +19,11 @@ __all__ = [
     "OPEN",
     "SCHEMA",
     "VERSION",
+    "Page",
     "connect",
     "lease_of",
     "of_state",
+    "read_page",
     "record_of",
     "totals_in",
 ]
@@ -93,6 +96,33 @@ def record_of(row: Sequence[Any]) -> JobRecord:
         error=told["error"] or "",
         files=files_in(told["files"]),
     )
+
+
+class Page(NamedTuple):
+    """Some jobs, in order; `cut` if there may be more."""
+
+    records: list[JobRecord]
+    cut: bool
+
+
+#: Bytes of requests that are read at once: one may hold pictures as data URIs, of megabytes each.
+_PAGE_BYTES: Final = 2**20
+
+_PARAMS: Final = _FIELDS.index("params")
+
+
+def read_page(db: sqlite3.Connection, query: str, values: Sequence[Any], limit: int) -> Page:
+    """The first jobs that `query` finds: `limit` at most, fewer if they are large, and at least
+    one if there is any."""
+    records: list[JobRecord] = []
+    size = 0
+    with contextlib.closing(db.execute(query, values)) as rows:
+        for row in rows:
+            records.append(record_of(row))
+            size += len(row[_PARAMS])
+            if len(records) >= limit or size >= _PAGE_BYTES:
+                return Page(records, cut=True)
+    return Page(records, cut=False)
 
 
 def of_state(state: JobState) -> tuple[str, list[Any]]:

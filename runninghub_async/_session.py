@@ -92,8 +92,13 @@ DEFAULT_BASE_URL: Final = "https://www.runninghub.ai"
 _CANCEL_TIME: Final = 10.0
 _CANCELLING: Final = 8
 
-#: Requests that are put down in the journal at once.
+#: Requests that are written to the journal at once, and bytes of their parameters: one may hold
+#: pictures as data URIs, of megabytes each.
 _PAGE: Final = 500
+_PAGE_BYTES: Final = 2**22
+
+#: A request with so many bytes of parameters takes milliseconds to look at.
+_LARGE: Final = 2**18
 
 
 class Session:
@@ -718,15 +723,23 @@ class Session:
         recorder.fresh = False
         store = recorder.store
         await store.set_aside(batch)
-        count, page, place = 0, [], 0
+        count, place, size = 0, 0, 0
+        page: list[Begun | tuple[Begun, Moved]] = []
         async for request in _each(requests):
-            page.append(self._listed(recorder, request, place, batch))
+            item = self._listed(recorder, request, place, batch)
             place += 1
-            if len(page) == _PAGE:
-                count += await store.enlist([item for item in page if item is not None])
-                page.clear()
+            if item is None:
+                continue
+            page.append(item)
+            begun = item if isinstance(item, Begun) else item[0]
+            size += len(begun.content.params)
+            if len(page) == _PAGE or size >= _PAGE_BYTES:
+                count += await store.enlist(page)
+                page, size = [], 0
+            if len(begun.content.params) >= _LARGE:
+                # Its digest took a while.
                 await asyncio.sleep(0)
-        count += await store.enlist([item for item in page if item is not None])
+        count += await store.enlist(page)
         await store.drop_set_aside(batch)
         return count
 

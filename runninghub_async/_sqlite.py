@@ -32,9 +32,11 @@ from ._schema import (
     FACTS,
     SCHEMA,
     VERSION,
+    Page,
     connect,
     lease_of,
     of_state,
+    read_page,
     record_of,
     totals_in,
 )
@@ -567,15 +569,27 @@ class SqliteJobStore:
     ) -> Sequence[JobRecord]:
         """See `JobStore.find_open`."""
         found: list[JobRecord] = []
+        last = math.inf
         for state in states:
             where, values = of_state(state)
-            rows = await self._read(
-                f"SELECT {COLUMNS} FROM jobs WHERE {where} AND held = 0"
-                " AND seq > ? ORDER BY seq LIMIT ?",
-                (*values, after, limit),
+            query = (
+                f"SELECT {COLUMNS} FROM jobs WHERE {where} AND held = 0 AND seq > ? ORDER BY seq"
             )
-            found += map(record_of, rows)
-        return sorted(found, key=lambda record: record.seq)[:limit]
+            page = await self._do(functools.partial(self._page, query, (*values, after), limit))
+            found += page.records
+            if page.cut:
+                # There may be more of this state, but nothing before its last one.
+                last = min(last, page.records[-1].seq)
+        found.sort(key=lambda record: record.seq)
+        return [record for record in found if record.seq <= last][:limit]
+
+    def _page(self, query: str, values: Sequence[Any], limit: int) -> Page:
+        if self._db is None:
+            raise JournalError("is closed", self.path)
+        try:
+            return read_page(self._db, query, values, limit)
+        except sqlite3.Error as error:
+            raise JournalError(f"cannot be read: {error}", self.path) from error
 
     async def event(self, key: str, task_id: str, *, live: bool = False) -> JobRecord | None:
         """See `JobStore.event`."""

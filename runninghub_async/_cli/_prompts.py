@@ -45,7 +45,7 @@ class _Row(NamedTuple):
 #: Rows that are read at once, and bytes; a hop to a thread costs more than a short row. A row may
 #: hold pictures as data URIs, of megabytes each.
 _PAGE: Final = 200
-_PAGE_BYTES: Final = 2**23
+_PAGE_BYTES: Final = 2**20
 
 #: Bytes that are no UTF-8, as they are read with "surrogateescape".
 _NOT_UTF8: Final = re.compile("[\udc80-\udcff]")
