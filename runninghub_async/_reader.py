@@ -121,6 +121,16 @@ class JournalReader:
         minutes: int = minute - rows[0][0] + 1
         return float(sum(ended for _, ended in rows)) / minutes
 
+    def repeated(self) -> int:
+        """How many jobs that were never submitted have the request of one that was, and that may
+        have been billed: as after a line was inserted into the input of the run."""
+        (count,) = self._db.execute(
+            "SELECT count(*) FROM jobs WHERE open = 0 AND state = 'new' AND attempts = 0"
+            " AND held = 0 AND content IN (SELECT content FROM jobs"
+            " WHERE state NOT IN ('new', 'refused', 'failed', 'cancelled'))"
+        ).fetchone()
+        return int(count)
+
     def jobs(self, state: JobState | None = None) -> Iterator[JobRecord]:
         """All jobs, or those in one state, in the order in which they were put down; read bit by
         bit, so a job may have moved on meanwhile."""

@@ -22,6 +22,7 @@ __all__ = [
     "find_parked",
     "hear",
     "put_back",
+    "put_back_each",
     "set_aside",
     "settle_left",
     "write",
@@ -76,6 +77,12 @@ _SET_ASIDE: Final = (
 _ASIDE: Final = (
     "FROM jobs WHERE batch = ? AND held = 1 AND open IN (0, 2) AND attempts = 0"
     " AND state IN ('new', 'failed')"
+)
+
+
+_RETRY: Final = (
+    "UPDATE jobs SET open = 0, state = 'new', task_id = NULL, task = NULL, code = NULL,"
+    " error = NULL, ended_at = NULL, attempts = 0"
 )
 
 
@@ -348,14 +355,19 @@ def drop_set_aside(db: sqlite3.Connection, batch: str) -> int:
 
 def put_back(db: sqlite3.Connection, state: JobState, code: str | None) -> int:
     """Have jobs of `state` submitted anew, or those with this code; how many."""
-    query = (
-        "UPDATE jobs SET open = 0, state = 'new', task_id = NULL, task = NULL, code = NULL,"
-        " error = NULL, ended_at = NULL, attempts = 0"
-        " WHERE open = 2 AND state = ? AND coalesce(code, '') <> ?"
-    )
+    query = f"{_RETRY} WHERE open = 2 AND state = ? AND coalesce(code, '') <> ?"
     values = [state.value, FAULTY]
     if code is not None:
         query, values = f"{query} AND code = ?", [*values, code]
     count = db.execute(query, values).rowcount
+    _add(db, {state: -count, JobState.NEW: count})
+    return count
+
+
+def put_back_each(db: sqlite3.Connection, state: JobState, keys: Iterable[str]) -> int:
+    """Have those of these jobs that are in `state` submitted anew; how many."""
+    values = [(key, state.value) for key in keys]
+    count = db.executemany(f"{_RETRY} WHERE key = ? AND state = ?", values).rowcount
+    count = max(count, 0)
     _add(db, {state: -count, JobState.NEW: count})
     return count

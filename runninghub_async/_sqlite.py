@@ -633,6 +633,10 @@ class SqliteJobStore:
         """See `JobStore.put_back`."""
         return await self._change(lambda db: _rows.put_back(db, state, code))
 
+    async def put_back_each(self, state: JobState, keys: Sequence[str]) -> int:
+        """Have those of these jobs that are in `state` submitted anew; how many."""
+        return await self._change(lambda db: _rows.put_back_each(db, state, keys))
+
 
 def _make(db: sqlite3.Connection, base_url: str) -> None:
     for statement in SCHEMA.split(";"):

@@ -8,7 +8,7 @@ import contextlib
 import functools
 import shlex
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 import attrs
@@ -69,23 +69,27 @@ class Run:
 
     async def go_on(
         self,
-        stream: JobStream,
+        streams: Sequence[Callable[[], JobStream]],
         stop: Stop,
-        at_end: Callable[[], Mapping[str, str]] | None = None,
+        at_end: Callable[[], Awaitable[None]] | None = None,
     ) -> int:
-        """Bring everything home, say how it went, return the exit status. `at_end` gives facts
-        for the journal, if the stream takes an input and comes to its end."""
+        """Bring everything home, one stream after the other, say how it went, return the exit
+        status. `at_end` is called where the last stream takes an input and comes to its end."""
         stop.farewell = lambda: f"interrupted; to continue: {self._again}"
         begun = await self._summary()
         print(f"{Path(self.journal).name}: {outline(begun.states)}", flush=True)
         left = sum(begun.states[state] for state in (*OPEN, JobState.UNKNOWN))
         progress = Progress(sys.stderr, None if at_end else left, begun.spent.currency)
         waits = self.session.on_cancel == "wait"
-        stopped = await drive(
-            stream, progress, progress.tally.count, waits=waits, spent=self.store.spent
-        )
+        stopped: BaseException | None = None
+        for open_stream in streams:
+            if stopped is None:
+                stopped = await drive(
+                    open_stream(), progress, progress.tally.count, waits=waits,
+                    spent=self.store.spent,
+                )  # fmt: skip
         if stopped is None and at_end is not None:
-            await self.store.put(at_end())
+            await at_end()
         await self.store.flush()
         return await self._finish(stopped, stop, progress)
 
