@@ -364,7 +364,12 @@ class _PublicResolver(aiohttp.abc.AbstractResolver):
             return found
         public = [each for each in found if self._admits(each["host"])]
         if not public:
-            raise _PrivateError(f"the host {host[:100]!r} leads to no public address")
+            where = f", but to {found[0]['host']}" if found else ""
+            raise _PrivateError(
+                f"the host {host[:100]!r} leads to no public address{where}; if a VPN or proxy of"
+                " yours answers with such addresses, allow its network: result_networks of"
+                " AiohttpTransport, or --result-network of the command"
+            )
         return public
 
     def _admits(self, address: str) -> bool:

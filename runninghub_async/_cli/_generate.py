@@ -93,7 +93,9 @@ async def _open_session(args: argparse.Namespace, stack: contextlib.AsyncExitSta
             raise UsageError(str(error)) from None
         return await stack.enter_async_context(session)
     options["budget"] = budget_of(args.budget, args.base_url)
-    return await open_session(stack, args.base_url, without=_WITHOUT, **options)
+    return await open_session(
+        stack, args.base_url, networks=args.result_network, without=_WITHOUT, **options
+    )
 
 
 class _Run:

@@ -8,9 +8,10 @@ import datetime
 import functools
 import json
 import os
+import re
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -29,12 +30,16 @@ __all__ = [
     "cost_of",
     "job_line",
     "line_text",
+    "missing_of",
     "outputs_of",
     "stamp",
     "unfinished_line",
 ]
 
 Line = dict[str, Any]
+
+#: What can be fetched by whoever has it.
+_URL: Final = re.compile(r"https?://\S+")
 
 #: Bytes of a manifest that are copied at once.
 _PIECE: Final = 2**20
@@ -47,15 +52,25 @@ def job_line(outcome: Outcome, *, ended: datetime.datetime, currency: str) -> Li
     begun = ended - datetime.timedelta(seconds=seconds) if seconds is not None else None
     files: tuple[Download, ...] = getattr(outcome, "files", ())
     error = getattr(outcome, "error", None)
-    if isinstance(outcome, Succeeded) and task is not None and len(files) < len(task.outputs):
+    missing = _missing_places(outcome)
+    partly = bool(missing) and bool(files)
+    if isinstance(outcome, Succeeded) and len(files) + len(missing) < len(outcome.task.outputs):
         error = RunningHubError("interrupted before it was fetched")
+    elif missing and not files:
+        error = RunningHubError("none of its results could be saved")
+    stored = task is not None and outcome.ok and (error is None or partly)
     return {
         **_common(outcome.index, outcome.request, task.id if task else None),
-        "status": "failed" if error and outcome.ok else status[type(outcome)],
+        "status": "failed"
+        if error and outcome.ok
+        else "partly_stored"
+        if partly
+        else status[type(outcome)],
         "files": [
             {"path": file.path.name, "sha256": file.sha256, "bytes": file.size} for file in files
         ],
-        "outputs": outputs_of(task),
+        "outputs": outputs_of(task, stored=stored, missing=missing),
+        "missing": missing_of(task, missing),
         "submitted_at": stamp(begun),
         "finished_at": stamp(ended),
         "seconds": None if seconds is None else round(seconds, 3),
@@ -73,6 +88,7 @@ def unfinished_line(left: Unfinished) -> Line:
         "status": left.state,
         "files": [],
         "outputs": [],
+        "missing": [],
         "submitted_at": None,
         "finished_at": None,
         "seconds": None,
@@ -93,10 +109,47 @@ def _common(index: int, request: Any, task_id: str | None) -> Line:
     }
 
 
-def outputs_of(task: Task | None) -> list[dict[str, Any]]:
-    """What a task made, as the service told it."""
+def outputs_of(
+    task: Task | None, *, stored: bool, missing: Collection[int] = ()
+) -> list[dict[str, Any]]:
+    """What a task made, as the service describes it, each with its state: `stored`, `missing`, or
+    `not_stored` where nothing of the task is. `missing`: places of outputs, from 0."""
+    states = ("stored" if stored else "not_stored", "missing")
+    return [
+        {"url": o.url, "type": o.type, "text": o.text, "state": states[place in missing]}
+        for place, o in enumerate(task.outputs if task else ())
+    ]
+
+
+def missing_of(
+    task: Task | None, places: Collection[int], reason: str | None = None
+) -> list[dict[str, Any]]:
+    """The outputs at these places, which could not be saved, without their URLs: which one of
+    how many, what it is, and why, if that is known."""
     outputs = task.outputs if task else ()
-    return [{"url": o.url, "type": o.type, "text": o.text} for o in outputs]
+    return [
+        {
+            "output": place + 1,
+            "of": len(outputs),
+            "type": outputs[place].type,
+            "node_id": outputs[place].node_id,
+            "reason": None if reason is None else _URL.sub("(a URL)", reason),
+        }
+        for place in sorted(places)
+    ]
+
+
+def _missing_places(outcome: Outcome) -> frozenset[int]:
+    """The places of the outputs that could not be saved, among those of the task."""
+    if not isinstance(outcome, Succeeded):
+        return frozenset()
+    left = list(outcome.missing)
+    places = set()
+    for place, output in enumerate(outcome.task.outputs):
+        if output in left:
+            left.remove(output)
+            places.add(place)
+    return frozenset(places)
 
 
 def cost_of(task: Task | None, currency: str) -> dict[str, str] | None:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, Final
 
 from .._journal import JobRecord, error_in
+from .._names import file_stem, prompt_of
 from .._reader import JournalReader
 from .._states import JobState
-from ._manifest import Line, cost_of, line_text, outputs_of, stamp
+from ._manifest import Line, cost_of, line_text, missing_of, outputs_of, stamp
 from ._sheet import sheet_pieces
 from ._tables import amount
 
-__all__ = ["error_of", "line_of", "moment", "written", "write_pages"]
+__all__ = ["error_of", "line_of", "missing_places", "moment", "write_pages", "written"]
 
 _STATUS: Final = {
     JobState.NEW: "not_submitted",
@@ -25,11 +27,19 @@ _STATUS: Final = {
     JobState.RUNNING: "running",
     # The task did, and there are no files of it.
     JobState.SUCCEEDED: "failed",
+    JobState.PARTLY_STORED: "partly_stored",
     JobState.STORED: "succeeded",
     JobState.FAILED: "failed",
     JobState.CANCELLED: "cancelled",
     JobState.UNKNOWN: "unknown",
 }
+
+_WITH_ERROR: Final = (
+    JobState.FAILED,
+    JobState.CANCELLED,
+    JobState.SUCCEEDED,
+    JobState.PARTLY_STORED,
+)
 
 
 def line_of(record: JobRecord, currency: str) -> Line:
@@ -37,6 +47,8 @@ def line_of(record: JobRecord, currency: str) -> Line:
     index; how often it was asked after is not kept."""
     begun, ended = record.accepted_at or record.sent_at, record.ended_at
     seconds = None if begun is None or ended is None else round(ended - begun, 3)
+    stored = record.state in (JobState.STORED, JobState.PARTLY_STORED)
+    missing = missing_places(record) if record.state is JobState.PARTLY_STORED else ()
     return {
         "index": record.seq if record.place is None else record.place,
         "status": _STATUS[record.state],
@@ -44,9 +56,10 @@ def line_of(record: JobRecord, currency: str) -> Line:
         "request": record.request.to_params(),
         "task_id": record.task.id if record.task else None,
         "files": [{"path": f.name, "sha256": f.sha256, "bytes": f.size} for f in record.files]
-        if record.state is JobState.STORED
+        if stored
         else [],
-        "outputs": outputs_of(record.task),
+        "outputs": outputs_of(record.task, stored=stored, missing=missing),
+        "missing": missing_of(record.task, missing, record.error or None),
         "submitted_at": stamp(moment(begun)),
         "finished_at": stamp(moment(ended)),
         "seconds": seconds,
@@ -59,11 +72,29 @@ def line_of(record: JobRecord, currency: str) -> Line:
     }
 
 
+def missing_places(record: JobRecord) -> list[int]:
+    """The places of a task's outputs of which there is no file, by the names that files get."""
+    if record.task is None:
+        return []
+    place = record.seq if record.place is None else record.place
+    stem = re.escape(file_stem(place, prompt_of(record.request)))
+    names = [file.name for file in record.files]
+    missing = []
+    for number in range(len(record.task.outputs)):
+        own = f"{stem}-{number + 1}" if number else stem
+        # A second name of the job's has eight digits of its key.
+        if not any(re.fullmatch(rf"{own}(-[0-9a-f]{{8}})?\.[^.]*", name) for name in names):
+            missing.append(number)
+    # Names that somebody else gave tell how many there are, and not which.
+    count = max(0, len(record.task.outputs) - len(names))
+    return missing if len(missing) == count else list(range(len(names), len(names) + count))
+
+
 def error_of(record: JobRecord) -> dict[str, Any] | None:
     """What went wrong with a job: the error's type, the service's code, and the message."""
     if record.state is JobState.UNKNOWN:
         return {"type": "SubmitUnknown", "code": None, "message": str(error_in(record))}
-    if record.error and record.state in (JobState.FAILED, JobState.CANCELLED, JobState.SUCCEEDED):
+    if record.error and record.state in _WITH_ERROR:
         kind, told, message = record.error.partition(": ")
         if not (told and kind.isidentifier()):
             kind, message = "RunningHubError", record.error

@@ -16,6 +16,7 @@ __all__ = ["at_stake", "ending_of", "in_words", "next_steps", "outline"]
 #: What each state is called where all are counted; two may share a word.
 _WORDS: Final = {
     JobState.STORED: "stored",
+    JobState.PARTLY_STORED: "partly stored",
     JobState.SUCCEEDED: "to fetch",
     JobState.RUNNING: "running",
     JobState.ACCEPTED: "running",
@@ -75,6 +76,6 @@ def next_steps(states: Mapping[JobState, int], journal: str) -> list[str]:
         steps.append(f"to try what failed again: runninghub-async retry {name} --failed")
     if states.get(JobState.CANCELLED):
         steps.append(f"to try what was cancelled again: runninghub-async retry {name} --cancelled")
-    if states.get(JobState.SUCCEEDED):
+    if states.get(JobState.SUCCEEDED) or states.get(JobState.PARTLY_STORED):
         steps.append(f"to fetch what could not be fetched: runninghub-async resume {name}")
     return steps

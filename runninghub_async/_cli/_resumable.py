@@ -48,6 +48,7 @@ async def opened(
             stack,
             base_url,
             limits=Limits(max_concurrency=args.concurrency, submit_rate=args.rate),
+            networks=args.result_network,
             journal=store,
             budget=budget_of(args.budget, base_url, told.get("currency", "")),
             unknown=args.unknown,
