@@ -77,6 +77,7 @@ from ._sqlite import SqliteJobStore
 from ._states import JobState
 from ._store import JobStore
 from ._stream import JobStream, TaskStream
+from ._threads import run_in_thread
 from ._transport import AiohttpTransport, Transport
 from ._uploads import OnProgress, Uploader
 from .webhooks import Webhooks
@@ -97,7 +98,7 @@ _CANCELLING: Final = 8
 _PAGE: Final = 500
 _PAGE_BYTES: Final = 2**22
 
-#: A request with so many bytes of parameters takes milliseconds to look at.
+#: A text of so many characters takes milliseconds to encode and to digest.
 _LARGE: Final = 2**18
 
 
@@ -726,7 +727,10 @@ class Session:
         count, place, size = 0, 0, 0
         page: list[Begun | tuple[Begun, Moved]] = []
         async for request in _each(requests):
-            item = self._listed(recorder, request, place, batch)
+            if _is_large(request):
+                item = await run_in_thread(self._listed, recorder, request, place, batch)
+            else:
+                item = self._listed(recorder, request, place, batch)
             place += 1
             if item is None:
                 continue
@@ -736,9 +740,6 @@ class Session:
             if len(page) == _PAGE or size >= _PAGE_BYTES:
                 count += await store.enlist(page)
                 page, size = [], 0
-            if len(begun.content.params) >= _LARGE:
-                # Its digest took a while.
-                await asyncio.sleep(0)
         count += await store.enlist(page)
         await store.drop_set_aside(batch)
         return count
@@ -979,6 +980,16 @@ async def _each(requests: Iterable[Any] | AsyncIterable[Any]) -> AsyncIterator[A
     else:
         for request in requests:
             yield request
+
+
+def _is_large(request: Any) -> bool:
+    """Whether a request holds what should not be looked at on the event loop."""
+    try:
+        values = request.to_params().values()
+    except Exception:
+        return False
+    texts = (text for value in values for text in (value if isinstance(value, list) else (value,)))
+    return any(isinstance(text, str) and len(text) >= _LARGE for text in texts)
 
 
 def _checked_policy(

@@ -46,8 +46,8 @@ ORDER = (
     "_cli._events", "_cli._spreadsheet", "_cli._prompts",
     "_cli._values", "_cli._manifest", "_cli._progress", "_cli._models", "_cli._emulate",
     "_cli._calls", "_cli._results", "_cli._runs", "_cli._report", "_cli._records", "_cli._facts",
-    "_cli._signals", "_cli._drive", "_cli._resumable", "_cli._retrying", "_cli._journaled", "_cli._generate",
-    "_cli._overview", "_cli._export", "_cli._standard",
+    "_cli._signals", "_cli._drive", "_cli._resumable", "_cli._retrying", "_cli._journaled",
+    "_cli._generate", "_cli._overview", "_cli._export", "_cli._standard",
     "_cli._workflows", "_cli._apps", "_cli._tasks", "_cli._upload", "_cli._account",
     "_cli._library", "_cli._hooks", "_cli._comfyui", "_cli._parser", "_cli", "__main__", "",
 )  # fmt: skip

@@ -64,12 +64,11 @@ async def _generate(
         session = await _open_session(args, stack)
         try:
             await run_in_thread(_make_room, folder)
+            file = await run_in_thread(ManifestFile, folder / "manifest.jsonl")
         except OSError as error:
             raise UsageError(f"--out {folder}: {error.strerror or error}") from None
-        progress = Progress(sys.stderr, total, currency_of(session))
-        path = folder / "manifest.jsonl"
-        file = await until_written(lambda: ManifestFile(path), path)
         stack.callback(file.close)
+        progress = Progress(sys.stderr, total, currency_of(session))
         run = _Run(session, folder, Manifest(file), progress)
         stop.farewell = run.farewell
         stopped = await run.drive(items)

@@ -28,7 +28,7 @@ The key is taken from RUNNINGHUB_API_KEY, proxies from HTTPS_PROXY, HTTP_PROXY a
 _GENERATE = """\
 PROMPTS is a .txt file (a prompt a line), a .csv or .jsonl file (columns or keys are the request's
 fields, such as prompt, width, height), or - for a prompt a line on standard input. Lists in a .csv
-cell are separated by |; @PATH in a field for pictures, films or sounds uploads a file. DIR gets a
+cell are separated by |; @PATH in a field for pictures, videos or audio uploads a file. DIR gets a
 file per result, manifest.jsonl and index.html. With a journal, the same command goes on.
 
 exit status: 0 all done, 1 some not, 2 usage or journal, 3 stopped by key, plan, balance or budget,
@@ -66,7 +66,7 @@ soon as there is one.
 """
 
 _PARAM = """\
-Lists are separated by |; @PATH in a field for pictures, films or sounds uploads a file. Fields that
+Lists are separated by |; @PATH in a field for pictures, videos or audio uploads a file. Fields that
 are optional and not given have their documented defaults; `models MODEL` shows them.
 """
 

@@ -386,7 +386,7 @@ def plain(text: str) -> Any:
 
 
 def _local(param: ParamSpec, value: Any) -> Any:
-    """`@path` in a field for pictures, films or sounds as the file that it names."""
+    """`@path` in a field for pictures, videos or audio as the file that it names."""
     if param.type not in ("image", "video", "audio"):
         return value
     if isinstance(value, list):

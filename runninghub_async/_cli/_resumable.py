@@ -76,7 +76,7 @@ class Run:
     ) -> int:
         """Bring everything home, one stream after the other, say how it went, return the exit
         status. `at_end` is called where the last stream takes an input and comes to its end."""
-        stop.farewell = lambda: f"interrupted; to continue: {self._again}"
+        stop.farewell = lambda: f"interrupted; to go on: {self._again}"
         begun = await self._summary()
         print(f"{Path(self.journal).name}: {outline(begun.states)}", flush=True)
         left = sum(begun.states[state] for state in (*OPEN, JobState.UNKNOWN))

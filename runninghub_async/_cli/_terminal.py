@@ -79,8 +79,9 @@ class Screen(io.TextIOBase):
 
     def draw(self, text: str) -> None:
         """Write `text` as it is. If it does not end a line, what is written next replaces it."""
-        self._put(text)
-        self._drawn = not text.endswith(("\n", "\x1b[J"))
+        if text:
+            self._put(text)
+            self._drawn = not text.endswith(("\n", "\x1b[J"))
 
     def _put(self, text: str) -> None:
         if self.file is None or self.broken:

@@ -19,7 +19,7 @@ logger = logging.getLogger("runninghub_async.trouble")
 _T = TypeVar("_T")
 
 #: What a file system reports that has no room. That mends: somebody makes room.
-FULL: Final = frozenset({errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)})
+FULL: Final = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
 
 #: Seconds between two attempts.
 AGAIN: Final = 2.0
