@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import png
 
 import runninghub_async as rh
 from runninghub_async._cli import main
@@ -35,8 +36,6 @@ from runninghub_async._cli._prompts import UsageError, find_model, look_over, re
 from runninghub_async._cli._records import line_of, write_pages
 from runninghub_async._cli._terminal import Screen, live
 from runninghub_async.emulator import Emulator
-
-from .support import png
 
 COMMAND = [sys.executable, "-P", "-m", "runninghub_async"]
 
@@ -236,10 +235,11 @@ def test_a_warning_replaces_the_live_line() -> None:
             return True
 
     terminal = Terminal()
-    screen = Screen(terminal)
-    live(screen).write("\r\x1b[K3/9 ended")
+    screen: Any = Screen(terminal)
+    progress = live(screen)
+    progress.write("\r\x1b[K3/9 ended")
     print("task 1: \x1b[2J", file=screen)
-    live(screen).write("\r\x1b[K4/9 ended\n")
+    progress.write("\r\x1b[K4/9 ended\n")
     print("done", file=screen)
     assert terminal.getvalue() == (
         "\r\x1b[K3/9 ended\r\x1b[Ktask 1: \\x1b[2J\n\r\x1b[K4/9 ended\ndone\n"
@@ -378,7 +378,7 @@ def test_a_run_needs_no_output_and_no_interrupt(
         assert ran.wait(60) == 0
     assert [line["status"] for line in lines_of(tmp_path / "out")] == ["succeeded"] * 2
     with emulated(duration=30) as emulator:
-        words = ("generate", "in.txt", "--base-url", emulator.url)
+        words = ("generate", "in.txt", "--rate", "50", "--base-url", emulator.url)
         ran = process(*words, "--out", "more", preexec_fn=bare)
         until(lambda: emulator.stats.accepted == 2)
         ran.send_signal(signal.SIGINT)
@@ -609,7 +609,11 @@ async def journal(url: str, fill: Callable[[rh.JobStore], Any], folder: Path) ->
 def test_a_retry_asks_before_it_submits_a_task_that_may_be_alive(run: Run, tmp_path: Path) -> None:
     """What has failed for certain, or has no task, is submitted; the others are named."""
     failed = {"errorCode": "1501", "errorMessage": "blocked", "status": "FAILED"}
-    states = {"1": failed, "2": {"status": "RUNNING"}, "3": {"status": "SUCCESS", "results": []}}
+    states: dict[str, dict[str, Any]] = {
+        "1": failed,
+        "2": {"status": "RUNNING"},
+        "3": {"status": "SUCCESS", "results": []},
+    }
     submitted: list[str] = []
 
     def answer(path: str, body: dict[str, Any]) -> Any:

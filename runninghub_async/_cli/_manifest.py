@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import datetime
 import functools
+import heapq
 import json
 import os
 import re
@@ -37,6 +38,9 @@ __all__ = [
 ]
 
 Line = dict[str, Any]
+
+#: Lines of a manifest that are sorted at once.
+_SORTED: Final = 10_000
 
 #: What can be fetched by whoever has it.
 _URL: Final = re.compile(r"https?://\S+")
@@ -248,10 +252,19 @@ class ManifestFile:
         """The lines in the order of the input, one at a time."""
         self._restore()
         with self.path.open("rb") as file:
-            order = sorted(range(len(self._indices)), key=self._indices.__getitem__)
-            for place in order:
+            for place in self._in_order():
                 file.seek(self._offsets[place])
                 yield json.loads(file.readline())
+
+    def _in_order(self) -> Iterator[int]:
+        """The lines by the index of their jobs. Sorted in parts: while it sorts, Python runs no
+        other thread, and the event loop must not wait for hundreds of thousands."""
+        key, count = self._indices.__getitem__, len(self._indices)
+        parts = (
+            sorted(range(begin, min(begin + _SORTED, count)), key=key)
+            for begin in range(0, count, _SORTED)
+        )
+        return heapq.merge(*parts, key=key)
 
     def close(self) -> None:
         """Close the file."""

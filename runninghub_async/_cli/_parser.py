@@ -82,6 +82,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=_STATUS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    _uncoloured(parser)
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in (
@@ -558,7 +559,14 @@ def _command(commands: Any, name: str, tells: str, epilog: str = "") -> argparse
         epilog=epilog or None,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    _uncoloured(command)
     return command
+
+
+def _uncoloured(parser: argparse.ArgumentParser) -> None:
+    """From Python 3.14 on, argparse writes control sequences to terminals; here only progress
+    does."""
+    vars(parser)["color"] = False
 
 
 def _family(commands: Any, name: str, tells: str) -> Any:
