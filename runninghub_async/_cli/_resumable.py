@@ -148,10 +148,12 @@ class Run:
         try:
             await (until_written(write, page) if patient else run_in_thread(write))
         except OSError as error:
+            name = shlex.quote(self.journal)
             say(
                 f"manifest.jsonl and index.html were not written to {self.folder}:"
-                f" {error.strerror or error}; all is in the journal, and they are written by:"
-                f" {self._again}"
+                f" {error.strerror or error}. Nothing is lost: all tasks are in the journal;"
+                f" to list them: runninghub-async export {name} --format csv; to write the files:"
+                f" {self._again} --out DIR"
             )
             return False
         print(f"open {page}")
