@@ -130,20 +130,6 @@ class SessionError(RunningHubError, RuntimeError):
     """The session cannot be used here: not open yet, closed, or opened on another event loop."""
 
 
-class PolicyError(RunningHubError):
-    """A policy or callable given by the user raised, or returned nonsense.
-
-    `name` says which, as the user calls it (`name=`). `task_ids` are the tasks that exist and
-    were met by it; none of them is lost. What it raised is the `__cause__`.
-    """
-
-    def __init__(self, name: str, fault: str, task_ids: Sequence[str] = ()) -> None:
-        ids = f"; tasks that exist: {' '.join(task_ids)}" if task_ids else ""
-        super().__init__(f"{name} {fault}; nothing more is submitted{ids}")
-        self.name = name
-        self.task_ids: tuple[str, ...] = tuple(task_ids)
-
-
 class BudgetError(RunningHubError):
     """One more submit would pass the budget: `budget`, `spent` and `expected`, of that submit, are
     `Money`; `expected` is None where nobody knows."""

@@ -320,7 +320,7 @@ class JournaledFeed(Feed):
         try:
             whole = bool(made.files) and not made.missing
             if keeper is not None and whole:
-                copies = await keeper.copy(outcome, row, made.files)
+                copies = await keeper.copy(outcome, row, made.files, self)
                 result = attrs.evolve(outcome, files=copies)
                 self._recorder.shared(row, outcome, kept(copies), whole=True)
             else:

@@ -52,9 +52,9 @@ class PublicResolver(Resolver):
         public = [each for each in found if self._admits(each["host"])]
         if not public:
             raise PrivateAddressError(
-                f"the host {host[:100]!r} leads to no public address but to {found[0]['host']};"
-                " if a VPN of this machine answers names with addresses of its own, allow its"
-                " network: AiohttpTransport(result_networks=[...])"
+                f"the host {host[:100]!r} leads to no public address, but to {found[0]['host']};"
+                " if a VPN or proxy of yours answers with such addresses, allow its network:"
+                " result_networks of AiohttpTransport, or --result-network of the command"
             )
         return public
 

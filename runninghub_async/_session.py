@@ -94,8 +94,13 @@ DEFAULT_BASE_URL: Final = "https://www.runninghub.ai"
 _CANCEL_TIME: Final = 10.0
 _CANCELLING: Final = 8
 
-#: Requests that are put down in the journal at once.
+#: Requests that are written to the journal at once, and bytes of their parameters: one may hold
+#: pictures as data URIs, of megabytes each.
 _PAGE: Final = 500
+_PAGE_BYTES: Final = 2**22
+
+#: A text of so many characters takes milliseconds to encode and to digest.
+_LARGE: Final = 2**18
 
 
 class Session:
@@ -737,15 +742,23 @@ class Session:
         recorder.fresh = False
         store = recorder.store
         await store.set_aside(batch)
-        count, page, place = 0, [], 0
+        count, place, size = 0, 0, 0
+        page: list[Begun | tuple[Begun, Moved]] = []
         async for request in _each(requests):
-            page.append(self._listed(recorder, request, place, batch))
+            if _is_large(request):
+                item = await run_in_thread(self._listed, recorder, request, place, batch)
+            else:
+                item = self._listed(recorder, request, place, batch)
             place += 1
-            if len(page) == _PAGE:
-                count += await store.enlist([item for item in page if item is not None])
-                page.clear()
-                await asyncio.sleep(0)
-        count += await store.enlist([item for item in page if item is not None])
+            if item is None:
+                continue
+            page.append(item)
+            begun = item if isinstance(item, Begun) else item[0]
+            size += len(begun.content.params)
+            if len(page) == _PAGE or size >= _PAGE_BYTES:
+                count += await store.enlist(page)
+                page, size = [], 0
+        count += await store.enlist(page)
         await store.drop_set_aside(batch)
         return count
 
@@ -1018,6 +1031,16 @@ async def _each(requests: Iterable[Any] | AsyncIterable[Any]) -> AsyncIterator[A
     else:
         for request in requests:
             yield request
+
+
+def _is_large(request: Any) -> bool:
+    """Whether a request holds what should not be looked at on the event loop."""
+    try:
+        values = request.to_params().values()
+    except Exception:
+        return False
+    texts = (text for value in values for text in (value if isinstance(value, list) else (value,)))
+    return any(isinstance(text, str) and len(text) >= _LARGE for text in texts)
 
 
 def _checked_policy(

@@ -8,8 +8,9 @@ finished generator.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import weakref
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
@@ -92,6 +93,26 @@ class JobStream(_Stream["Outcome"]):
         feed = self._feed
         waiting = [*feed.ready_results, *sorted(feed.held_back.items())]
         return tuple(result for _, result in waiting if not isinstance(result, Accepted))
+
+    @property
+    def running(self) -> tuple[str, ...]:
+        """The ids of the stream's tasks that run at the service now, as far as they are known."""
+        return tuple(e.job.task_id for e in self._feed.entries.values() if e.job.task_id)
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Submit nothing while the context is open: `with stream.paused(): ...`.
+
+        For a consumer that cannot keep what it is given, as on a full disk. It is the whole
+        session that pauses; tasks that run are followed, and their outcomes handed out.
+        """
+        dispatcher = self._feed.dispatcher
+        dispatcher.scheduler.paused += 1
+        try:
+            yield
+        finally:
+            dispatcher.scheduler.paused -= 1
+            dispatcher.wake()
 
     async def aclose(self) -> None:
         """Stop: take no more input, and do with what still runs as `on_cancel` said.

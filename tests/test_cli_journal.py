@@ -220,7 +220,7 @@ def test_a_faulty_line_is_put_down_as_failed_with_its_number(place: Place) -> No
         assert error["message"].startswith("line 2: widht: unknown field")
         again = place.run("retry", "run.db", "--failed")
         assert again.status == 1
-        assert "not put back: 1 whose lines of the input are at fault" in again.out
+        assert "not queued: 1 whose lines of the input are at fault" in again.out
         assert emulator.stats.submits == 1
     assert place.states() == {"stored": 1, "failed": 1}
     (place.folder / "in.jsonl").write_text(
@@ -496,10 +496,10 @@ def test_retry_puts_back_failed_jobs_of_one_code(place: Place) -> None:
         assert "1 done, 2 failed in " in ran.out
         assert "runninghub-async retry run.db --failed" in ran.out
         none = place.run("retry", "run.db", "--failed", "--code", "777")
-        assert (none.status, none.out) == (1, "put back: 0 failed\n")
+        assert (none.status, none.out) == (1, "queued for retry: 0 failed\n")
         one = place.run("retry", "run.db", "--failed", "--code", "1501")
         assert one.status == 1
-        assert one.out.startswith("put back: 1 failed\n")
+        assert one.out.startswith("queued for retry: 1 failed\n")
         assert place.states() == {"stored": 2, "failed": 1}
         assert place.run("retry", "run.db", "--failed").status == 0
         assert emulator.stats.submits == 5
@@ -528,7 +528,7 @@ def test_unknown_submits_are_shown_with_what_is_at_stake_and_put_back_on_request
         assert emulator.stats.submits == 2
         again = place.run("retry", "run.db", "--unknown")
         assert again.status == 0
-        assert "put back: 1 unknown; what they had made is billed again" in again.out
+        assert "queued for retry: 1 unknown; what they made is billed again" in again.out
         assert emulator.stats.submits == emulator.stats.billed == 3
 
 
@@ -676,7 +676,7 @@ def test_cancelled_jobs_are_put_back_on_request(place: Place) -> None:
         words = ("retry", "run.db", "--cancelled", "--out", "out", "--base-url", emulator.url)
         ran = place.run(*words)
         assert ran.status == 0, ran.err
-        assert ran.out.startswith("put back: 1 cancelled; what they had run is billed again\n")
+        assert ran.out.startswith("queued for retry: 1 cancelled; what they ran is billed again\n")
     assert place.states() == {"stored": 1}
     assert place.lines()[0]["index"] == 1
 

@@ -4,44 +4,52 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import io
 import logging
-import os
-import sys
+import traceback
 from collections.abc import Iterator, Sequence
 
 from .._exceptions import RunningHubError
+from ._calls import FAILED, INTERRUPTED, USAGE, say, status_of, worded
 from ._parser import build_parser
 from ._prompts import UsageError
+from ._terminal import screens
 
 __all__ = ["main"]
 
-USAGE = 2
-
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit status."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # Names come in scripts that a terminal's encoding may not have.
-        sys.stdout.reconfigure(errors="backslashreplace")
-    args = build_parser().parse_args(argv)
+    """Run the command line and return the exit status.
+
+    It is 1, too, where standard output could not be written, by a command that went well.
+    """
+    with screens() as screen:
+        args = build_parser().parse_args(argv)
+        with _warnings_shown():
+            status = _run(args)
+        screen.wait_for_room()
+        return status or (FAILED if screen.broken else 0)
+
+
+def _run(args: argparse.Namespace) -> int:
     try:
-        with _logging():
-            status: int = args.run(args)
+        status: int = args.run(args)
     except UsageError as error:
-        print(f"{_name(args)}: {error}", file=sys.stderr)
+        say(f"{_name(args)}: {error}")
         return USAGE
     except RunningHubError as error:
-        from ._calls import say, status_of, worded
-
         say(f"{_name(args)}: {worded(error)}")
         return status_of(error)
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:
-        # Whoever read the output has gone; a second complaint at exit helps nobody.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return FAILED
+    except OSError as error:
+        say(f"{_name(args)}: {error}")
+        return FAILED
+    except Exception:
+        # A fault of ours; what it quotes may be a stranger's, and is escaped on its way.
+        traceback.print_exc()
+        return FAILED
     return status
 
 
@@ -50,15 +58,20 @@ def _name(args: argparse.Namespace) -> str:
     return f"runninghub-async {args.command}{action and ' '}{action}"
 
 
+class _Shown(logging.Handler):
+    """Log records on standard error, a line each."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        say(record.getMessage() + (f": {error!r}" if error is not None else ""))
+
+
 @contextlib.contextmanager
-def _logging() -> Iterator[None]:
-    """The commands say themselves what most of the library's warnings would."""
-    quiet, trouble = logging.NullHandler(), logging.StreamHandler()
-    package = logging.getLogger("runninghub_async")
-    package.addHandler(quiet)
-    package.getChild("trouble").addHandler(trouble)
+def _warnings_shown() -> Iterator[None]:
+    """The library's warnings say what it waits for, and which tasks were left behind."""
+    package, handler = logging.getLogger("runninghub_async"), _Shown(logging.WARNING)
+    package.addHandler(handler)
     try:
         yield
     finally:
-        package.removeHandler(quiet)
-        package.getChild("trouble").removeHandler(trouble)
+        package.removeHandler(handler)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import logging
+import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -23,12 +23,14 @@ from .._exceptions import (
 from .._limits import Limits
 from .._money import Money
 from .._session import Session
+from .._transport import AiohttpTransport
 from ._prompts import UsageError
 from ._tables import one_line
 
 __all__ = [
     "FAILED",
     "INTERRUPTED",
+    "USAGE",
     "budget_of",
     "currency_of",
     "open_session",
@@ -39,6 +41,9 @@ __all__ = [
 ]
 
 FAILED, USAGE, REFUSED, INTERRUPTED = 1, 2, 3, 130
+
+#: Networks in the environment, as `--result-network` names them, with commas or blanks between.
+_NETWORKS = "RUNNINGHUB_RESULT_NETWORKS"
 
 _NO_KEY = """\
 no API key. Set RUNNINGHUB_API_KEY to a key of runninghub.ai (or of runninghub.cn, with --base-url
@@ -51,13 +56,15 @@ async def open_session(
     base_url: str | None,
     *,
     limits: Limits = Limits(),  # noqa: B008 - a frozen value
+    networks: Sequence[str] = (),
     without: str = "try `runninghub-async emulator`, which takes any, with --base-url",
     **options: Any,
 ) -> Session:
     """A session with the key of the environment, open for as long as `stack`; `options` are more
-    of its arguments. Raises `UsageError` for an address that is none, or without a key; then
-    `without` is the advice; and `JournalError`."""
+    of its arguments. `networks`: those of `--result-network`. Raises `UsageError` for an address
+    that is none, or without a key; then `without` is the advice; and `JournalError`."""
     try:
+        options["transport"] = _transport(networks)
         session = Session(base_url=base_url, limits=limits, **options)
         return await stack.enter_async_context(session)
     except SessionError:
@@ -66,24 +73,22 @@ async def open_session(
         raise UsageError(str(error)) from None
 
 
+def _transport(networks: Sequence[str]) -> AiohttpTransport | None:
+    """The transport for results in these networks, and in those of the environment; None for the
+    session's own."""
+    told = os.environ.get(_NETWORKS, "").replace(",", " ").split()
+    try:
+        return AiohttpTransport(result_networks=[*networks, *told]) if networks or told else None
+    except ValueError as error:
+        raise UsageError(f"{_NETWORKS}: {error}") from None
+
+
 @contextlib.asynccontextmanager
 async def opened(args: argparse.Namespace) -> AsyncIterator[Session]:
-    """The session of a command with `--base-url`, whose warnings are shown: they name tasks that
-    were left behind."""
-    logger, handler = logging.getLogger("runninghub_async"), _Said()
-    # What its child says has a handler of its own already.
-    handler.addFilter(lambda record: record.name == logger.name)
-    logger.addHandler(handler)
-    try:
-        async with contextlib.AsyncExitStack() as stack:
-            yield await open_session(stack, args.base_url)
-    finally:
-        logger.removeHandler(handler)
-
-
-class _Said(logging.Handler):
-    def emit(self, record: logging.LogRecord) -> None:
-        say(record.getMessage())
+    """The session of a command with `--base-url`."""
+    async with contextlib.AsyncExitStack() as stack:
+        networks = getattr(args, "result_network", ())
+        yield await open_session(stack, args.base_url, networks=networks)
 
 
 def currency_of(session: Session) -> str:
@@ -122,7 +127,5 @@ def worded(error: RunningHubError) -> str:
 
 
 def say(text: object) -> None:
-    """One line for whoever watches, now."""
-    # They may have gone; what is under way is worth more than its display.
-    with contextlib.suppress(OSError, ValueError):
-        print(one_line(text), file=sys.stderr, flush=True)
+    """Print one line on standard error at once."""
+    print(one_line(text), file=sys.stderr, flush=True)

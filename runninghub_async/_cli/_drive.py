@@ -26,12 +26,14 @@ async def drive(
     *,
     waits: bool,
     spent: Callable[[], Awaitable[Decimal]] | None = None,
+    kept: Callable[[], Awaitable[None]] | None = None,
 ) -> BaseException | None:
     """Give every outcome to `take`, also those that come while the stream is left; return what
     stopped the run early, if anything did.
 
     `waits`: leaving the stream waits for the tasks that run. `spent`: tells the money spent so
-    far, where that is kept elsewhere than in `progress`.
+    far, where that is kept elsewhere than in `progress`. `kept`: waits until what `take` was
+    given is on disk, before the next outcome is taken; a `RunningHubError` of it stops the run.
     """
     stopped: BaseException | None = None
     # However this ends, what was paid for is written down.
@@ -41,6 +43,8 @@ async def drive(
             try:
                 async for outcome in stream:
                     take(outcome)
+                    if kept is not None:
+                        await kept()
             except (RunningHubError, UsageError) as error:
                 stopped = error
             except asyncio.CancelledError:

@@ -8,6 +8,7 @@ import json
 import random
 from pathlib import Path
 
+from .._threads import run_in_thread
 from ._prompts import UsageError
 
 __all__ = ["emulate"]
@@ -21,7 +22,7 @@ async def emulate(args: argparse.Namespace) -> int:
     faults = args.faults or ()
     if args.faults and args.faults not in STORMS:
         try:
-            text = await asyncio.to_thread(Path(args.faults).read_text, encoding="utf-8")
+            text = await run_in_thread(Path(args.faults).read_text, "utf-8")
             FaultScript.parse(text, random.Random(0))
             faults = json.loads(text)
         except FileNotFoundError:

@@ -16,14 +16,15 @@ from .._reader import JournalReader
 from .._states import JobState
 from ._manifest import line_text, stamp
 from ._prompts import UsageError
-from ._records import moment, written
+from ._records import missing_places, moment, written
 from ._tables import amount
+from ._terminal import unescaped
 
 __all__ = ["export"]
 
 _COLUMNS: Final = (
     "place", "key", "state", "model", "prompt", "task_id", "attempts", "sent_at", "accepted_at",
-    "ended_at", "cost", "currency", "code", "error", "files", "urls",
+    "ended_at", "cost", "currency", "code", "error", "files", "missing", "urls",
 )  # fmt: skip
 
 #: What a spreadsheet takes for the beginning of a formula.
@@ -52,7 +53,7 @@ def export(args: argparse.Namespace) -> int:
 @contextlib.contextmanager
 def _target(name: str | None) -> Iterator[IO[str]]:
     if name is None:
-        yield sys.stdout
+        yield unescaped(sys.stdout)
         return
     try:
         with written(Path(name)) as file:
@@ -63,6 +64,7 @@ def _target(name: str | None) -> Iterator[IO[str]]:
 
 def _row(record: JobRecord, currency: str) -> dict[str, Any]:
     outputs = record.task.outputs if record.task else ()
+    missing = missing_places(record) if record.state is JobState.PARTLY_STORED else []
     return {
         "place": record.place,
         "key": record.key,
@@ -79,6 +81,7 @@ def _row(record: JobRecord, currency: str) -> dict[str, Any]:
         "code": record.code or None,
         "error": record.error or None,
         "files": [file.name for file in record.files],
+        "missing": [str(place + 1) for place in missing],
         "urls": [output.url for output in outputs if output.url],
         "request": record.request.to_params(),
     }

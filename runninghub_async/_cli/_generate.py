@@ -6,13 +6,12 @@ import argparse
 import asyncio
 import contextlib
 import datetime
+import functools
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
-
-import anyio.to_thread
 
 from .._catalogue import ModelSpec
 from .._exceptions import RunningHubError
@@ -20,14 +19,17 @@ from .._limits import Limits
 from .._outcomes import Outcome
 from .._session import Session
 from .._stream import JobStream
-from ._calls import FAILED, INTERRUPTED, budget_of, currency_of, open_session, status_of
+from .._threads import run_in_thread
+from ._calls import FAILED, INTERRUPTED, budget_of, currency_of, open_session, say, status_of
 from ._drive import drive
-from ._manifest import Manifest, job_line, unfinished_line
+from ._manifest import Line, Manifest, ManifestFile, job_line, unfinished_line
 from ._progress import Progress, duration
 from ._prompts import UsageError, find_model, first, look_over, overrides, read_items
+from ._records import written
 from ._report import at_stake, in_words
 from ._sheet import sheet_pieces
 from ._signals import Stop, until_stopped
+from ._waiting import until_written
 
 __all__ = ["generate"]
 
@@ -38,7 +40,7 @@ async def generate(args: argparse.Namespace) -> int:
     """Run the command and return its exit status: 0 all done, 1 some failed, 3 stopped by key,
     plan, balance or budget, 130 interrupted, 143 terminated. Raises `UsageError` for what makes
     it 2."""
-    spec = await anyio.to_thread.run_sync(find_model, args.model)
+    spec = await run_in_thread(find_model, args.model)
     common = {p.name: p.default for p in spec.params if not p.required and p.default is not None}
     common |= overrides(spec, args.param)
     if args.journal:
@@ -53,7 +55,7 @@ async def generate(args: argparse.Namespace) -> int:
 async def _generate(
     args: argparse.Namespace, spec: ModelSpec, common: dict[str, Any], stop: Stop
 ) -> int:
-    total = await anyio.to_thread.run_sync(look_over, args.prompts, spec)
+    total = await run_in_thread(look_over, args.prompts, spec)
     if total is None or (args.limit is not None and args.limit < total):
         total = args.limit
     items = first(read_items(args.prompts, spec, common), args.limit)
@@ -61,12 +63,14 @@ async def _generate(
     async with contextlib.AsyncExitStack() as stack:
         session = await _open_session(args, stack)
         try:
-            await anyio.to_thread.run_sync(_make_room, folder)
+            await run_in_thread(_make_room, folder)
+            file = await run_in_thread(ManifestFile, folder / "manifest.jsonl")
         except OSError as error:
             raise UsageError(f"--out {folder}: {error.strerror or error}") from None
+        stack.callback(file.close)
         progress = Progress(sys.stderr, total, currency_of(session))
-        manifest = stack.enter_context(Manifest(folder / "manifest.jsonl"))
-        run = _Run(session, folder, manifest, progress)
+        run = _Run(session, folder, Manifest(file), progress)
+        stop.farewell = run.farewell
         stopped = await run.drive(items)
         return await run.finish(stopped, spec, stop)
 
@@ -88,7 +92,9 @@ async def _open_session(args: argparse.Namespace, stack: contextlib.AsyncExitSta
             raise UsageError(str(error)) from None
         return await stack.enter_async_context(session)
     options["budget"] = budget_of(args.budget, args.base_url)
-    return await open_session(stack, args.base_url, without=_WITHOUT, **options)
+    return await open_session(
+        stack, args.base_url, networks=args.result_network, without=_WITHOUT, **options
+    )
 
 
 class _Run:
@@ -107,16 +113,35 @@ class _Run:
     async def drive(self, items: AsyncIterator[Any]) -> BaseException | None:
         """Bring everything home; return what stopped the run early, if anything did."""
         stream = self._stream = self._session.stream(items, folder=self._folder)
+        self._manifest.hold = stream.paused
         waits = self._session.on_cancel == "wait"
         try:
-            return await drive(stream, self._progress, self._take, waits=waits)
+            return await drive(
+                stream, self._progress, self._take, waits=waits, kept=self._manifest.written
+            )
         finally:
             for left in stream.unfinished:
-                self._manifest.write(unfinished_line(left))
+                self._manifest.add(unfinished_line(left))
+
+    def farewell(self) -> str:
+        """What to say if the process has to end at once: the tasks that no file names."""
+        lines = list(self._manifest.unwritten)
+        running = () if self._stream is None else self._stream.running
+        told = _unwritten(lines)
+        if running:
+            told.append(_running(running))
+        return "\n".join(told)
 
     async def finish(self, stopped: BaseException | None, spec: ModelSpec, stop: Stop) -> int:
-        """Make the page, say how it went, return the exit status."""
+        """Write the rest of the manifest, and the page; say how it went, return the exit
+        status."""
         assert self._stream is not None
+        interrupted = isinstance(stopped, asyncio.CancelledError)
+        try:
+            lost = await self._manifest.finish(patient=not interrupted)
+        except asyncio.CancelledError:
+            interrupted = True
+            lost = await self._manifest.finish(patient=False)
         tally, took = self._progress.tally, self._progress.elapsed
         money = in_words(tally.money, self._currency)
         facts = {
@@ -125,33 +150,51 @@ class _Run:
             "Took": duration(took),
             "Cost": money or "not told",
         }
-        page = self._folder / "index.html"
-        await anyio.to_thread.run_sync(_write_page, page, self._manifest, facts)
         told = [f"{tally.stored} done", f"{tally.failed} failed"]
+        if tally.partly:
+            told.insert(1, f"{tally.partly} partly")
         if tally.unknown:
             told.append(f"{tally.unknown} unknown")
         print(f"{', '.join(told)} in {duration(took)}" + (money and f", {money}"))
         if tally.unknown:
             stakes = self._stream.statistics().at_stake
             print(at_stake(tally.unknown, stakes))
+        if tally.partly:
+            print("results are missing: manifest.jsonl names them, and their tasks")
         running = [left.task_id for left in self._stream.unfinished if left.task_id]
         if running:
-            print(f"{len(running)} tasks still run at the service: {' '.join(running)}")
-        print(f"open {page}")
-        if isinstance(stopped, asyncio.CancelledError):
+            print(_running(running))
+        for text in _unwritten(lost):
+            say(text)
+        patient = not interrupted and not lost
+        page_written = await self._write_page(facts, patient=patient)
+        if interrupted:
             return stop.status or INTERRUPTED
         if stopped is not None:
-            print(f"stopped: {stopped}", file=sys.stderr)
+            say(f"stopped: {stopped}")
         if isinstance(stopped, UsageError):
             raise stopped
         if isinstance(stopped, RunningHubError):
             return status_of(stopped)
-        return FAILED if tally.failed or tally.unknown else 0
+        ended_badly = tally.failed or tally.unknown or tally.partly
+        return FAILED if ended_badly or lost or not page_written else 0
+
+    async def _write_page(self, facts: dict[str, str], *, patient: bool) -> bool:
+        """Write the page and name it; whether that was possible."""
+        page = self._folder / "index.html"
+        write = functools.partial(_write_page, page, self._manifest.file, facts)
+        try:
+            await (until_written(write, page) if patient else run_in_thread(write))
+        except OSError as error:
+            say(f"{page} was not written: {error.strerror or error}")
+            return False
+        print(f"open {page}")
+        return True
 
     def _take(self, outcome: Outcome) -> None:
         ended = datetime.datetime.now(datetime.UTC)
         line = job_line(outcome, ended=ended, currency=self._currency)
-        self._manifest.write(line)
+        self._manifest.add(line)
         tally = self._progress.tally
         tally.count(outcome)
         if line["cost"] is not None and line["cost"]["currency"] == self._currency:
@@ -173,7 +216,25 @@ def _make_room(folder: Path) -> None:
         (folder / "index.html").rename(old / "index.html")
 
 
-def _write_page(page: Path, manifest: Manifest, facts: dict[str, str]) -> None:
-    with page.open("w", encoding="utf-8") as file:
+def _write_page(page: Path, manifest: ManifestFile, facts: dict[str, str]) -> None:
+    with written(page) as file:
         title = page.parent.resolve().name
         file.writelines(sheet_pieces(manifest.read(), title=title, facts=facts))
+
+
+def _running(ids: Sequence[str]) -> str:
+    return f"{len(ids)} tasks still run at the service: {' '.join(ids)}"
+
+
+def _unwritten(lines: Sequence[Line]) -> list[str]:
+    """The tasks whose lines could not be written, a line each."""
+    told = [
+        f"not in manifest.jsonl: task {line['task_id']} of request {line['index']},"
+        f" {line['status']}"
+        for line in lines
+        if line["task_id"]
+    ]
+    unknown = sum(line["status"] == "unknown" for line in lines)
+    if unknown:
+        told.append(f"not in manifest.jsonl: {unknown} submits whose responses were lost")
+    return told

@@ -7,16 +7,17 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-import anyio.to_thread
-
 from .._catalogue import ModelSpec
 from .._journal import FAULTY
 from .._reader import JournalReader
 from .._states import JobState
+from .._stream import JobStream
+from .._threads import run_in_thread
 from ._calls import FAILED, say
 from ._facts import STANDARD_INPUT, facts_in, mark_of, new_facts, take_folder
 from ._prompts import Item, UsageError, first, look_over, read_items
 from ._resumable import Run, opened, summary_of
+from ._retrying import queue_failed
 from ._signals import Stop, until_stopped
 
 __all__ = ["generate_journaled", "resume", "retry"]
@@ -36,33 +37,73 @@ async def generate_journaled(
         )
 
     async def work(stop: Stop) -> int:
-        told = await anyio.to_thread.run_sync(facts_in, args.journal)
-        mark = await anyio.to_thread.run_sync(mark_of, args, spec)
+        told = await run_in_thread(facts_in, args.journal)
+        mark = await run_in_thread(mark_of, args, spec)
         streamed = args.reuse or args.prompts == "-"
         enlisted = not streamed and told.get("enlisted") == mark
         if not enlisted:
-            await anyio.to_thread.run_sync(look_over, args.prompts, spec)
-        folder = await anyio.to_thread.run_sync(take_folder, "--out", args.out, args.journal, told)
+            await run_in_thread(look_over, args.prompts, spec)
+        folder = await run_in_thread(take_folder, "--out", args.out, args.journal, told)
         items = _Counted(first(read_items(args.prompts, spec, common), args.limit))
-        facts = await anyio.to_thread.run_sync(new_facts, args, spec, told)
+        facts = await run_in_thread(new_facts, args, spec, told)
         if not enlisted:
             facts["enlisted"] = ""
         async with opened(args, told, args.base_url, folder, facts) as run:
             if streamed:
-                stream = run.session.stream(items, folder=folder, reuse=args.reuse)
-                return await run.go_on(stream, stop, lambda: items.facts(mark))
+                return await _stream(run, items, mark, stop, reuse=args.reuse)
             if not enlisted:
                 await _enlist(run, items, mark)
-            return await run.go_on(run.session.resume(folder=folder), stop)
+                if told:
+                    await _warn_of_repeated(run)
+            return await run.go_on([lambda: run.session.resume(folder=folder)], stop)
 
     return await until_stopped(work)
+
+
+async def _stream(run: Run, items: _Counted, mark: str, stop: Stop, *, reuse: bool) -> int:
+    """Take the input as it comes. `reuse`: what was submitted from an earlier state of the input,
+    or for another place in it, is brought home first, so that its results can be used; what was
+    never submitted and is no longer in the input is removed at the end."""
+
+    def stream() -> JobStream:
+        return run.session.stream(items, folder=run.folder, reuse=reuse)
+
+    async def at_end() -> None:
+        if reuse:
+            await run.store.drop_set_aside("")
+        await run.store.put(items.facts(mark))
+
+    if not reuse:
+        return await run.go_on([stream], stop, at_end)
+    # Not found open until the input names it again.
+    await run.store.set_aside("")
+    return await run.go_on(
+        [lambda: run.session.resume(folder=run.folder, check=False), stream], stop, at_end
+    )
+
+
+async def _warn_of_repeated(run: Run) -> None:
+    """Before anything is spent: the input was edited, and its requests have other places now."""
+    count = await run_in_thread(_count_repeated, run.journal)
+    if count:
+        same = "1 request is" if count == 1 else f"{count} requests are"
+        say(
+            f"{same} the same as requests that this run submitted from other places of its input,"
+            " as after a line was inserted; they are submitted and billed again. To use what the"
+            " journal has: interrupt this run, and run the same command with --reuse"
+        )
+
+
+def _count_repeated(journal: str) -> int:
+    with JournalReader(journal) as reader:
+        return reader.repeated()
 
 
 async def _enlist(run: Run, items: _Counted, mark: str) -> None:
     try:
         await run.session.enlist(items)
     except asyncio.CancelledError:
-        say("interrupted while the input was put down; to go on, run the same command again")
+        say("interrupted while the input was recorded; to continue, run the same command again")
         raise
     await run.store.put(items.facts(mark))
 
@@ -73,8 +114,8 @@ async def resume(args: argparse.Namespace) -> int:
 
 
 async def retry(args: argparse.Namespace) -> int:
-    """Put jobs that ended badly back, and go on. Exit status: as of `generate`; 1 if there was
-    nothing to put back, and then nothing is done."""
+    """Queue jobs that ended badly for retry, and resume. Exit status: as of `generate`; 1 if there
+    was nothing to retry, and then nothing is done."""
     if not (args.failed or args.unknown_ones or args.cancelled):
         raise UsageError("name what to try again: --failed, --unknown or --cancelled")
     if args.code and not args.failed:
@@ -83,11 +124,11 @@ async def retry(args: argparse.Namespace) -> int:
 
 
 async def _resume(args: argparse.Namespace, stop: Stop, *, retrying: bool = False) -> int:
-    told = (await anyio.to_thread.run_sync(summary_of, args.journal)).facts
+    told = (await run_in_thread(summary_of, args.journal)).facts
     name = args.out or told.get("folder")
     if not name:
         raise UsageError(f"{args.journal} does not say where the results go: add --out")
-    folder = await anyio.to_thread.run_sync(take_folder, "--out", name, args.journal, told)
+    folder = await run_in_thread(take_folder, "--out", name, args.journal, told)
     base_url = args.base_url or told.get("base_url")
     async with opened(args, told, base_url, folder, {}) as run:
         if retrying and not await _put_back(run, args):
@@ -99,28 +140,28 @@ async def _resume(args: argparse.Namespace, stop: Stop, *, retrying: bool = Fals
                 f"{source} was not read to its end when this run was interrupted; going on with"
                 f" the requests that are in the journal. For the others, run generate{again} again"
             )
-        stream = run.session.resume(folder=folder, check=not args.no_check)
-        return await run.go_on(stream, stop)
+        check = not args.no_check
+        return await run.go_on([lambda: run.session.resume(folder=folder, check=check)], stop)
 
 
 async def _put_back(run: Run, args: argparse.Namespace) -> bool:
-    """Have jobs submitted anew; whether there are any."""
+    """Queue jobs to be submitted anew; whether there are any."""
     store, count = run.store, 0
     if args.failed:
-        back = await store.put_back(JobState.FAILED, args.code)
+        back = await queue_failed(run, args.code)
         count += back
-        print(f"put back: {back} failed", flush=True)
-        faulty = await anyio.to_thread.run_sync(_count_faulty, run.journal)
+        print(f"queued for retry: {back} failed", flush=True)
+        faulty = await run_in_thread(_count_faulty, run.journal)
         if faulty and not args.code:
-            print(f"not put back: {faulty} whose lines of the input are at fault", flush=True)
+            print(f"not queued: {faulty} whose lines of the input are at fault", flush=True)
     if args.unknown_ones:
         back = await store.put_back(JobState.UNKNOWN, None)
         count += back
-        print(f"put back: {back} unknown; what they had made is billed again", flush=True)
+        print(f"queued for retry: {back} unknown; what they made is billed again", flush=True)
     if args.cancelled:
         back = await store.put_back(JobState.CANCELLED, None)
         count += back
-        print(f"put back: {back} cancelled; what they had run is billed again", flush=True)
+        print(f"queued for retry: {back} cancelled; what they ran is billed again", flush=True)
     return count > 0
 
 

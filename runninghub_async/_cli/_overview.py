@@ -18,6 +18,7 @@ from ._manifest import stamp
 from ._records import moment
 from ._report import at_stake, in_words, outline
 from ._tables import amount, cut, facts, print_json, table
+from ._terminal import is_broken, live
 
 __all__ = ["show_runs"]
 
@@ -32,17 +33,17 @@ def show_runs(args: argparse.Namespace) -> int:
         if not args.watch:
             _show(reader, reader.summary(), args)
             return 0
-        live = sys.stdout.isatty()
+        on_terminal = sys.stdout.isatty()
         while True:
             summary = reader.summary()
-            if live:
-                print("\x1b[H\x1b[J", end="")
+            if on_terminal:
+                print("\x1b[H\x1b[J", end="", file=live(sys.stdout))
                 _show(reader, summary, args)
             else:
                 print(_line(summary), flush=True)
-            if not summary.owner:
+            if not summary.owner or is_broken(sys.stdout):
                 return 0
-            time.sleep(_LIVE if live else _LINES)
+            time.sleep(_LIVE if on_terminal else _LINES)
 
 
 def _show(reader: JournalReader, summary: JournalSummary, args: argparse.Namespace) -> None:

@@ -8,6 +8,7 @@ import asyncio
 import functools
 import importlib
 import inspect
+import ipaddress
 import math
 from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
@@ -21,13 +22,13 @@ _STATUS = """\
 exit status: 0 done, 1 failed (the task, the service, or nothing found), 2 usage (what is wrong is
 named) or journal, 3 stopped by key, plan, balance or budget, 130 interrupted, 143 terminated.
 COMMAND --help tells what each takes.
-The key is taken from RUNNINGHUB_API_KEY.
+The key is taken from RUNNINGHUB_API_KEY, proxies from HTTPS_PROXY, HTTP_PROXY and NO_PROXY.
 """
 
 _GENERATE = """\
 PROMPTS is a .txt file (a prompt a line), a .csv or .jsonl file (columns or keys are the request's
 fields, such as prompt, width, height), or - for a prompt a line on standard input. Lists in a .csv
-cell are separated by |; @PATH in a field for pictures, films or sounds uploads a file. DIR gets a
+cell are separated by |; @PATH in a field for pictures, videos or audio uploads a file. DIR gets a
 file per result, manifest.jsonl and index.html. With a journal, the same command goes on.
 
 exit status: 0 all done, 1 some not, 2 usage or journal, 3 stopped by key, plan, balance or budget,
@@ -65,7 +66,7 @@ soon as there is one.
 """
 
 _PARAM = """\
-Lists are separated by |; @PATH in a field for pictures, films or sounds uploads a file. Fields that
+Lists are separated by |; @PATH in a field for pictures, videos or audio uploads a file. Fields that
 are optional and not given have their documented defaults; `models MODEL` shows them.
 """
 
@@ -81,6 +82,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=_STATUS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    _uncoloured(parser)
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in (
@@ -215,6 +217,17 @@ def _add_resumed(command: argparse.ArgumentParser, *, unknown: bool = True) -> N
     command.add_argument("--base-url", metavar="URL", help="the origin, if it is another one now")
 
 
+def _add_networks(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--result-network",
+        action="append",
+        default=[],
+        type=_network,
+        metavar="CIDR",
+        help="fetch results from addresses in this private network, too, such as 198.18.0.0/15",
+    )
+
+
 def _add_pace(command: argparse.ArgumentParser, *, unknown: bool = True) -> None:
     command.add_argument(
         "--rate", type=_positive, default=10.0, metavar="R", help="submits per second (default 10)"
@@ -232,6 +245,7 @@ def _add_pace(command: argparse.ArgumentParser, *, unknown: bool = True) -> None
         metavar="AMOUNT",
         help="spend no more than so much, such as 50, '50 CNY' or '1000 coins'",
     )
+    _add_networks(command)
     if unknown:
         command.add_argument(
             "--unknown",
@@ -433,6 +447,7 @@ def _add_task(commands: Any) -> None:
     how.add_argument("--status", action="store_true", help="its status alone, by the older call")
     command.add_argument("--download", metavar="DIR", help="put its results there")
     _add_timeout(command)
+    _add_networks(command)
     _add_service(command)
     command.set_defaults(run=_late("_tasks", "show_task"))
 
@@ -544,7 +559,14 @@ def _command(commands: Any, name: str, tells: str, epilog: str = "") -> argparse
         epilog=epilog or None,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    _uncoloured(command)
     return command
+
+
+def _uncoloured(parser: argparse.ArgumentParser) -> None:
+    """From Python 3.14 on, argparse writes control sequences to terminals; here only progress
+    does."""
+    vars(parser)["color"] = False
 
 
 def _family(commands: Any, name: str, tells: str) -> Any:
@@ -566,6 +588,7 @@ def _add_ending(command: argparse.ArgumentParser, *, progress: bool = True) -> N
     how.add_argument("--no-wait", action="store_true", help="submit only")
     how.add_argument("--out", metavar="DIR", help="put the results there")
     _add_timeout(command)
+    _add_networks(command)
     command.set_defaults(progress=False, cancel=False)
     if progress:
         command.add_argument(
@@ -620,6 +643,15 @@ def _budget(text: str) -> tuple[Decimal, str]:
     if not (value.is_finite() and value > 0) or not (not currency or currency.isalpha()):
         raise argparse.ArgumentTypeError(f"expected an amount such as 50 or '50 CNY', got {text}")
     return value, "coins" if currency.lower() in {"coin", "coins"} else currency.upper()
+
+
+def _network(text: str) -> str:
+    try:
+        return str(ipaddress.ip_network(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"expected a network such as 198.18.0.0/15: {error}"
+        ) from None
 
 
 def _count(text: str) -> int:

@@ -14,6 +14,7 @@ import attrs
 from .._feed import Statistics
 from .._outcomes import Outcome, Succeeded, Unknown
 from ._tables import amount
+from ._terminal import live
 
 __all__ = ["Progress", "Tally", "describe", "duration"]
 
@@ -23,6 +24,7 @@ class Tally:
     """What the stream's own numbers do not hold."""
 
     stored: int = 0
+    partly: int = 0
     failed: int = 0
     unknown: int = 0
     money: Decimal = Decimal(0)
@@ -31,6 +33,8 @@ class Tally:
         """Count how a job ended; done is what has all its files."""
         if isinstance(outcome, Unknown):
             self.unknown += 1
+        elif isinstance(outcome, Succeeded) and outcome.missing and outcome.files:
+            self.partly += 1
         elif isinstance(outcome, Succeeded) and len(outcome.files) >= len(outcome.task.outputs):
             self.stored += 1
         else:
@@ -41,9 +45,12 @@ def describe(
     tally: Tally, statistics: Statistics, elapsed: float, total: int | None, currency: str
 ) -> str:
     """Done, failed, waiting, rate, time left and money so far, in one line."""
-    ended = tally.stored + tally.failed + tally.unknown
+    ended = tally.stored + tally.partly + tally.failed + tally.unknown
     parts = [f"{ended}/{total} ended" if total is not None else f"{ended} ended"]
-    parts += [f"{tally.stored} done", f"{tally.failed} failed"]
+    parts.append(f"{tally.stored} done")
+    if tally.partly:
+        parts.append(f"{tally.partly} partly")
+    parts.append(f"{tally.failed} failed")
     if tally.unknown:
         parts.append(f"{tally.unknown} unknown")
     parts.append(f"{statistics.waiting} waiting")
@@ -74,7 +81,7 @@ class Progress:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.tally = Tally()
-        self._file = file
+        self._file = live(file)
         self._total = total
         self._currency = currency
         self._clock = clock

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import codecs
-import csv
-import itertools
 import json
 import math
 import os
+import re
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final, NamedTuple
 
-import anyio.to_thread
 import attrs
 
 from .._catalogue import COMMON_FIELDS, Catalogue, ModelSpec, ParamSpec
 from .._exceptions import PayloadError
 from .._money import Money
 from .._seedream import ModelRequest
+from .._threads import run_in_thread
+from ._spreadsheet import SheetRow, UnreadableError, column_name, read_sheet
 
 __all__ = [
     "Item",
@@ -33,10 +32,25 @@ __all__ = [
 ]
 
 
-_Row = tuple[str, dict[str, Any], str]
+class _Row(NamedTuple):
+    """A row of the input: where it is, its fields or what is wrong with it, and about how many
+    bytes it takes in memory."""
 
-#: Lines of a file that are read at once; a hop to a thread costs more than one of them.
+    where: str
+    fields: dict[str, Any]
+    problem: str
+    size: int
+
+
+#: Rows that are read at once, and bytes; a hop to a thread costs more than a short row. A row may
+#: hold pictures as data URIs, of megabytes each.
 _PAGE: Final = 200
+_PAGE_BYTES: Final = 2**20
+
+#: Bytes that are no UTF-8, as they are read with "surrogateescape".
+_NOT_UTF8: Final = re.compile("[\udc80-\udcff]")
+
+_ONE_TABLE: Final = 'save it as UTF-8 (in a spreadsheet: "CSV UTF-8")'
 
 
 class UsageError(Exception):
@@ -100,17 +114,18 @@ async def read_items(
     count = 1 if source == "-" else _PAGE
     while True:
         # The file may be a pipe that takes its time; the loop must not wait for it.
-        page, error = await anyio.to_thread.run_sync(_take, rows, count, abandon_on_cancel=True)
-        for where, fields, problem in page:
-            if problem:
-                yield Item(where, ModelRequest(spec.path), (problem,))
-                continue
-            named, problems = _fields(spec, fields)
-            yield Item(where, ModelRequest(spec.path, {**common, **named}), tuple(problems))
-        if error is not None:
-            raise UsageError(f"{source}: {error}") from error
-        if len(page) < count:
+        page, error = await run_in_thread(_take, rows, count, abandon=True)
+        if not page and error is None:
             return
+        for row in page:
+            if row.problem:
+                yield Item(row.where, ModelRequest(spec.path), (row.problem,))
+                continue
+            named, problems = _fields(spec, row.fields)
+            request = ModelRequest(spec.path, {**common, **named})
+            yield Item(row.where, request, tuple(problems))
+        if error is not None:
+            raise UsageError(f"{source}: {_reason(error)}") from error
 
 
 async def first(items: AsyncIterator[Item], limit: int | None) -> AsyncIterator[Item]:
@@ -126,11 +141,17 @@ async def first(items: AsyncIterator[Item], limit: int | None) -> AsyncIterator[
 
 
 def _take(rows: Iterator[_Row], count: int) -> tuple[list[_Row], Exception | None]:
-    """The next `count` rows, fewer at the end, and what went wrong after them."""
+    """The next rows, at most `count` and at least one, none at the end; and what went wrong after
+    them."""
     page: list[_Row] = []
+    size = 0
     try:
-        page.extend(itertools.islice(rows, count))
-    except (OSError, UnicodeError, csv.Error) as error:
+        for row in rows:
+            page.append(row)
+            size += row.size
+            if len(page) >= count or size >= _PAGE_BYTES:
+                break
+    except (OSError, UnreadableError) as error:
         return page, error
     return page, None
 
@@ -138,85 +159,159 @@ def _take(rows: Iterator[_Row], count: int) -> tuple[list[_Row], Exception | Non
 def look_over(source: str, spec: ModelSpec) -> int | None:
     """How many requests `source` holds; None for standard input.
 
-    Raises `UsageError` for what would spoil the whole run: no such file, an unknown kind, a
-    header with a column that is no field of the model.
+    Raises `UsageError` for what would spoil the whole run: no such file, an unknown kind, an
+    encoding that is not UTF-8, a table that cannot be read, a column that is no field of the
+    model, or no request at all.
     """
     if source == "-":
         return None
+    kind = _kind(source)
     try:
-        if Path(source).suffix.lower() == ".csv":
-            with Path(source).open(encoding="utf-8-sig", newline="") as file:
-                header = next(csv.reader(file, strict=True), [])
-            names = [name.strip() for name in header]
-            _, problems = _fields(spec, dict.fromkeys(names, ""))
-            problems += [f"{n}: two columns" for n in sorted(set(names)) if names.count(n) > 1]
-            if problems:
-                raise UsageError(f"{source}: " + "; ".join(problems))
-        return sum(1 for _ in _rows(source))
-    except (OSError, UnicodeError, csv.Error) as error:
-        raise UsageError(f"{source}: {error}") from error
+        if kind == ".csv":
+            _check_header(source, spec)
+        count = sum(1 for line in _lines(source) if line.strip()) if kind == ".jsonl" else 0
+        count = count or sum(1 for _ in _rows(source))
+    except (OSError, UnreadableError) as error:
+        raise UsageError(f"{source}: {_reason(error)}") from error
+    if not count:
+        only = ", only the line with the fields' names" if kind == ".csv" else ""
+        raise UsageError(f"{source}: holds no requests{only}")
+    return count
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
+
+
+def _kind(source: str) -> str:
+    kind = Path(source).suffix.lower()
+    if kind not in _READERS:
+        raise UsageError(f"{source}: expected .txt, .csv or .jsonl, or - for standard input")
+    return kind
 
 
 def _rows(source: str) -> Iterator[_Row]:
     if source == "-":
-        yield from _text_rows(_stdin_lines())
-        return
-    kind = Path(source).suffix.lower()
-    readers = {".txt": _text_rows, ".csv": _csv_rows, ".jsonl": _json_rows}
-    if kind not in readers:
-        raise UsageError(f"{source}: expected .txt, .csv or .jsonl, or - for standard input")
-    newline = "" if kind == ".csv" else None
-    with Path(source).open(encoding="utf-8-sig", newline=newline) as file:
-        yield from readers[kind](file)
+        return _text_rows(_checked(_stdin_lines()))
+    return _READERS[_kind(source)](_lines(source))
+
+
+def _lines(source: str) -> Iterator[str]:
+    """The lines of a file with their ends, which may be those of any system."""
+    path = Path(source)
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        yield from _checked(file)
 
 
 def _stdin_lines() -> Iterator[str]:
     """Lines of standard input, read without its lock: a reader that is left waiting when the
     program ends must not hold what the interpreter needs to shut down."""
-    handle, held, first = sys.stdin.fileno(), b"", True
-    while chunk := os.read(handle, 4096):
+    if sys.stdin is None:
+        raise UnreadableError("standard input is closed")
+    handle, held, encoding = sys.stdin.fileno(), b"", "utf-8-sig"
+    while chunk := os.read(handle, 2**16):
         *lines, held = (held + chunk).split(b"\n")
         for line in lines:
-            yield line.removeprefix(codecs.BOM_UTF8 if first else b"").decode()
-            first = False
+            yield line.decode(encoding, "surrogateescape")
+            encoding = "utf-8"
     if held:
-        yield held.removeprefix(codecs.BOM_UTF8 if first else b"").decode()
+        yield held.decode(encoding, "surrogateescape")
 
 
-def _text_rows(lines: Iterator[str] | IO[str]) -> Iterator[_Row]:
+def _checked(lines: Iterable[str]) -> Iterator[str]:
+    """`lines`, as long as they are text in UTF-8. Raises `UnreadableError`."""
     for number, line in enumerate(lines, 1):
-        if line.strip():
-            yield f"line {number}", {"prompt": line.strip()}, ""
-
-
-def _csv_rows(file: IO[str]) -> Iterator[_Row]:
-    reader = csv.DictReader(file, strict=True)
-    if not reader.fieldnames:
-        raise UsageError("the first line of a .csv file names the request's fields")
-    for row in reader:
-        where = f"line {reader.line_num}"
-        if None in row:
-            yield where, {}, f"more cells than the header has columns @ {where}"
+        if line.isascii() and "\0" not in line:
+            yield line
             continue
-        fields = {key.strip(): cell for key, cell in row.items() if cell and cell.strip()}
-        if fields:
-            yield where, fields, ""
+        if line.startswith(("\udcff\udcfe", "\udcfe\udcff")):
+            raise UnreadableError(f"line {number}: the file is in UTF-16; {_ONE_TABLE}")
+        if (place := line.find("\0")) >= 0:
+            raise UnreadableError(
+                f"line {number}, character {place + 1}: a NUL byte; the file is in UTF-16, or"
+                f" damaged; {_ONE_TABLE}"
+            )
+        if found := _NOT_UTF8.search(line):
+            raise UnreadableError(
+                f"line {number}, character {found.start() + 1}: the byte"
+                f" 0x{ord(found[0]) - 0xDC00:02x} is not UTF-8; the file is in another encoding,"
+                f" such as Windows-1252; {_ONE_TABLE}"
+            )
+        yield line
 
 
-def _json_rows(file: IO[str]) -> Iterator[_Row]:
-    for number, line in enumerate(file, 1):
+def _text_rows(lines: Iterable[str]) -> Iterator[_Row]:
+    for number, line in enumerate(lines, 1):
+        if text := line.strip():
+            yield _Row(f"line {number}", {"prompt": text}, "", sys.getsizeof(text))
+
+
+def _csv_rows(lines: Iterable[str]) -> Iterator[_Row]:
+    rows = read_sheet(lines)
+    titles = _titles(next(rows, None))
+    for line, cells in rows:
+        problem, fields = "", {}
+        for place, cell in enumerate(cells):
+            if not cell or cell.isspace():
+                continue
+            if place < len(titles) and titles[place]:
+                fields[titles[place]] = cell
+            elif not problem:
+                what = "has no name in the header"
+                if place >= len(titles):
+                    what = "is one of more cells than the header has columns"
+                problem = f"{column_name(place, titles)} {what}: {cell[:40]!r}"
+        yield _Row(f"line {line}", fields, problem, sum(map(sys.getsizeof, cells)))
+
+
+def _titles(header: SheetRow | None) -> list[str]:
+    if header is None:
+        raise UnreadableError("the first line of a .csv file names the request's fields")
+    return [title.strip() for title in header.cells]
+
+
+def _check_header(source: str, spec: ModelSpec) -> None:
+    """Raise `UsageError` for columns that are not of the model."""
+    header = next(read_sheet(_lines(source)), None)
+    titles = _titles(header)
+    places: dict[str, list[int]] = {}
+    problems: list[str] = []
+    for place, title in enumerate(titles):
+        if not title:
+            # Its cells may be empty, too; one that is not is named with its line.
+            continue
+        named, faults = _fields(spec, {title: ""})
+        problems += [f"{column_name(place, ())}: {fault}" for fault in faults]
+        places.setdefault(next(iter(named), title), []).append(place)
+    for where in places.values():
+        if len(where) > 1:
+            both = " and ".join(column_name(place, ()) for place in where)
+            problems.append(f"{titles[where[0]]}: two columns, {both}")
+    if problems:
+        line = 1 if header is None else header.line
+        raise UsageError(f"{source}: line {line}: " + "; ".join(problems))
+
+
+def _json_rows(lines: Iterable[str]) -> Iterator[_Row]:
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
-        where = f"line {number}"
+        where, size = f"line {number}", sys.getsizeof(line)
         try:
             fields = json.loads(line)
+        except json.JSONDecodeError as error:
+            yield _Row(where, {}, f"not JSON: {error.msg} at character {error.colno}", size)
+            continue
         except (ValueError, RecursionError) as error:
-            yield where, {}, f"not JSON, {error} @ {where}"
+            yield _Row(where, {}, f"not JSON: {error}", size)
             continue
         if isinstance(fields, dict):
-            yield where, fields, ""
+            yield _Row(where, fields, "", size)
         else:
-            yield where, {}, f"expected a JSON object @ {where}"
+            yield _Row(where, {}, "expected a JSON object", size)
+
+
+_READERS: Final = {".txt": _text_rows, ".csv": _csv_rows, ".jsonl": _json_rows}
 
 
 def _fields(spec: ModelSpec, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -224,7 +319,7 @@ def _fields(spec: ModelSpec, given: Mapping[str, Any]) -> tuple[dict[str, Any], 
     named: dict[str, Any] = {}
     problems: list[str] = []
     for key, value in given.items():
-        param = spec.param(key) or spec.param(_camel(key))
+        param = _param(spec, key)
         if param is not None and param.name in named:
             problems.append(f"{key}: given twice @ $.{param.name}")
         elif param is None and (key in COMMON_FIELDS or spec.incomplete):
@@ -237,6 +332,19 @@ def _fields(spec: ModelSpec, given: Mapping[str, Any]) -> tuple[dict[str, Any], 
                 param, _typed(param, value) if isinstance(value, str) else value
             )
     return named, problems
+
+
+def _param(spec: ModelSpec, key: str) -> ParamSpec | None:
+    """The field that `key` means, also in other letters: `Image URLs` is `imageUrls`."""
+    if param := spec.param(key) or spec.param(_camel(key)):
+        return param
+    wanted = _letters(key)
+    found = [param for param in spec.params if wanted == _letters(param.name)]
+    return found[0] if len(found) == 1 and wanted else None
+
+
+def _letters(key: str) -> str:
+    return "".join(c for c in key.casefold() if c.isalnum())
 
 
 def _camel(key: str) -> str:
@@ -278,7 +386,7 @@ def plain(text: str) -> Any:
 
 
 def _local(param: ParamSpec, value: Any) -> Any:
-    """`@path` in a field for pictures, films or sounds as the file that it names."""
+    """`@path` in a field for pictures, videos or audio as the file that it names."""
     if param.type not in ("image", "video", "audio"):
         return value
     if isinstance(value, list):

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, Final
 
 from .._journal import JobRecord, error_in
+from .._names import file_stem, prompt_of
 from .._reader import JournalReader
 from .._states import JobState
-from ._manifest import Line, cost_of, line_text, outputs_of, stamp
+from ._manifest import Line, cost_of, line_text, missing_of, outputs_of, stamp
 from ._sheet import sheet_pieces
 from ._tables import amount
 
-__all__ = ["error_of", "line_of", "moment", "written", "write_pages"]
+__all__ = ["error_of", "line_of", "missing_places", "moment", "write_pages", "written"]
 
 _STATUS: Final = {
     JobState.NEW: "not_submitted",
@@ -25,13 +27,19 @@ _STATUS: Final = {
     JobState.RUNNING: "running",
     # The task did, and there are no files of it.
     JobState.SUCCEEDED: "failed",
-    # Some of them are there; the line says which.
-    JobState.PARTLY_STORED: "failed",
+    JobState.PARTLY_STORED: "partly_stored",
     JobState.STORED: "succeeded",
     JobState.FAILED: "failed",
     JobState.CANCELLED: "cancelled",
     JobState.UNKNOWN: "unknown",
 }
+
+_WITH_ERROR: Final = (
+    JobState.FAILED,
+    JobState.CANCELLED,
+    JobState.SUCCEEDED,
+    JobState.PARTLY_STORED,
+)
 
 
 def line_of(record: JobRecord, currency: str) -> Line:
@@ -39,6 +47,8 @@ def line_of(record: JobRecord, currency: str) -> Line:
     index; how often it was asked after is not kept."""
     begun, ended = record.accepted_at or record.sent_at, record.ended_at
     seconds = None if begun is None or ended is None else round(ended - begun, 3)
+    stored = record.state in (JobState.STORED, JobState.PARTLY_STORED)
+    missing = missing_places(record) if record.state is JobState.PARTLY_STORED else ()
     return {
         "index": record.seq if record.place is None else record.place,
         "status": _STATUS[record.state],
@@ -46,9 +56,10 @@ def line_of(record: JobRecord, currency: str) -> Line:
         "request": record.request.to_params(),
         "task_id": record.task.id if record.task else None,
         "files": [{"path": f.name, "sha256": f.sha256, "bytes": f.size} for f in record.files]
-        if record.state in (JobState.STORED, JobState.PARTLY_STORED)
+        if stored
         else [],
-        "outputs": outputs_of(record.task),
+        "outputs": outputs_of(record.task, stored=stored, missing=missing),
+        "missing": missing_of(record.task, missing, record.error or None),
         "submitted_at": stamp(moment(begun)),
         "finished_at": stamp(moment(ended)),
         "seconds": seconds,
@@ -61,11 +72,29 @@ def line_of(record: JobRecord, currency: str) -> Line:
     }
 
 
+def missing_places(record: JobRecord) -> list[int]:
+    """The places of a task's outputs of which there is no file, by the names that files get."""
+    if record.task is None:
+        return []
+    place = record.seq if record.place is None else record.place
+    stem = re.escape(file_stem(place, prompt_of(record.request)))
+    names = [file.name for file in record.files]
+    missing = []
+    for number in range(len(record.task.outputs)):
+        own = f"{stem}-{number + 1}" if number else stem
+        # A second name of the job's has eight digits of its key.
+        if not any(re.fullmatch(rf"{own}(-[0-9a-f]{{8}})?\.[^.]*", name) for name in names):
+            missing.append(number)
+    # Names that somebody else gave tell how many there are, and not which.
+    count = max(0, len(record.task.outputs) - len(names))
+    return missing if len(missing) == count else list(range(len(names), len(names) + count))
+
+
 def error_of(record: JobRecord) -> dict[str, Any] | None:
     """What went wrong with a job: the error's type, the service's code, and the message."""
     if record.state is JobState.UNKNOWN:
         return {"type": "SubmitUnknown", "code": None, "message": str(error_in(record))}
-    if record.error and record.state in (JobState.FAILED, JobState.CANCELLED, JobState.SUCCEEDED):
+    if record.error and record.state in _WITH_ERROR:
         kind, told, message = record.error.partition(": ")
         if not (told and kind.isidentifier()):
             kind, message = "RunningHubError", record.error
@@ -83,10 +112,11 @@ def moment(seconds: float | None) -> datetime.datetime | None:
     return None if seconds is None else datetime.datetime.fromtimestamp(seconds, datetime.UTC)
 
 
-def write_pages(journal: str, folder: Path, facts: Mapping[str, str]) -> Path:
-    """Write `manifest.jsonl` and `index.html` of a journal into `folder`, whole or not at all and
-    however long they are; return the page. Raises `OSError` and `JournalError`."""
-    page = folder / "index.html"
+def write_pages(journal: str, folder: Path, facts: Mapping[str, str]) -> None:
+    """Write `manifest.jsonl` and `index.html` of a journal into `folder`, which is made if it is
+    not there; whole or not at all, and line by line, however many they are. Raises `OSError` and
+    `JournalError`."""
+    folder.mkdir(parents=True, exist_ok=True)
     with JournalReader(journal) as reader:
         currency = reader.summary().spent.currency
 
@@ -95,10 +125,9 @@ def write_pages(journal: str, folder: Path, facts: Mapping[str, str]) -> Path:
 
         with written(folder / "manifest.jsonl") as file:
             file.writelines(f"{line_text(line)}\n" for line in lines())
-        with written(page) as file:
+        with written(folder / "index.html") as file:
             title = folder.resolve().name
             file.writelines(sheet_pieces(lines(), title=title, facts=facts))
-    return page
 
 
 @contextlib.contextmanager

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import anyio.to_thread
-
 from .._download import keep_text
 from .._exceptions import RunningHubError
 from .._models import Output, Task
 from .._names import ending
 from .._saved import Download
 from .._session import Session
+from .._threads import run_in_thread
 from ._prompts import UsageError
 
 __all__ = ["fetch_all", "make_folder"]
@@ -44,7 +43,7 @@ async def make_folder(option: str, folder: str) -> Path:
     """The folder, made if it is not there. Raises `UsageError` if it cannot be."""
     path = Path(folder)
     try:
-        await anyio.to_thread.run_sync(lambda: path.mkdir(parents=True, exist_ok=True))
+        await run_in_thread(lambda: path.mkdir(parents=True, exist_ok=True))
     except OSError as error:
         raise UsageError(f"{option} {path}: {error.strerror or error}") from None
     return path

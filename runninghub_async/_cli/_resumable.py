@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import functools
 import shlex
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
-import anyio.to_thread
 import attrs
 
 from .._exceptions import RunningHubError
@@ -20,13 +20,14 @@ from .._session import Session
 from .._sqlite import SqliteJobStore
 from .._states import OPEN, JobState
 from .._stream import JobStream
+from .._threads import run_in_thread
 from ._calls import FAILED, INTERRUPTED, budget_of, open_session, say, status_of
 from ._drive import drive
 from ._progress import Progress, duration
-from ._prompts import UsageError
 from ._records import write_pages
 from ._report import at_stake, ending_of, in_words, next_steps, outline
-from ._signals import TERMINATED, Stop
+from ._signals import HUNG_UP, TERMINATED, Stop
+from ._waiting import until_written
 
 __all__ = ["Run", "opened", "summary_of"]
 
@@ -47,6 +48,7 @@ async def opened(
             stack,
             base_url,
             limits=Limits(max_concurrency=args.concurrency, submit_rate=args.rate),
+            networks=args.result_network,
             journal=store,
             budget=budget_of(args.budget, base_url, told.get("currency", "")),
             unknown=args.unknown,
@@ -68,23 +70,27 @@ class Run:
 
     async def go_on(
         self,
-        stream: JobStream,
+        streams: Sequence[Callable[[], JobStream]],
         stop: Stop,
-        at_end: Callable[[], Mapping[str, str]] | None = None,
+        at_end: Callable[[], Awaitable[None]] | None = None,
     ) -> int:
-        """Bring everything home, say how it went, return the exit status. `at_end` gives facts
-        for the journal, if the stream takes an input and comes to its end."""
-        stop.farewell = f"interrupted; to go on: {self._again}"
+        """Bring everything home, one stream after the other, say how it went, return the exit
+        status. `at_end` is called where the last stream takes an input and comes to its end."""
+        stop.farewell = lambda: f"interrupted; to go on: {self._again}"
         begun = await self._summary()
         print(f"{Path(self.journal).name}: {outline(begun.states)}", flush=True)
         left = sum(begun.states[state] for state in (*OPEN, JobState.UNKNOWN))
         progress = Progress(sys.stderr, None if at_end else left, begun.spent.currency)
         waits = self.session.on_cancel == "wait"
-        stopped = await drive(
-            stream, progress, progress.tally.count, waits=waits, spent=self.store.spent
-        )
+        stopped: BaseException | None = None
+        for open_stream in streams:
+            if stopped is None:
+                stopped = await drive(
+                    open_stream(), progress, progress.tally.count, waits=waits,
+                    spent=self.store.spent,
+                )  # fmt: skip
         if stopped is None and at_end is not None:
-            await self.store.put(at_end())
+            await at_end()
         await self.store.flush()
         return await self._finish(stopped, stop, progress)
 
@@ -99,7 +105,8 @@ class Run:
         if stopped is None:
             for step in next_steps(end.states, self.journal):
                 print(step)
-        if stop.status != TERMINATED:
+        written = True
+        if stop.status not in (TERMINATED, HUNG_UP):
             facts = {
                 "Model": end.facts.get("model", ""),
                 "Service": self.session.base_url,
@@ -107,12 +114,14 @@ class Run:
                 "Took": took,
                 "Cost": cost or "not told",
             }
-            print(f"open {await self._write_pages(facts)}")
-        return self._status(stopped, stop, end)
+            written = await self._write_pages(
+                facts, patient=not isinstance(stopped, asyncio.CancelledError)
+            )
+        return self._status(stopped, stop, end) or (0 if written else FAILED)
 
     def _status(self, stopped: BaseException | None, stop: Stop, end: JournalSummary) -> int:
         if isinstance(stopped, asyncio.CancelledError):
-            say(stop.farewell)
+            say(stop.farewell())
             return stop.status or INTERRUPTED
         if isinstance(stopped, RunningHubError):
             say(f"stopped: {stopped}")
@@ -129,13 +138,26 @@ class Run:
 
     async def _summary(self) -> JournalSummary:
         await self.store.flush()
-        return await anyio.to_thread.run_sync(summary_of, self.journal)
+        return await run_in_thread(summary_of, self.journal)
 
-    async def _write_pages(self, facts: Mapping[str, str]) -> Path:
+    async def _write_pages(self, facts: Mapping[str, str], *, patient: bool) -> bool:
+        """Write manifest and page, and name the page; whether that was possible. What they would
+        hold is in the journal."""
+        page = self.folder / "index.html"
+        write = functools.partial(write_pages, self.journal, self.folder, facts)
         try:
-            return await anyio.to_thread.run_sync(write_pages, self.journal, self.folder, facts)
+            await (until_written(write, page) if patient else run_in_thread(write))
         except OSError as error:
-            raise UsageError(f"{self.folder}: {error.strerror or error}") from None
+            name = shlex.quote(self.journal)
+            say(
+                f"manifest.jsonl and index.html were not written to {self.folder}:"
+                f" {error.strerror or error}. Nothing is lost: all tasks are in the journal;"
+                f" to list them: runninghub-async export {name} --format csv; to write the files:"
+                f" {self._again} --out DIR"
+            )
+            return False
+        print(f"open {page}")
+        return True
 
 
 def summary_of(journal: str) -> JournalSummary:

@@ -18,7 +18,7 @@ from .._session import Session
 from ._calls import FAILED, currency_of, say
 from ._events import describe
 from ._results import fetch_all, make_folder
-from ._tables import facts, harmless, one_line, print_json, table
+from ._tables import facts, one_line, print_json, table
 
 __all__ = ["carry_out", "finish", "watch"]
 
@@ -157,7 +157,7 @@ def _text(task: Task, files: Mapping[int, Download], currency: str) -> str:
         ]
         parts.append(table(("result", "type", "node", "file" if files else "where"), rows))
     parts += [
-        harmless(output.text)
+        output.text
         for place, output in enumerate(task.outputs)
         if output.text and not output.url and place not in files
     ]

@@ -19,6 +19,7 @@ _KEPT = (
     "model",
     "task_id",
     "files",
+    "missing",
     "submitted_at",
     "finished_at",
     "seconds",
@@ -67,7 +68,7 @@ def _row(job: Mapping[str, Any]) -> dict[str, Any]:
     told = (request.get(key) for key in TEXTS)
     text = next((value[:20000] for value in told if isinstance(value, str) and value.strip()), "")
     return {
-        **{key: job[key] for key in _KEPT},
+        **{key: job.get(key) for key in _KEPT},
         "text": text,
         "shape": {key: request[key] for key in _SHAPE if key in request},
     }

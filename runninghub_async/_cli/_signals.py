@@ -12,42 +12,46 @@ from typing import Final
 
 from ._calls import INTERRUPTED, say
 
-__all__ = ["TERMINATED", "Stop", "until_stopped"]
+__all__ = ["HUNG_UP", "TERMINATED", "Stop", "until_stopped"]
 
 TERMINATED: Final = 143
+HUNG_UP: Final = 129
 
 #: Who sends SIGTERM often sends SIGKILL ten seconds later; the end comes by itself before that.
 _PATIENCE: Final = 8.0
 
 
 class Stop:
-    """`status`: the exit status that a signal asked for, 0 as long as none came. `farewell`: what
-    to say if the process has to end at once."""
+    """`status`: the exit status that a signal asked for, 0 as long as none came. `farewell()`:
+    what to say, a line each, if the process has to end at once."""
 
     def __init__(self) -> None:
         self.status = 0
-        self.farewell = ""
+        self.farewell: Callable[[], str] = str
 
 
 async def until_stopped(work: Callable[[Stop], Awaitable[int]]) -> int:
-    """The exit status of `work`, which is cancelled by the first SIGINT or SIGTERM.
+    """The exit status of `work`, which is cancelled by the first SIGINT, SIGTERM or SIGHUP.
 
-    A second one ends the process at once, and so do eight seconds after SIGTERM: what a journal
-    was told is on disk by then. Without such handlers, as on Windows, Ctrl+C is what asyncio
-    makes of it.
+    A second one ends the process at once, and so do eight seconds after SIGTERM or SIGHUP: what
+    was written to a journal is on disk by then. Without such handlers, as on Windows, Ctrl+C is
+    what asyncio makes of it.
     """
     stop, loop, task = Stop(), asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None
 
     def on_signal(status: int) -> None:
         if stop.status:
-            _end_at_once(status, stop.farewell)
+            _end_at_once(status, stop)
         stop.status = status
         task.cancel()
-        if status == TERMINATED:
-            loop.call_later(_PATIENCE, _end_at_once, status, stop.farewell)
+        if status != INTERRUPTED:
+            loop.call_later(_PATIENCE, _end_at_once, status, stop)
 
     numbers = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: TERMINATED}
+    if hasattr(signal, "SIGHUP"):
+        # The terminal was closed.
+        numbers[signal.SIGHUP] = HUNG_UP
     # One that is ignored, as in a shell's background, stays so.
     heard = {n: s for n, s in numbers.items() if signal.getsignal(n) is not signal.SIG_IGN}
     with contextlib.ExitStack() as undo:
@@ -64,9 +68,9 @@ async def until_stopped(work: Callable[[Stop], Awaitable[int]]) -> int:
             return stop.status
 
 
-def _end_at_once(status: int, farewell: str) -> None:
-    if farewell:
-        say(farewell)
+def _end_at_once(status: int, stop: Stop) -> None:
+    for line in stop.farewell().splitlines():
+        say(line)
     for file in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             file.flush()

@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-import anyio.to_thread
-
 from .._catalogue import Catalogue, ModelSpec
 from .._plain import unstructure
 from .._seedream import ModelRequest
+from .._threads import run_in_thread
 from ._calls import opened
 from ._models import listed_price
 from ._prompts import find_model, overrides
@@ -21,14 +20,14 @@ __all__ = ["run_model", "show_price"]
 
 async def run_model(args: argparse.Namespace) -> int:
     """Submit one request, with the documented defaults for what is not given."""
-    request = _request(await anyio.to_thread.run_sync(find_model, args.model), args)
+    request = _request(await run_in_thread(find_model, args.model), args)
     async with opened(args) as session:
         return await carry_out(session, request, args)
 
 
 async def show_price(args: argparse.Namespace) -> int:
     """Print the catalogue's estimate, and the service's with `--ask`."""
-    spec = await anyio.to_thread.run_sync(find_model, args.model)
+    spec = await run_in_thread(find_model, args.model)
     request = _request(spec, args)
     estimate = request.price()
     data: dict[str, Any] = {

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import json
-import sys
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-__all__ = ["amount", "cut", "facts", "harmless", "one_line", "print_json", "table"]
+from ._terminal import escaped
+
+__all__ = ["amount", "cut", "facts", "one_line", "print_json", "table"]
 
 #: What `cut` leaves, in columns of a terminal.
 _WIDEST = 60
-
-#: Escapes, marks that turn the direction of writing and halves of characters; but there are
-#: scripts that cannot do without two of these.
-_UNSEEN = frozenset({"Cc", "Cf", "Cs"})
-_KEPT = "\u200c\u200d\n\t"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
@@ -41,19 +37,12 @@ def amount(value: Decimal) -> str:
 
 
 def one_line(value: Any) -> str:
-    """`value` as text on one line, harmless: what it holds may be a stranger's."""
+    """`value` as text on one line, escaped, so that columns are as wide as they are shown."""
     if value is None:
         return ""
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return harmless(" ".join(str(value).split()))
-
-
-def harmless(text: str) -> str:
-    """`text` without what a terminal would obey, but with its lines."""
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(c for c in text if c in _KEPT or unicodedata.category(c) not in _UNSEEN)
+    return " ".join(escaped(str(value).replace("\r\n", "\n")).split())
 
 
 def cut(value: Any) -> str:
@@ -67,15 +56,11 @@ def cut(value: Any) -> str:
 
 
 def print_json(value: Any, *, line: bool = False) -> None:
-    """Print JSON data to standard output; on one line for streams, each as soon as it is known."""
-    indent = None if line else 2
-    text = json.dumps(value, ensure_ascii=False, indent=indent)
-    try:
-        text.encode(sys.stdout.encoding or "utf-8")
-    except UnicodeEncodeError:
-        # The terminal's encoding, or half of a surrogate pair: JSON can say either in ASCII.
-        text = json.dumps(value, indent=indent)
-    print(text, flush=line)
+    """Print JSON data in ASCII to standard output; on one line for streams, each as soon as it is
+    known. What a terminal would obey is an escape of JSON's own, so the data stay exact."""
+    text = json.dumps(value, indent=None if line else 2)
+    # The one control character that JSON leaves as it is.
+    print(text.replace("\x7f", "\\u007f"), flush=line)
 
 
 def _filled(cell: str, width: int) -> str:

@@ -13,6 +13,7 @@ from .._session import Session
 from ._calls import opened
 from ._prompts import UsageError
 from ._tables import one_line, print_json, table
+from ._terminal import live
 
 __all__ = ["upload_files"]
 
@@ -59,12 +60,12 @@ class _Shown:
         text = f"{self._name}  {100 * sent // max(total, 1)}% of {total / 2**20:.1f} MB"
         if text != self._last:
             self._last = text
-            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+            print(f"\r\x1b[K{text}", end="", file=live(sys.stderr), flush=True)
 
     def end(self) -> None:
         """Leave the line."""
         if self._last:
-            print(file=sys.stderr, flush=True)
+            print(file=live(sys.stderr), flush=True)
 
 
 def _table(done: list[tuple[str, Any]]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from .._exceptions import APIError, NotFoundError
 from .._runs import Workflow, WorkflowRequest
 from .._session import Session
+from .._threads import run_in_thread
 from ._calls import opened, say
 from ._prompts import UsageError
 from ._runs import carry_out
@@ -74,7 +74,7 @@ async def _saved(session: Session, workflow_id: str) -> Workflow | str:
 
 async def _read_graph(path: str) -> dict[str, Any]:
     try:
-        graph = json.loads(await asyncio.to_thread(Path(path).read_text, encoding="utf-8-sig"))
+        graph = json.loads(await run_in_thread(Path(path).read_text, "utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"--graph {path}: {error}") from None
     if not isinstance(graph, dict):

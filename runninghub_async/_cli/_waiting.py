@@ -1,0 +1,64 @@
+"""Writing that waits: while a disk is full, and for a while whatever else is wrong with it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, TypeVar
+
+from .._threads import run_in_thread
+
+__all__ = ["AGAIN", "FULL", "until_written"]
+
+logger = logging.getLogger("runninghub_async.trouble")
+
+_T = TypeVar("_T")
+
+#: What a file system reports that has no room. That mends: somebody makes room.
+FULL: Final = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
+
+#: Seconds between two attempts.
+AGAIN: Final = 2.0
+
+#: Attempts before any other error is believed to stay.
+_ATTEMPTS: Final = 5
+
+_Hold = Callable[[], contextlib.AbstractContextManager[object]]
+
+
+async def until_written(
+    write: Callable[[], _T], path: Path, hold: _Hold = contextlib.nullcontext
+) -> _T:
+    """The result of `write()`, which writes `path` in a thread.
+
+    If it fails, a warning gives the reason once, and it is tried again every two seconds, in the
+    context of `hold`, which keeps anything from being submitted: for as long as the disk is full,
+    and five times for any other reason. Raises the last `OSError`.
+    """
+    failed = 0
+    with contextlib.ExitStack() as held:
+        while True:
+            try:
+                result = await run_in_thread(write)
+            except OSError as error:
+                failed += 1
+                if failed == 1:
+                    held.enter_context(hold())
+                    idle = "" if hold is contextlib.nullcontext else "; nothing is submitted"
+                    logger.warning(
+                        "%s cannot be written: %s%s until it can",
+                        path,
+                        error.strerror or error,
+                        idle or "; waiting",
+                    )
+                if error.errno not in FULL and failed >= _ATTEMPTS:
+                    raise
+            else:
+                if failed:
+                    logger.warning("%s can be written again", path)
+                return result
+            await asyncio.sleep(AGAIN)

@@ -1,0 +1,750 @@
+"""The command line in real conditions: full disks, hostile texts, spreadsheets as they are
+exported, large rows, closed outputs, edited inputs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+import http.server
+import io
+import json
+import os
+import re
+import resource
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import png
+
+import runninghub_async as rh
+from runninghub_async._cli import main
+from runninghub_async._cli._manifest import ManifestFile, job_line
+from runninghub_async._cli._progress import Tally
+from runninghub_async._cli._prompts import UsageError, find_model, look_over, read_items
+from runninghub_async._cli._records import line_of, write_pages
+from runninghub_async._cli._terminal import Screen, live
+from runninghub_async.emulator import Emulator
+
+COMMAND = [sys.executable, "-P", "-m", "runninghub_async"]
+
+#: What a terminal obeys, and what turns the direction of writing.
+EVIL = "\x1b]0;OWNED\x07\x1b[2J\x7f\x9b31m\u202e\u2066\u200f\u2028"
+CONTROLS = set(EVIL) - set("]0;OWNED[2J31m")
+
+Answer = Callable[[str, dict[str, Any]], Any]
+
+
+@contextlib.contextmanager
+def service(answer: Answer) -> Iterator[str]:
+    """A server whose JSON answers, or bytes, `answer(path, body)` decides; its URL."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            self.do_POST()
+
+        def do_POST(self) -> None:
+            text = self.rfile.read(int(self.headers.get("content-length") or 0))
+            told = answer(self.path, json.loads(text) if text.startswith(b"{") else {})
+            data = told if isinstance(told, bytes) else json.dumps(told).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_: object) -> None: ...
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+class Ran:
+    def __init__(self, status: int, out: str, err: str) -> None:
+        self.status, self.out, self.err = status, out, err
+
+
+Run = Callable[..., Ran]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """The command in this process, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RUNNINGHUB_API_KEY", "a-key-of-16-chars")
+
+    def run(*words: str) -> Ran:
+        capsys.readouterr()
+        try:
+            status = main(list(words))
+        except SystemExit as end:
+            status = int(end.code or 0)
+        return Ran(status, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def process(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """The command as a process of its own, which does not outlive the test."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*words: str, **options: Any) -> subprocess.Popen[str]:
+        env = {**os.environ, "RUNNINGHUB_API_KEY": "a-key-of-16-chars"}
+        streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        process = subprocess.Popen(
+            [*COMMAND, *words], text=True, cwd=tmp_path, env=env, **(streams | options)
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate(timeout=20)
+
+
+@contextlib.contextmanager
+def emulated(**options: Any) -> Iterator[Emulator]:
+    """An emulator on a loop in a thread."""
+    ready, stop = threading.Event(), asyncio.Event()
+    made: list[tuple[Emulator, asyncio.AbstractEventLoop]] = []
+
+    async def serve() -> None:
+        async with Emulator(**options) as emulator:
+            made.append((emulator, asyncio.get_running_loop()))
+            ready.set()
+            await stop.wait()
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()))
+    thread.start()
+    assert ready.wait(20)
+    ((emulator, loop),) = made
+    try:
+        yield emulator
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(20)
+
+
+def until(true: Callable[[], object]) -> None:
+    """Wait for half a minute at most."""
+    end = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < end
+        select.select([], [], [], 0.02)
+
+
+def lines_of(folder: Path) -> list[dict[str, Any]]:
+    text = (folder / "manifest.jsonl").read_text("utf-8")
+    assert text.endswith("\n")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def drain(pipe: Any) -> list[str]:
+    """What comes out of a pipe, line by line, as it comes."""
+    lines: list[str] = []
+    threading.Thread(target=lambda: lines.extend(iter(pipe.readline, "")), daemon=True).start()
+    return lines
+
+
+# -- text of others -------------------------------------------------------------------------------
+
+
+def hostile(path: str, body: dict[str, Any]) -> Any:
+    if path.endswith("/query"):
+        results = [{"text": f"{EVIL}hello", "outputType": "txt"}]
+        return {"taskId": body["taskId"], "status": "SUCCESS", "results": results}
+    if "text-to-image" in path and "evil" in body["prompt"]:
+        return {"errorCode": "1007", "errorMessage": EVIL, "taskId": ""}
+    if "text-to-image" in path:
+        return {"taskId": f"9{EVIL}" if "odd" in body["prompt"] else "9", "status": "RUNNING"}
+    if "accountStatus" in path:
+        return {"code": 0, "data": {"remainCoins": "1", "currentTaskCounts": "0", "currency": EVIL}}
+    records = [{"webappId": "1", "title": EVIL, "description": EVIL}]
+    return {"code": 0, "data": {"records": records, "current": 1, "size": 10, "total": 1}}
+
+
+MODEL = "seedream-v5-lite/text-to-image"
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (1, ["run", MODEL, "--param", "prompt=an evil poster"]),
+        (0, ["run", MODEL, "--param", "prompt=an odd poster", "--no-wait"]),
+        (0, ["run", MODEL, "--param", "prompt=a poster here"]),
+        (0, ["account"]),
+        (0, ["app", "list"]),
+        (2, ["run", EVIL]),
+        (2, ["run", MODEL, "--param", f"{EVIL}=1"]),
+        (2, ["upload", f"{EVIL}.png"]),
+        (2, ["generate", f"{EVIL}.txt", "--out", "o"]),
+        (2, ["generate", "evil.csv", "--out", "o"]),
+        (2, [EVIL]),
+        (2, ["runs", "x.db", "--state", EVIL]),
+    ],
+)
+def test_text_of_others_does_not_control_the_terminal(
+    run: Run, status: int, words: list[str]
+) -> None:
+    """Of a server, a file or an argument: it is shown, escaped, on both outputs."""
+    Path("evil.csv").write_text(f"prompt,{EVIL}\na poster,1\n", "utf-8")
+    with service(hostile) as url:
+        more = ["--base-url", url] if words[0] in ("run", "account", "app", "upload") else []
+        ran = run(*words, *more)
+    assert ran.status == status, ran.err
+    assert not CONTROLS & set(ran.out + ran.err)
+    assert "x1b]0;owned" in (ran.out + ran.err).lower()
+
+
+def test_json_is_ascii_and_exact(run: Run) -> None:
+    """Programs get what the server wrote, and a terminal nothing that it obeys."""
+    with service(hostile) as url:
+        ran = run("app", "list", "--json", "--base-url", url)
+    assert ran.out.isascii()
+    assert not CONTROLS & set(ran.out)
+    assert json.loads(ran.out)[0]["title"] == EVIL
+
+
+def test_a_warning_replaces_the_live_line() -> None:
+    """It is neither hidden behind the progress nor does it garble it."""
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    screen: Any = Screen(terminal)
+    progress = live(screen)
+    progress.write("\r\x1b[K3/9 ended")
+    print("task 1: \x1b[2J", file=screen)
+    progress.write("\r\x1b[K4/9 ended\n")
+    print("done", file=screen)
+    assert terminal.getvalue() == (
+        "\r\x1b[K3/9 ended\r\x1b[Ktask 1: \\x1b[2J\n\r\x1b[K4/9 ended\ndone\n"
+    )
+
+
+def test_warnings_of_the_library_are_shown(run: Run, tmp_path: Path) -> None:
+    """Also in a run of many, whose summary says nothing of them."""
+    (tmp_path / "in.txt").write_text("a poster of a boat\n")
+    tips = json.dumps({"node_errors": {"6": {"errors": [{"message": f"too wide {EVIL}"}]}}})
+
+    def answer(path: str, body: dict[str, Any]) -> Any:
+        if path.endswith("/query"):
+            return {"taskId": "1", "status": "FAILED", "errorCode": "1501", "errorMessage": "no"}
+        return {"taskId": "1", "status": "RUNNING", "promptTips": tips}
+
+    with service(answer) as url:
+        ran = run("generate", "in.txt", "--out", "out", "--base-url", url)
+    assert ran.status == 1
+    assert re.search(r"^task 1 was accepted with faults: .*too wide \\x1b", ran.err, re.MULTILINE)
+
+
+# -- files that cannot be written -----------------------------------------------------------------
+
+
+def failing(count: int) -> list[dict[str, Any]]:
+    return [{"on": "task", "kind": "fail", "code": "1501", "times": count}]
+
+
+@pytest.mark.long
+def test_the_manifest_waits_for_room(process: Callable[..., Any], tmp_path: Path) -> None:
+    """One warning with the reason, nothing submitted meanwhile; then all lines, whole."""
+    text = "x" * 1500
+    (tmp_path / "in.txt").write_text("".join(f"a poster {n} {text}\n" for n in range(30)))
+
+    def small() -> None:
+        hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+        resource.setrlimit(resource.RLIMIT_FSIZE, (9000, hard))
+
+    with emulated(duration=0, faults=failing(30)) as emulator:
+        ran = process(
+            "generate", "in.txt", "--out", "out", "--base-url", emulator.url,
+            "--rate", "10", "--concurrency", "5", preexec_fn=small,
+        )  # fmt: skip
+        told = drain(ran.stderr)
+        until(lambda: any("manifest.jsonl cannot be written" in line for line in told))
+        before = emulator.stats.submits
+        assert before < 30
+        # Longer than the time from one attempt to the next.
+        until(lambda: sum("ended" in line for line in told) > 1)
+        assert emulator.stats.submits <= before + 1
+        lines_of(tmp_path / "out")
+        hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+        resource.prlimit(ran.pid, resource.RLIMIT_FSIZE, (hard, hard))
+        assert ran.wait(60) == 1
+    assert sum("nothing is submitted until it can" in line for line in told) == 1
+    assert any("manifest.jsonl can be written again" in line for line in told)
+    assert sorted(line["index"] for line in lines_of(tmp_path / "out")) == list(range(30))
+    assert "Traceback" not in "".join(told)
+
+
+@pytest.mark.long
+def test_ids_are_named_where_the_manifest_cannot_be_written(
+    process: Callable[..., Any], tmp_path: Path
+) -> None:
+    """The folder became a file: each task is named on standard error, exit status 1."""
+    (tmp_path / "in.txt").write_text("".join(f"a poster number {n}\n" for n in range(40)))
+    with emulated(duration=0, faults=failing(40)) as emulator:
+        ran = process(
+            "generate", "in.txt", "--out", "out", "--base-url", emulator.url, "--rate", "5"
+        )
+        path = tmp_path / "out/manifest.jsonl"
+        until(lambda: path.exists() and path.stat().st_size)
+        (tmp_path / "out").rename(tmp_path / "moved")
+        (tmp_path / "out").write_text("")
+        out, err = ran.communicate(timeout=60)
+        created = emulator.stats.accepted
+    assert ran.returncode == 1
+    assert "Traceback" not in err
+    assert "stopped: " in err
+    ids = set(re.findall(r"\d{19}", out + err))
+    ids |= {line["task_id"] for line in lines_of(tmp_path / "moved")}
+    assert len(ids - {None}) == created < 40
+
+
+def test_a_manifest_that_was_deleted_is_written_again(tmp_path: Path) -> None:
+    """With all lines; a line that was cut off before is ended, and stays the only one at fault."""
+    path = tmp_path / "out/manifest.jsonl"
+    path.parent.mkdir()
+    path.write_text('{"index": 0}\n{"ind')
+    file = ManifestFile(path)
+    file.append({"index": 2, "text": "b"})
+    shutil.rmtree(path.parent)
+    file.append({"index": 1, "text": "a"})
+    assert [line["index"] for line in file.read()] == [1, 2]
+    file.close()
+    assert path.read_text().splitlines() == [
+        '{"index": 0}', '{"ind', '{"index": 2, "text": "b"}', '{"index": 1, "text": "a"}',
+    ]  # fmt: skip
+
+
+def test_a_reader_that_goes_away_does_not_stop_a_run(
+    process: Callable[..., Any], tmp_path: Path
+) -> None:
+    """What was paid for is saved; the exit status says that not all was shown."""
+    (tmp_path / "in.txt").write_text("a poster of a boat\n")
+    read, write = os.pipe()
+    os.close(read)
+    with emulated(duration=0) as emulator:
+        words = ("generate", "in.txt", "--out", "out", "--base-url", emulator.url)
+        ran = process(*words, stdout=write)
+        os.close(write)
+        _, err = ran.communicate(timeout=60)
+    assert ran.returncode == 1
+    assert "Traceback" not in err
+    assert "Exception ignored" not in err
+    assert [line["status"] for line in lines_of(tmp_path / "out")] == ["succeeded"]
+    assert (tmp_path / "out/index.html").exists()
+
+
+def test_a_run_needs_no_output_and_no_interrupt(
+    process: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Standard streams closed and SIGINT ignored, as under nohup and in scripts; SIGTERM ends
+    it in good order."""
+    (tmp_path / "in.txt").write_text("a poster of a boat\na poster of a pier\n")
+
+    def bare() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for number in (0, 1, 2):
+            os.close(number)
+
+    with emulated(duration=0) as emulator:
+        words = ("generate", "in.txt", "--base-url", emulator.url, "--journal", "run.db")
+        ran = process(*words, "--out", "out", preexec_fn=bare)
+        assert ran.wait(60) == 0
+    assert [line["status"] for line in lines_of(tmp_path / "out")] == ["succeeded"] * 2
+    with emulated(duration=30) as emulator:
+        words = ("generate", "in.txt", "--rate", "50", "--base-url", emulator.url)
+        ran = process(*words, "--out", "more", preexec_fn=bare)
+        until(lambda: emulator.stats.accepted == 2)
+        ran.send_signal(signal.SIGINT)
+        ran.send_signal(signal.SIGTERM)
+        assert ran.wait(60) == 143
+    lines = lines_of(tmp_path / "more")
+    assert [line["status"] for line in lines] == ["running"] * 2
+    assert all(line["task_id"] for line in lines)
+
+
+# -- spreadsheets ---------------------------------------------------------------------------------
+
+
+def read(path: Path, model: str = MODEL) -> list[tuple[dict[str, Any], tuple[str, ...]]]:
+    """The requests of an input, each with its faults."""
+    spec = find_model(model)
+
+    async def items() -> list[Any]:
+        return [item async for item in read_items(str(path), spec, {})]
+
+    assert look_over(str(path), spec) is not None
+    return [(item.to_params(), item.check()) for item in asyncio.run(items())]
+
+
+ONE = {"prompt": "a poster, at dusk", "width": 2048}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        'prompt,width,,\n"a poster, at dusk",2048,,\n,,,\n , ,,\n',
+        'sep=,\nprompt,width\n"a poster, at dusk",2048\n',
+        '"sep=;"\r\nprompt;width\r\na poster, at dusk;2048\r\n',
+        "\ufeffsep=\t\nprompt\twidth\na poster, at dusk\t2048\n",
+        "prompt;width\na poster, at dusk;2048\n",
+        '\ufeff"prompt","width"\r"a poster, at dusk","2048"\r',
+        '\r\n Prompt , WIDTH \r\n"a poster, at dusk",2048\r\n\r\n',
+        'prompt,width\n"a poster, at dusk",2048,,,\n',
+    ],
+)
+def test_spreadsheets_are_read_as_they_are_exported(tmp_path: Path, content: str) -> None:
+    """Empty columns and rows, the separator's line, marks, line ends and letters."""
+    path = tmp_path / "in.csv"
+    path.write_bytes(content.encode())
+    assert read(path) == [(ONE, ())]
+
+
+def test_names_of_columns_may_have_blanks_and_cells_may_be_large(tmp_path: Path) -> None:
+    """A picture as a data URI, below a title as a person writes it."""
+    uri = "data:image/png;base64," + "A" * 300_000
+    path = tmp_path / "in.csv"
+    path.write_text(f'prompt,Image URLs\n"a ""quoted"" poster\nof two lines","{uri}"\n')
+    (item,) = read(path, "seedream-v5-lite/image-to-image")
+    assert item == ({"prompt": 'a "quoted" poster\nof two lines', "imageUrls": [uri]}, ())
+
+
+def test_faults_of_a_row_name_its_line_and_column(tmp_path: Path) -> None:
+    """The line where the row begins, as an editor counts; the others still run."""
+    path = tmp_path / "in.csv"
+    path.write_text(
+        'sep=,\nprompt,width,\n"a poster\nof two lines",99999,\n'
+        "a poster,2048,stray\na poster,2048,,more\na poster,2048,\n"
+    )
+    problems = [faults for _, faults in read(path)]
+    assert problems[0] == ("line 3: width: more than 4704 @ $.width",)
+    assert problems[1] == ("line 5: column C has no name in the header: 'stray'",)
+    assert problems[2] == (
+        "line 6: column D is one of more cells than the header has columns: 'more'",
+    )
+    assert problems[3] == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("in.csv", "prompt\nun café\n".encode("cp1252"), "line 2, character 7: the byte 0xe9"),
+        ("in.txt", "a poster\nun café\n".encode("cp1252"), "line 2, character 7: the byte 0xe9"),
+        ("in.jsonl", b'{"prompt": "a"}\n{"prompt": "\xff"}\n', "line 2, character 13"),
+        ("in.csv", "prompt\na poster\n".encode("utf-16"), "line 1: the file is in UTF-16"),
+        ("in.txt", "a poster\n".encode("utf-16-le"), "line 1, character 2: a NUL byte"),
+        ("in.csv", b"prompt\na poster\na \0poster\n", "line 3, character 3: a NUL byte"),
+        ("in.csv", b'prompt\na poster\n"a "quoted" poster"\n', "line 3: text after a closing"),
+        ("in.csv", b'prompt\n"a poster\nnever\nclosed\n', "line 2: a quote that is opened"),
+        ("in.csv", b"prompt,width\n", "holds no requests, only the line with the fields' names"),
+        ("in.csv", b"", "the first line of a .csv file names"),
+        ("in.txt", b"\n \n", "holds no requests"),
+        ("in.csv", b"sep=;\nprompt;colour\na;b\n", "line 2: column B: colour: unknown field"),
+        ("in.csv", b"prompt,width,Prompt\na,1,b\n", "prompt: two columns, column A and column C"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_refused_with_its_line(
+    tmp_path: Path, name: str, content: bytes, told: str
+) -> None:
+    """Before anything is spent: encodings, NUL bytes, quotes, and files without requests."""
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(UsageError) as caught:
+        look_over(str(path), find_model(MODEL))
+    assert told in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+# -- rows of megabytes ----------------------------------------------------------------------------
+
+
+def large(number: int) -> rh.ModelRequest:
+    picture = f"data:image/png;base64,{number:08d}" + "A" * 2**20
+    return rh.ModelRequest(
+        "seedream-v5-lite/image-to-image",
+        {"prompt": f"a poster number {number}", "imageUrls": [picture]},
+    )
+
+
+def test_memory_does_not_grow_with_rows_of_megabytes(tmp_path: Path) -> None:
+    """60 requests of a megabyte each: read, recorded, and written to manifest and page."""
+    source, journal, count = tmp_path / "in.jsonl", tmp_path / "run.db", 60
+    with source.open("w") as file:
+        for number in range(count):
+            file.write(json.dumps(large(number).to_params()) + "\n")
+    spec = find_model("seedream-v5-lite/image-to-image")
+
+    async def record() -> int:
+        async with rh.Session("a-key", base_url="http://127.0.0.1:9", journal=journal) as session:
+            return await session.enlist(read_items(str(source), spec, {}))
+
+    tracemalloc.start()
+    try:
+        assert look_over(str(source), spec) == count
+        assert asyncio.run(record()) == count
+        write_pages(str(journal), tmp_path / "out", {})
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(lines_of(tmp_path / "out")) == count
+    assert peak < 30 * 2**20
+
+
+def test_the_page_of_a_manifest_needs_one_line_at_a_time(tmp_path: Path) -> None:
+    """Lines come back in the order of the input, and only one of them is in memory."""
+    file = ManifestFile(tmp_path / "manifest.jsonl")
+    for number in reversed(range(40)):
+        file.append({"index": number, "request": {"prompt": "x" * 2**20}})
+    tracemalloc.start()
+    try:
+        assert [line["index"] for line in file.read()] == list(range(40))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+        file.close()
+    assert peak < 10 * 2**20
+
+
+# -- inputs that were edited, and retries ---------------------------------------------------------
+
+
+def posters(first: int, last: int) -> str:
+    return "".join(f"a poster of the number {number}\n" for number in range(first, last))
+
+
+@pytest.mark.long
+def test_reuse_follows_what_runs_when_a_line_was_inserted(
+    run: Run, process: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Killed in the middle, edited, and run with --reuse: nothing is billed twice."""
+    (tmp_path / "in.txt").write_text(posters(0, 12))
+    with emulated(duration=4) as emulator:
+        words = ("generate", "in.txt", "--out", "out", "--journal", "run.db", "--base-url",
+                 emulator.url, "--concurrency", "6")  # fmt: skip
+        killed = process(*words)
+        until(lambda: emulator.stats.accepted == 6)
+        until(lambda: _states().get("accepted", 0) + _states().get("running", 0) == 6)
+        killed.kill()
+        killed.wait()
+        (tmp_path / "in.txt").write_text("a poster of something else\n" + posters(0, 12))
+        ran = run(*words, "--reuse")
+        assert ran.status == 0, ran.err
+        assert emulator.stats.billed == 13
+    prompts = {line["request"]["prompt"] for line in lines_of(tmp_path / "out")}
+    assert len(prompts) == 13
+
+
+def _states() -> dict[str, int]:
+    with contextlib.suppress(rh.JournalError), rh.JournalReader("run.db") as reader:
+        return {state.value: count for state, count in reader.summary().states.items() if count}
+    return {}
+
+
+def test_an_edited_input_without_reuse_is_warned_of(run: Run, tmp_path: Path) -> None:
+    """How many requests are billed again, and what avoids it; more lines at the end are silent."""
+    source = tmp_path / "in.txt"
+    source.write_text(posters(0, 3))
+    with emulated(duration=0) as emulator:
+        words = ("generate", "in.txt", "--out", "out", "--journal", "run.db", "--base-url",
+                 emulator.url, "--rate", "100")  # fmt: skip
+        assert "--reuse" not in run(*words).err
+        source.write_text(posters(0, 4))
+        assert "--reuse" not in run(*words).err
+        source.write_text("a poster of something else\n" + posters(0, 4))
+        ran = run(*words, "--budget", "0.01")
+    assert ran.status == 3
+    assert "4 requests are the same as requests that this run submitted from other" in ran.err
+    assert "run the same command with --reuse" in ran.err
+
+
+S = rh.JobState
+
+
+async def job(store: rh.JobStore, place: int, *moves: tuple[rh.JobState, rh.JobFacts]) -> None:
+    """A job of a journal, on its way through these states."""
+    params = json.dumps({"prompt": f"a poster of the number {place}"})
+    content = rh.Content(MODEL, params, f"{place:032x}")
+    await store.begin(rh.Begun(f"{place}", None, S.SUBMITTING, 1.0, content, place, "", 1))
+    old = S.SUBMITTING
+    for state, facts in moves:
+        store.note(rh.Moved(f"{place}", old, state, 2.0, facts))
+        old = state
+    await store.flush()
+
+
+async def journal(url: str, fill: Callable[[rh.JobStore], Any], folder: Path) -> None:
+    store = rh.SqliteJobStore("run.db")
+    await store.open(url)
+    await fill(store)
+    await store.put({"folder": str(folder), "manifest": str(folder), "base_url": url})
+    await store.aclose()
+
+
+def test_a_retry_asks_before_it_submits_a_task_that_may_be_alive(run: Run, tmp_path: Path) -> None:
+    """What has failed for certain, or has no task, is submitted; the others are named."""
+    failed = {"errorCode": "1501", "errorMessage": "blocked", "status": "FAILED"}
+    states: dict[str, dict[str, Any]] = {
+        "1": failed,
+        "2": {"status": "RUNNING"},
+        "3": {"status": "SUCCESS", "results": []},
+    }
+    submitted: list[str] = []
+
+    def answer(path: str, body: dict[str, Any]) -> Any:
+        if path.endswith("/query"):
+            gone = {"errorCode": "1002", "errorMessage": "gone", "status": ""}
+            return {"taskId": body["taskId"], **states.get(body["taskId"], gone)}
+        submitted.append(body["prompt"])
+        return {"taskId": "", "errorCode": "1007", "errorMessage": "refused"}
+
+    task = json.dumps({"status": "FAILED", "error": ["1501", "blocked", None]})
+
+    async def fill(store: rh.JobStore) -> None:
+        for place in range(1, 6):
+            facts = rh.JobFacts(task_id=f"{place}", code="1501", error="TaskFailed: blocked")
+            if place == 5:
+                # Its end was documented when it came.
+                facts["task"] = task
+            await job(store, place, (S.ACCEPTED, {"task_id": f"{place}"}), (S.FAILED, facts))
+        await job(store, 6, (S.FAILED, {"code": "1007", "error": "InvalidRequestError: no"}))
+
+    with service(answer) as url:
+        asyncio.run(journal(url, fill, tmp_path / "out"))
+        ran = run("retry", "run.db", "--failed")
+    assert ran.out.startswith("queued for retry: 3 failed\n")
+    assert sorted(submitted) == [f"a poster of the number {place}" for place in (1, 5, 6)]
+    assert "not queued: task 2 of request 2 is RUNNING at the service" in ran.err
+    assert "not queued: task 3 of request 3 has succeeded" in ran.err
+    assert "runninghub-async task 3 --wait --download DIR" in ran.err
+    assert "not queued: task 4 of request 4 may still run" in ran.err
+    assert ran.status == 1
+
+
+# -- partial success ------------------------------------------------------------------------------
+
+OUTPUTS = tuple(
+    rh.Output(f"https://results.example/{n}.png?sign=secret", "png", node_id=f"{n}")
+    for n in range(3)
+)
+
+
+def test_a_task_with_missing_results_is_neither_done_nor_failed() -> None:
+    """Its line says which outputs are on disk and which are not, without their URLs."""
+    outcome = rh.Succeeded(
+        index=4,
+        request=rh.ModelRequest(MODEL, {"prompt": "a poster"}),
+        task=rh.Task("1", rh.TaskStatus.SUCCESS, OUTPUTS),
+        files=tuple(rh.Download(Path(f"out/00004-a-poster{n}.png"), 1, "0") for n in ("", "-3")),
+        missing=(OUTPUTS[1],),
+    )
+    line = job_line(outcome, ended=datetime.datetime.now(datetime.UTC), currency="CNY")
+    assert line["status"] == "partly_stored"
+    assert [output["state"] for output in line["outputs"]] == ["stored", "missing", "stored"]
+    assert line["missing"] == [
+        {"output": 2, "of": 3, "type": "png", "node_id": "1", "reason": None}
+    ]
+    tally = Tally()
+    tally.count(outcome)
+    assert (tally.stored, tally.partly, tally.failed) == (0, 1, 0)
+
+
+def test_a_journal_shows_what_is_partly_stored(run: Run, tmp_path: Path) -> None:
+    """`runs` and `export` list it, the manifest and the page name what is missing and why."""
+    kept = [{"url": o.url, "type": o.type, "text": None, "node": o.node_id} for o in OUTPUTS]
+    task = {"status": "SUCCESS", "outputs": [list(each.values()) for each in kept]}
+    files = json.dumps([["00007-a-poster-of-the-number-7.png", 1, "0", ""],
+                        ["00007-a-poster-of-the-number-7-3.png", 1, "0", ""]])  # fmt: skip
+    reason = "ResultBroken: https://results.example/1.png?sign=secret: no picture"
+
+    async def fill(store: rh.JobStore) -> None:
+        await job(
+            store,
+            7,
+            (S.ACCEPTED, {"task_id": "1"}),
+            (S.SUCCEEDED, {"task": json.dumps(task)}),
+            (S.PARTLY_STORED, {"files": files, "error": reason}),
+        )
+
+    asyncio.run(journal("http://127.0.0.1:9", fill, tmp_path / "out"))
+    listed = run("runs", "run.db", "--state", "partly_stored")
+    assert re.search(r"^partly_stored +1$", listed.out, re.MULTILINE)
+    assert "a poster of the number 7" in listed.out
+    exported = json.loads(run("export", "run.db", "--format", "jsonl").out)
+    assert (exported["state"], exported["missing"]) == ("partly_stored", ["2"])
+    write_pages("run.db", tmp_path / "out", {})
+    (line,) = lines_of(tmp_path / "out")
+    assert line["status"] == "partly_stored"
+    assert len(line["files"]) == 2
+    assert [output["state"] for output in line["outputs"]] == ["stored", "missing", "stored"]
+    assert line["missing"] == [
+        {"output": 2, "of": 3, "type": "png", "node_id": "1",
+         "reason": "ResultBroken: (a URL) no picture"}
+    ]  # fmt: skip
+    page = (tmp_path / "out/index.html").read_text("utf-8")
+    assert '"status":"partly_stored"' in page
+    assert "ResultBroken: (a URL) no picture" in page
+    with rh.JournalReader("run.db") as reader:
+        assert line_of(next(reader.jobs()), "CNY") == line
+
+
+# -- the user's network ---------------------------------------------------------------------------
+
+
+def test_results_behind_a_vpn_can_be_allowed(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A name that leads to a private address is refused, and the error names the option."""
+    resolve = socket.getaddrinfo
+
+    def answer_all(host: Any, *args: Any, **options: Any) -> Any:
+        return resolve("127.0.0.1" if str(host).endswith(".example") else host, *args, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", answer_all)
+
+    def answer(path: str, body: dict[str, Any]) -> Any:
+        if not path.endswith("/query"):
+            return png()
+        results = [{"url": f"http://results.example:{port}/x.png", "outputType": "png"}]
+        return {"taskId": body["taskId"], "status": "SUCCESS", "results": results}
+
+    with service(answer) as url:
+        port = url.rpartition(":")[2]
+        words = ("task", "1", "--base-url", url, "--download")
+        refused = run(*words, "a")
+        assert refused.status == 1
+        assert "results.example' leads to no public address, but to 127.0.0.1" in refused.err
+        assert "--result-network" in refused.err
+        assert run(*words, "b", "--result-network", "127.0.0.0/8").status == 0
+        monkeypatch.setenv("RUNNINGHUB_RESULT_NETWORKS", "198.18.0.0/15, 127.0.0.1/32")
+        assert run(*words, "c").status == 0
+        monkeypatch.setenv("RUNNINGHUB_RESULT_NETWORKS", "198.18.0.1/15")
+        wrong = run(*words, "d")
+    assert wrong.status == 2
+    assert "RUNNINGHUB_RESULT_NETWORKS: 198.18.0.1/15 has host bits set" in wrong.err
+    assert (tmp_path / "b/1-1.png").read_bytes() == (tmp_path / "c/1-1.png").read_bytes() == png()
