@@ -1,23 +1,50 @@
 """Every test runs with blocking calls forbidden on a running event loop, and without an API key
-in anything that is logged."""
+in anything that is logged. No process that the suite starts may outlive it.
+
+`TEST_LOOP` names the event loop, see `loops.py`; `TEST_SIZE` says how much there is of what comes
+in large numbers, see `support.py`.
+"""
 
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Iterator
 
 import hypothesis
+import loops
 import pytest
+import survivors
 from blockbuster import blockbuster_ctx
+from support import FULL
 
-# How long an example takes says nothing about the code on a machine that others use, too.
-hypothesis.settings.register_profile(
-    "here",
-    deadline=None,
-    suppress_health_check=[hypothesis.HealthCheck.too_slow],
-    database=None,
-)
-hypothesis.settings.load_profile("here")
+for name, examples in (("everyday", 25), ("full", 100)):
+    hypothesis.settings.register_profile(
+        name,
+        max_examples=examples,
+        # How long an example takes says nothing on a machine that others use, too.
+        deadline=None,
+        suppress_health_check=[hypothesis.HealthCheck.too_slow],
+        database=None,
+        derandomize=False,
+        print_blob=True,
+    )
+hypothesis.settings.load_profile("full" if FULL else "everyday")
+
+loops.install()
+
+# A shell's background job ignores SIGINT, and so does what it starts: the tests send it on purpose.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+FIRST = survivors.mark()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish() -> None:
+    """Fail where a process outlived the suite, once the workers have ended."""
+    if FIRST and (left := survivors.ended()):
+        pytest.exit("\n".join(["These processes outlived the suite:", *left]), returncode=1)
 
 
 @pytest.fixture(autouse=True)

@@ -26,9 +26,6 @@ from runninghub_async._cli import main
 from runninghub_async._cli._tables import amount
 from runninghub_async.emulator import Emulator
 
-#: Real processes and thousands of jobs: on one Python only.
-pytestmark = pytest.mark.long
-
 COMMAND = [sys.executable, "-P", "-m", "runninghub_async"]
 
 

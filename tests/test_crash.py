@@ -32,7 +32,7 @@ SCRIPT = Path(__file__).parent / "crash" / "run.py"
 JOBS = 300
 PRICE = Decimal("0.22")
 
-#: Real processes that are killed: where there are signals, and on one Python only.
+#: Real processes that are killed: where there are signals.
 pytestmark = [
     pytest.mark.long,
     pytest.mark.skipif(os.name != "posix", reason="kills processes"),

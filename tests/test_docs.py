@@ -153,6 +153,7 @@ def lay_out_files(folder: Path) -> None:
     )
 
 
+@pytest.mark.long
 def test_the_code_on_the_pages_runs(service: str, tmp_path: Path) -> None:
     """Each Python block as it stands, against the emulator, a process to a page; nothing goes to
     stderr but warnings of what was left running."""
@@ -427,6 +428,7 @@ def test_the_readme_opens_with_the_two_commands() -> None:
     assert "nox" in blocks[1][1]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
 def test_the_examples_run_without_a_key(path: Path, tmp_path: Path) -> None:
     """Each by itself, on the emulator, without a warning."""

@@ -19,6 +19,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from support import FULL
 
 import runninghub_async as rh
 from runninghub_async import MOVES, Begun, Content, JobFacts, JobState, Moved
@@ -293,7 +294,7 @@ class StoreMachine(RuleBasedStateMachine):
 TestStore = StoreMachine.TestCase
 # To find the shortest example would write thousands of journals more.
 TestStore.settings = settings(
-    max_examples=60, stateful_step_count=40, phases=[hypothesis.Phase.generate]
+    max_examples=60 if FULL else 20, stateful_step_count=40, phases=[hypothesis.Phase.generate]
 )
 
 
