@@ -8,6 +8,7 @@ in large numbers, see `support.py`.
 from __future__ import annotations
 
 import logging
+import os
 import signal
 from collections.abc import Iterator
 
@@ -36,6 +37,10 @@ loops.install()
 # A shell's background job ignores SIGINT, and so does what it starts: the tests send it on purpose.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# pytest shows the whole of a difference where it finds these, which may be thousands of lines.
+for name in ("CI", "BUILD_NUMBER"):
+    os.environ.pop(name, None)
 
 FIRST = survivors.mark()
 

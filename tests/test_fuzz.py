@@ -1,6 +1,6 @@
 """Whatever a host answers: a value, or an error of this package that says what was wrong.
 
-`FUZZ_EXAMPLES` is the number of bodies of any bytes for each route; a fifth as many are answers of a
+`FUZZ_EXAMPLES` is the number of bodies of any bytes for each route; a fifth as many are answers of
 known shape. `nox -s fuzz` sends 20,000.
 """
 
