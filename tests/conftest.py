@@ -38,9 +38,15 @@ loops.install()
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# pytest shows the whole of a difference where it finds these, which may be thousands of lines.
-for name in ("CI", "BUILD_NUMBER"):
-    os.environ.pop(name, None)
+# What a user's own environment says must not reach the tests, nor the commands that they start.
+for name in list(os.environ):
+    if (
+        name.startswith(("RUNNINGHUB_", "RH_"))
+        or name.lower().endswith("_proxy")
+        # Colours and widths of terminals; with the last two pytest shows differences of any length.
+        or name in {"FORCE_COLOR", "NO_COLOR", "COLUMNS", "LINES", "CI", "BUILD_NUMBER"}
+    ):
+        del os.environ[name]
 
 FIRST = survivors.mark()
 
@@ -89,9 +95,3 @@ def _no_key_in_any_log() -> Iterator[None]:
     root.removeHandler(watch)
     root.setLevel(level)
     assert watch.found == []
-
-
-@pytest.fixture(autouse=True)
-def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("RUNNINGHUB_API_KEY", "RH_API_KEY", "RUNNINGHUB_BASE_URL", "RH_API_BASE_URL"):
-        monkeypatch.delenv(name, raising=False)

@@ -103,18 +103,18 @@ def service() -> Iterator[str]:
 
     thread = threading.Thread(target=serve)
     thread.start()
-    assert ready.wait(20)
+    assert ready.wait(60)
     ((url, loop),) = told
     yield url
     loop.call_soon_threadsafe(stop.set)
-    thread.join(20)
+    thread.join(60)
 
 
 def python(*words: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("RUNNINGHUB", "RH_"))}
     return subprocess.run(
         [sys.executable, "-W", "error", *words],
-        capture_output=True, text=True, cwd=cwd, timeout=55, check=False, env={**clean, **env},
+        capture_output=True, text=True, cwd=cwd, timeout=60, check=False, env={**clean, **env},
     )  # fmt: skip
 
 

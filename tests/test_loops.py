@@ -1,4 +1,4 @@
-"""The same on every event loop: asyncio's, uvloop's, and asyncio's with tasks that start at once."""
+"""The same on every event loop: asyncio's, uvloop's, and with tasks that start at once."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from support import FULL, posters
 
 import runninghub_async as rh
 from runninghub_async.emulator import Emulator
+from runninghub_async.testing import VirtualTimeLoop
+from runninghub_async.testing import run as run_virtually
 
 #: What goes wrong on a loop may depend on when its timers end.
-pytestmark = pytest.mark.parametrize("repeat", range(10 if FULL else 1))
+repeated = pytest.mark.parametrize("repeat", range(10 if FULL else 1))
 
 #: Timers by the hundred that end at about the same moment, some in less than a millisecond.
 OFTEN = rh.ExponentialPolling(0.05, 1.2, 0.3, 0.9)
@@ -44,6 +46,7 @@ def session_on(emulator: Emulator, **options: Any) -> rh.Session:
     return rh.Session("a-key", base_url=emulator.url, polling=OFTEN, **options)
 
 
+@repeated
 def test_a_stream(on_emulator: Callable[[Main], None], repeat: int) -> None:
     """600 jobs: each delivered once, each billed once, nothing left unfinished."""
 
@@ -59,6 +62,7 @@ def test_a_stream(on_emulator: Callable[[Main], None], repeat: int) -> None:
     on_emulator(main)
 
 
+@repeated
 def test_a_stream_with_a_journal(
     on_emulator: Callable[[Main], None], repeat: int, tmp_path: Any
 ) -> None:
@@ -79,6 +83,7 @@ def test_a_stream_with_a_journal(
     }
 
 
+@repeated
 def test_calls_at_once(on_emulator: Callable[[Main], None], repeat: int) -> None:
     """300 of `session.run` at the same time: a task for each, no two the same."""
 
@@ -91,6 +96,7 @@ def test_calls_at_once(on_emulator: Callable[[Main], None], repeat: int) -> None
     on_emulator(main)
 
 
+@repeated
 def test_tasks_that_another_session_submitted(
     on_emulator: Callable[[Main], None], repeat: int
 ) -> None:
@@ -105,3 +111,16 @@ def test_tasks_that_another_session_submitted(
         assert Counter(task.id for task in ended) == Counter(ids)
 
     on_emulator(main)
+
+
+def test_the_suite_runs_on_the_loop_that_was_chosen() -> None:
+    """`TEST_LOOP` reaches `asyncio.run` and, as far as can be, the virtual clock."""
+
+    async def main() -> tuple[type, Any]:
+        loop = asyncio.get_running_loop()
+        return type(loop), loop.get_task_factory()
+
+    eager = getattr(asyncio, "eager_task_factory", None) if loops.CHOSEN == "eager" else None
+    kind, tasks = asyncio.run(main())
+    assert (kind.__module__.startswith("uvloop"), tasks) == (loops.CHOSEN == "uvloop", eager)
+    assert run_virtually(main) == (VirtualTimeLoop, eager)
