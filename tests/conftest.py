@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import hypothesis
 import loops
@@ -19,7 +19,7 @@ import survivors
 from blockbuster import blockbuster_ctx
 from support import FULL
 
-for name, examples in (("everyday", 25), ("full", 100)):
+for name, examples, full in (("everyday", 25, False), ("full", 100, True)):
     hypothesis.settings.register_profile(
         name,
         max_examples=examples,
@@ -27,7 +27,8 @@ for name, examples in (("everyday", 25), ("full", 100)):
         deadline=None,
         suppress_health_check=[hypothesis.HealthCheck.too_slow],
         database=None,
-        derandomize=False,
+        # The same examples each day; new ones are looked for in full size.
+        derandomize=not full,
         print_blob=True,
     )
 hypothesis.settings.load_profile("full" if FULL else "everyday")
@@ -51,11 +52,30 @@ for name in list(os.environ):
 FIRST = survivors.mark()
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_sessionfinish() -> None:
-    """Fail where a process outlived the suite, once the workers have ended."""
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish() -> Iterator[None]:
+    """Fail where a process outlived the suite: after the workers have ended, and the summary."""
+    yield
     if FIRST and (left := survivors.ended()):
-        pytest.exit("\n".join(["These processes outlived the suite:", *left]), returncode=1)
+        pytest.exit("\n".join(["these processes outlived the suite:", *left]), returncode=1)
+
+
+#: How many lines of a failure are shown, from its start and from its end.
+HEAD, TAIL = 12, 22
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show a failure on a page, however long its traceback, unless --tb asks for more."""
+    report = yield
+    if report.failed and item.config.getoption("tbstyle") == "short":
+        lines = str(report.longrepr).splitlines()
+        if (left_out := len(lines) - HEAD - TAIL) > 0:
+            told = f"... {left_out} lines left out: --tb=long shows them ..."
+            report.longrepr = "\n".join([*lines[:HEAD], told, *lines[-TAIL:]])
+    return report
 
 
 @pytest.fixture(autouse=True)
