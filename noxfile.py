@@ -16,7 +16,8 @@ from typing import IO
 import nox
 
 nox.needs_version = ">=2024.10.9"
-nox.options.sessions = ["lint", "tests"]
+DAILY = ["lint", "tests"]
+nox.options.sessions = DAILY
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_missing_interpreters = False
 
@@ -236,7 +237,7 @@ def full(session: nox.Session) -> None:
     """Everything but the benchmarks, in full size: more examples, more moments, more repeats."""
     # The sessions that follow run in this process, and their tests read it.
     os.environ["TEST_SIZE"] = "full"
-    for name in (*nox.options.sessions, *SLOW, "fuzz", "crash"):
+    for name in (*DAILY, *SLOW, "fuzz", "crash"):
         session.notify(name)
 
 

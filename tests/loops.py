@@ -71,5 +71,6 @@ def install() -> None:
         return _Runner(debug=debug, loop_factory=factory(CHOSEN, loop_factory))
 
     # asyncio.run finds the class in its own module, everybody else in the package.
-    for module in (asyncio, asyncio.runners):
-        module.Runner = chosen  # type: ignore[misc,assignment]
+    modules: tuple[Any, ...] = (asyncio, asyncio.runners)
+    for module in modules:
+        module.Runner = chosen
