@@ -57,10 +57,13 @@ def emulator(*words: str) -> Iterator[str]:
     assert process.stdout is not None
     try:
         yield process.stdout.readline().strip()
-    finally:
         process.send_signal(signal.SIGINT)
-        process.stdout.read()
-        assert process.wait(60) == 0
+        process.communicate(timeout=60)
+        assert process.returncode == 0
+    finally:
+        # Where the test failed, and where the signal did not end it.
+        process.kill()
+        process.wait(60)
         process.stdout.close()
 
 

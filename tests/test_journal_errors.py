@@ -71,5 +71,5 @@ def test_errors_are_the_same_in_a_later_run(tmp_path: Path) -> None:
 )
 def test_what_is_no_money_is_refused(amount: Any, currency: Any, error: type[Exception]) -> None:
     """A float cannot hold most amounts."""
-    with pytest.raises(error, match="money|currency"):
+    with pytest.raises(error, match=r"money|currency"):
         rh.Money(amount, currency)
