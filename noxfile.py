@@ -1,6 +1,7 @@
-"""Every check of the project: `nox` runs what must pass, `nox -s bench` measures.
+"""The checks of the project: `nox` is for every day, `nox -s full` is everything in full size.
 
-Interpreters that are missing are passed over with a word; the ones there are must pass.
+CONTRIBUTING.md has a table of the sessions: what each is for, and how long it takes. Missing
+interpreters are skipped with a message.
 """
 
 from __future__ import annotations
@@ -8,19 +9,20 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
+from typing import IO
 
 import nox
 
 nox.needs_version = ">=2024.10.9"
-nox.options.sessions = ["lint", "typing", "docs", "tests", "coverage", "minimums"]
+DAILY = ["lint", "tests"]
+nox.options.sessions = DAILY
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_missing_interpreters = False
 
-#: Much of the suite waits for processes and clocks: more of it at once than there are cores.
-WORKERS = str(max(4, os.cpu_count() or 1))
-
-PYTHONS = ["3.11", "3.12", "3.13"]
+PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
+OWN = f"{sys.version_info.major}.{sys.version_info.minor}"
 LOWEST = {
     "aiohttp": "3.14.4",
     "attrs": "24.2.0",
@@ -29,6 +31,62 @@ LOWEST = {
     "aiolimiter": "1.2.0",
 }
 PYPROJECT = nox.project.load_toml("pyproject.toml")
+
+#: Much of the suite waits for processes and clocks: more of it at once than there are cores.
+WORKERS = str(max(4, os.cpu_count() or 1))
+#: Tests that differ in length a lot: a worker that has nothing left takes some from another.
+PARALLEL = ("-n", WORKERS, "--dist", "worksteal")
+
+#: What `nox -s full` adds to the sessions of every day. `.ci/run` runs the same, some in part.
+SLOW = ["long", "pythons", "loops", "minimums", "typing", "docs", "browser"]
+
+#: The tests of the engine: over real HTTP, and on the virtual clock.
+ENGINE = (
+    "addresses", "download", "emulator", "emulator_faults", "families", "journal", "journal_races",
+    "loops", "power_cut", "progress", "runs", "secrets", "session", "storm", "stream", "uploads",
+    "ways_out", "webhooks",
+)  # fmt: skip
+
+
+def installed(version: str) -> bool:
+    """Whether this machine has this Python, and it starts."""
+    found = shutil.which(f"python{version}")
+    # A name on the path may stand for a Python that is not there.
+    return (
+        found is not None
+        and not subprocess.run([found, "-c", ""], check=False, capture_output=True).returncode
+    )
+
+
+def newest() -> str:
+    """The newest of the Pythons that this machine has."""
+    return next((version for version in reversed(PYTHONS) if installed(version)), OWN)
+
+
+def wait_for_others() -> IO[str] | None:
+    """Keep two runs in one clone from sharing `.nox`: the second starts when the first has ended.
+
+    Runs in different clones do not wait for each other.
+    """
+    if not {"-l", "--list", "--list-sessions", "-h", "--help", "--version"}.isdisjoint(sys.argv):
+        return None
+    try:
+        import fcntl
+    except ImportError:  # as on Windows
+        return None
+    folder = Path(__file__).parent / ".nox"
+    folder.mkdir(exist_ok=True)
+    file = (folder / "lock").open("w", encoding="utf-8")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        print("Another nox runs in this clone. Waiting until it has ended.", flush=True)  # noqa: T201
+        fcntl.flock(file, fcntl.LOCK_EX)
+    return file
+
+
+# The lock lasts as long as the file is open.
+LOCK = wait_for_others()
 
 
 def group(name: str) -> tuple[str, ...]:
@@ -44,42 +102,15 @@ def install_wheel(session: nox.Session, *more: str) -> None:
     # Wheels only: a checkout that is built through an sdist would hide a file missing from it.
     session.run("python", "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", str(out), ".")
     (wheel,) = out.glob("*.whl")
-    session.install("--force-reinstall", "--no-deps", str(wheel))
     session.install(f"runninghub_async[emulator] @ {wheel.as_uri()}", *more)
+    # The version is the same each time, so that pip would keep the last one.
+    session.install("--force-reinstall", "--no-deps", str(wheel))
 
 
-@nox.session(python=PYTHONS)
-def tests(session: nox.Session) -> None:
-    """The suite against the built wheel; on one Python all of it, with branch coverage."""
-    install_wheel(session, *group("tests"), *group("examples"))
+def run_pytest(session: nox.Session, *words: str, **env: str) -> None:
+    """Run the tests of the installed wheel."""
     # Not -m pytest, which would put the checkout before the wheel.
-    pytest = str(Path(session.bin) / "pytest")
-    if session.python == oldest():
-        data = {"COVERAGE_FILE": str(Path.cwd() / f".coverage.{session.python}")}
-        session.run("coverage", "run", pytest, "-n", WORKERS, *session.posargs, env=data)
-    else:
-        session.run(pytest, "-n", WORKERS, "-m", "not long", *session.posargs)
-
-
-def oldest() -> str:
-    """The first of the Pythons that this machine has: the long tests run on it."""
-    for version in PYTHONS:
-        found = shutil.which(f"python{version}")
-        if found is None:
-            continue
-        # What stands on the path may stand for a Python that is not there.
-        tried = subprocess.run([found, "-c", ""], check=False, capture_output=True)
-        if tried.returncode == 0:
-            return version
-    return PYTHONS[0]
-
-
-@nox.session
-def coverage(session: nox.Session) -> None:
-    """The gate."""
-    session.install("coverage[toml]>=7.6")
-    session.run("coverage", "combine", "--quiet", success_codes=[0, 1])
-    session.run("coverage", "report")
+    session.run("pytest", *PARALLEL, *words, *session.posargs, env=env)
 
 
 @nox.session
@@ -88,6 +119,75 @@ def lint(session: nox.Session) -> None:
     session.install(*group("lint"))
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """The suite of every day, on the Python that runs nox, with the gate on branch coverage."""
+    install_wheel(session, *group("tests"))
+    # In the session's own folder: not among the data of another run.
+    data = {"COVERAGE_FILE": str(Path(session.create_tmp()).resolve() / "coverage")}
+    pytest = str(Path(session.bin) / "pytest")
+    session.run("coverage", "erase", env=data)
+    session.run(
+        "coverage", "run", pytest, *PARALLEL, "-m", "not long", *session.posargs, env=data
+    )  # fmt: skip
+    session.run("coverage", "combine", "--quiet", env=data)
+    if session.posargs:
+        session.warn("Skipped: the gate on coverage, since only a part of the tests was run")
+        return
+    session.run("coverage", "report", env=data)
+
+
+@nox.session
+def long(session: nox.Session) -> None:
+    """What takes long: processes that are killed, storms, the code on the pages, the examples."""
+    install_wheel(session, *group("tests"), *group("examples"))
+    run_pytest(session, "-m", "long")
+
+
+@nox.session(python=False)
+def pythons(session: nox.Session) -> None:
+    """The suite of every day on each other Python that is installed."""
+    for version in PYTHONS:
+        if version == OWN:
+            session.log(f"Python {version} is the one of the session tests")
+        elif installed(version):
+            session.notify(f"suite-{version}")
+        else:
+            session.warn(f"Skipped: Python {version} is not installed")
+
+
+@nox.session(python=PYTHONS)
+def suite(session: nox.Session) -> None:
+    """The suite of every day on one Python, without coverage; `nox -s pythons` runs each."""
+    install_wheel(session, *group("tests"))
+    run_pytest(session, "-m", "not long")
+
+
+@nox.session(python=newest())
+def loops(session: nox.Session) -> None:
+    """The tests of the engine on uvloop, and with tasks that start at once (Python 3.12)."""
+    install_wheel(session, *group("tests"))
+    files = [f"tests/test_{name}.py" for name in ENGINE]
+    run_pytest(session, "-m", "not long", *files, TEST_LOOP="uvloop")
+    if session.python == "3.11":
+        session.warn("Skipped: eager tasks need Python 3.12, which is not installed")
+        return
+    run_pytest(session, "-m", "not long", *files, TEST_LOOP="eager")
+
+
+@nox.session(python=PYTHONS[0])
+def minimums(session: nox.Session) -> None:
+    """The calls, on the lowest versions that pyproject.toml promises."""
+    pins = [f"{name}=={version}" for name, version in LOWEST.items()]
+    install_wheel(session, *group("tests"), *pins)
+    # What is left out goes through the same calls to the same libraries.
+    left_out = (
+        "cli", "cli_families", "cli_journal", "docs", "emulator_families", "fuzz", "typed", "whole",
+    )  # fmt: skip
+    ignored = [f"--ignore=tests/test_{name}.py" for name in left_out]
+    run_pytest(session, "-m", "not long", *ignored)
 
 
 @nox.session
@@ -108,39 +208,37 @@ def docs(session: nox.Session) -> None:
     session.log(f"open {out}/index.html in a browser")
 
 
-@nox.session(python=PYTHONS[0])
-def minimums(session: nox.Session) -> None:
-    """The calls, on the lowest versions that pyproject.toml promises."""
-    pins = [f"{name}=={version}" for name, version in LOWEST.items()]
-    install_wheel(session, *group("tests"), *pins)
-    # What is left out goes through the same calls to the same libraries.
-    left_out = (
-        "cli", "cli_families", "cli_journal", "crash", "docs", "emulator_families", "fuzz",
-        "journal_storms", "typed", "whole",
-    )  # fmt: skip
-    ignored = [f"--ignore=tests/test_{name}.py" for name in left_out]
-    session.run("pytest", "-n", WORKERS, *ignored, *session.posargs)
+@nox.session
+def browser(session: nox.Session) -> None:
+    """The contact sheet in a real Chromium, which has to be on the PATH."""
+    install_wheel(session, *group("tests"))
+    session.run("pytest", "tests/browser", *session.posargs)
 
 
 @nox.session
 def fuzz(session: nox.Session) -> None:
     """20,000 bodies of any bytes, and 4,000 of known shape, for each call that reads an answer."""
     install_wheel(session, *group("tests"))
-    session.run(
-        "pytest", "-n", "auto", "--timeout=1800", "tests/test_fuzz.py", *session.posargs,
-        env={"FUZZ_EXAMPLES": "20000"},
-    )  # fmt: skip
+    run_pytest(session, "--timeout=1800", "tests/test_fuzz.py", FUZZ_EXAMPLES="20000")
 
 
 @nox.session
 def crash(session: nox.Session) -> None:
-    """A run of 300 jobs, killed at 100 moments and gone on with, and all about full disks."""
+    """A run of 300 jobs that is killed at 100 moments and resumed, and tests with full disks."""
     install_wheel(session, *group("tests"))
-    session.run(
-        "pytest", "-n", WORKERS, "--timeout=600", "tests/test_crash.py", "tests/test_power_cut.py",
-        *session.posargs,
-        env={"CRASH_MOMENTS": "100"},
+    run_pytest(
+        session, "--timeout=600", "tests/test_crash.py", "tests/test_power_cut.py",
+        CRASH_MOMENTS="100",
     )  # fmt: skip
+
+
+@nox.session(python=False)
+def full(session: nox.Session) -> None:
+    """Everything but the benchmarks, in full size: more examples, more moments, more repeats."""
+    # The sessions that follow run in this process, and their tests read it.
+    os.environ["TEST_SIZE"] = "full"
+    for name in (*DAILY, *SLOW, "fuzz", "crash"):
+        session.notify(name)
 
 
 @nox.session
@@ -148,10 +246,3 @@ def bench(session: nox.Session) -> None:
     """One table, ratios first; `nox -s bench -- cpu_per_job --quick` for a part of it."""
     install_wheel(session, *group("bench"))
     session.run("python", "-m", "benchmarks", *session.posargs)
-
-
-@nox.session
-def browser(session: nox.Session) -> None:
-    """The contact sheet in a real Chromium, which has to be on the PATH."""
-    install_wheel(session, *group("tests"))
-    session.run("pytest", "tests/browser", *session.posargs)

@@ -1,23 +1,81 @@
 """Every test runs with blocking calls forbidden on a running event loop, and without an API key
-in anything that is logged."""
+in anything that is logged. No process that the suite starts may outlive it.
+
+`TEST_LOOP` names the event loop, see `loops.py`; `TEST_SIZE` says how much there is of what comes
+in large numbers, see `support.py`.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import os
+import signal
+from collections.abc import Generator, Iterator
 
 import hypothesis
+import loops
 import pytest
+import survivors
 from blockbuster import blockbuster_ctx
+from support import FULL
 
-# How long an example takes says nothing about the code on a machine that others use, too.
-hypothesis.settings.register_profile(
-    "here",
-    deadline=None,
-    suppress_health_check=[hypothesis.HealthCheck.too_slow],
-    database=None,
-)
-hypothesis.settings.load_profile("here")
+for name, examples, full in (("everyday", 25, False), ("full", 100, True)):
+    hypothesis.settings.register_profile(
+        name,
+        max_examples=examples,
+        # How long an example takes says nothing on a machine that others use, too.
+        deadline=None,
+        suppress_health_check=[hypothesis.HealthCheck.too_slow],
+        database=None,
+        # The same examples each day; new ones are looked for in full size.
+        derandomize=not full,
+        print_blob=True,
+    )
+hypothesis.settings.load_profile("full" if FULL else "everyday")
+
+loops.install()
+
+# A shell's background job ignores SIGINT, and so does what it starts: the tests send it on purpose.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# What a user's own environment says must not reach the tests, nor the commands that they start.
+for name in list(os.environ):
+    if (
+        name.startswith(("RUNNINGHUB_", "RH_"))
+        or name.lower().endswith("_proxy")
+        # Colours and widths of terminals; with the last two pytest shows differences of any length.
+        or name in {"FORCE_COLOR", "NO_COLOR", "COLUMNS", "LINES", "CI", "BUILD_NUMBER"}
+    ):
+        del os.environ[name]
+
+FIRST = survivors.mark()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish() -> Iterator[None]:
+    """Fail where a process outlived the suite: after the workers have ended, and the summary."""
+    yield
+    if FIRST and (left := survivors.ended()):
+        pytest.exit("\n".join(["these processes outlived the suite:", *left]), returncode=1)
+
+
+#: How many lines of a failure are shown, from its start and from its end.
+HEAD, TAIL = 12, 22
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show a failure on a page, however long its traceback, unless --tb asks for more."""
+    report = yield
+    if report.failed and item.config.getoption("tbstyle") == "short":
+        lines = str(report.longrepr).splitlines()
+        if (left_out := len(lines) - HEAD - TAIL) > 0:
+            told = f"... {left_out} lines left out: --tb=long shows them ..."
+            report.longrepr = "\n".join([*lines[:HEAD], told, *lines[-TAIL:]])
+    return report
 
 
 @pytest.fixture(autouse=True)
@@ -57,9 +115,3 @@ def _no_key_in_any_log() -> Iterator[None]:
     root.removeHandler(watch)
     root.setLevel(level)
     assert watch.found == []
-
-
-@pytest.fixture(autouse=True)
-def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("RUNNINGHUB_API_KEY", "RH_API_KEY", "RUNNINGHUB_BASE_URL", "RH_API_BASE_URL"):
-        monkeypatch.delenv(name, raising=False)

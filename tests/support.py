@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import os
 import random
 import struct
 import zlib
@@ -15,6 +16,9 @@ from typing import Any
 
 import runninghub_async as rh
 from runninghub_async.testing import MockTransport, json_response
+
+#: Whether what comes in large numbers comes in all of them (`TEST_SIZE=full`).
+FULL = os.environ.get("TEST_SIZE") == "full"
 
 SAMPLES = Path(__file__).parent / "samples"
 FIRST_ID = 2013508786110730241

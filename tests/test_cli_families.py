@@ -94,11 +94,11 @@ def services() -> Iterator[Services]:
 
     thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()
-    assert ready.wait(20)
+    assert ready.wait(60)
     ((emulators, loop),) = made
     yield emulators
     loop.call_soon_threadsafe(stop.set)
-    thread.join(20)
+    thread.join(60)
 
 
 @pytest.fixture
@@ -379,7 +379,7 @@ def test_generate_uploads_local_files_and_writes_down_their_paths(
         [*COMMAND, "generate", source, "--out", tmp_path / "out", "--model",
          "seedream-v5-lite/image-to-image", "--param", f"imageUrls=@{picture}",
          "--base-url", services.quick.url],
-        capture_output=True, text=True, timeout=50, check=False,
+        capture_output=True, text=True, timeout=60, check=False,
         env={**os.environ, "RUNNINGHUB_API_KEY": "k"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -509,7 +509,7 @@ def test_ctrl_c_names_the_task_that_still_runs(services: Services) -> None:
     assert process.stderr is not None
     task_id = process.stderr.readline().split()[1]
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert f"task {task_id} still runs at the service" in err.splitlines()[-1]
     assert "Traceback" not in err

@@ -26,9 +26,6 @@ from runninghub_async._cli import main
 from runninghub_async._cli._tables import amount
 from runninghub_async.emulator import Emulator
 
-#: Real processes and thousands of jobs: on one Python only.
-pytestmark = pytest.mark.long
-
 COMMAND = [sys.executable, "-P", "-m", "runninghub_async"]
 
 
@@ -46,13 +43,13 @@ def emulated(**options: Any) -> Iterator[Emulator]:
 
     thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()
-    assert ready.wait(20)
+    assert ready.wait(60)
     ((emulator, loop),) = made
     try:
         yield emulator
     finally:
         loop.call_soon_threadsafe(stop.set)
-        thread.join(20)
+        thread.join(60)
 
 
 class Ran:
@@ -126,12 +123,12 @@ def process(place: Place) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     yield start
     for process in started:
         process.kill()
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)
 
 
 def until(true: Callable[[], object]) -> None:
-    """Wait for half a minute at most."""
-    end = time.monotonic() + 30
+    """Wait for a minute at most."""
+    end = time.monotonic() + 60
     while not true():
         assert time.monotonic() < end
         select.select([], [], [], 0.02)
@@ -173,7 +170,7 @@ def test_the_manifest_of_a_journal_has_the_lines_of_one_without(
     with emulated(duration=0) as emulator:
         place.generate(emulator)
         run = process("generate", "in.txt", "--out", "plain", "--base-url", emulator.url)
-        assert run.wait(30) == 0
+        assert run.wait(60) == 0
     plain = json.loads((place.folder / "plain/manifest.jsonl").read_text().splitlines()[0])
     line = place.lines()[0]
     assert line.keys() == plain.keys()
@@ -241,14 +238,14 @@ def test_standard_input_is_streamed_and_gone_on_with(
         first.stdin.flush()
         until(lambda: place.states()["stored"] == 3)
         first.send_signal(signal.SIGINT)
-        out, err = first.communicate(timeout=20)
+        out, err = first.communicate(timeout=60)
         assert first.returncode == 130
         assert "interrupted; to go on: runninghub-async resume run.db" in err
         resumed = place.run("resume", "run.db")
         assert resumed.status == 0
         assert "standard input was not read to its end" in resumed.err
         second = process(*generation(emulator, source="-"))
-        out, err = second.communicate("".join(f"{p}\n" for p in posters(5)), timeout=30)
+        out, err = second.communicate("".join(f"{p}\n" for p in posters(5)), timeout=60)
         assert second.returncode == 0, err
         assert out.startswith("run.db: 3 stored")
         assert emulator.stats.submits == 5
@@ -294,7 +291,7 @@ def test_a_budget_without_a_journal_lists_what_was_not_submitted(
     place.write(*posters(3))
     words = ("generate", "in.txt", "--out", "out", "--emulator", "--budget")
     run = process(*words, "0.25")
-    _, err = run.communicate(timeout=30)
+    _, err = run.communicate(timeout=60)
     assert run.returncode == 3
     assert "the budget of 0.25 CNY is used up" in err
     assert Counter(line["status"] for line in place.lines())["succeeded"] == 1
@@ -353,7 +350,7 @@ def test_sigterm_brings_submits_home_and_resume_goes_on(
         run = process(*generation(emulator, "--rate", "20"))
         until(lambda: emulator.stats.submits > 5)
         run.send_signal(signal.SIGTERM)
-        out, err = run.communicate(timeout=20)
+        out, err = run.communicate(timeout=60)
         assert run.returncode == 143
         assert err.splitlines()[-1] == "interrupted; to go on: runninghub-async resume run.db"
         assert " running" in out
@@ -379,7 +376,7 @@ def test_a_second_signal_ends_a_run_that_waits(
         while "waiting for the tasks that run" not in run.stderr.readline():
             assert run.poll() is None
         run.send_signal(signal.SIGINT)
-        assert run.wait(10) == 130
+        assert run.wait(60) == 130
         assert "resume run.db" in run.stderr.read()
     assert place.states() == {"accepted": 3}
 
@@ -393,7 +390,7 @@ def test_on_cancel_asks_the_service_to_cancel(
         run = process(*generation(emulator, "--on-cancel", "cancel"))
         until(lambda: place.states()["accepted"] == 2)
         run.send_signal(signal.SIGINT)
-        run.communicate(timeout=20)
+        run.communicate(timeout=60)
         asked = [r for r in list(emulator.requests) if r.target.endswith("/cancel")]
         assert len(asked) == 2
 
@@ -407,7 +404,7 @@ def test_kill_9_loses_nothing_and_bills_nothing_twice(
         run = process(*generation(emulator, "--rate", "50"))
         until(lambda: place.states()["stored"] > 5)
         run.kill()
-        run.wait(10)
+        run.wait(60)
         resumed = place.run("resume", "run.db", "--rate", "200")
         held = place.states()["unknown"]
         assert resumed.status == (1 if held else 0)
@@ -435,7 +432,7 @@ def test_a_journal_in_use_is_status_2_and_names_the_process(
         assert f"open in  process {run.pid} on " in shown.out
         assert "accepted  3" in shown.out
         run.send_signal(signal.SIGTERM)
-        run.communicate(timeout=20)
+        run.communicate(timeout=60)
     assert "open in  no process" in place.run("runs", "run.db").out
 
 
@@ -591,9 +588,9 @@ def test_runs_watches_until_the_run_ends(
         assert watch.stdout is not None
         assert watch.stdout.readline().startswith("2 running  ")
         run.send_signal(signal.SIGTERM)
-        run.communicate(timeout=20)
+        run.communicate(timeout=60)
         assert watch.stdout.read().splitlines()[-1].endswith("  not running")
-        assert watch.wait(10) == 0
+        assert watch.wait(60) == 0
 
 
 def test_runs_redraws_on_a_terminal_until_ctrl_c(
@@ -615,7 +612,7 @@ def test_runs_redraws_on_a_terminal_until_ctrl_c(
         with contextlib.suppress(OSError):
             while os.read(ours, 4096):
                 pass
-        assert watch.wait(10) == 130
+        assert watch.wait(60) == 130
         os.close(ours)
         run.kill()
     assert seen.count(b"accepted  2") >= 1
@@ -654,7 +651,7 @@ def test_export_to_a_reader_who_has_gone_is_quiet(place: Place) -> None:
     os.close(read)
     done = subprocess.run(
         [*COMMAND, "export", "run.db", "--format", "jsonl"],
-        stdout=write, stderr=subprocess.PIPE, timeout=30, check=False,
+        stdout=write, stderr=subprocess.PIPE, timeout=60, check=False,
     )  # fmt: skip
     os.close(write)
     assert (done.returncode, done.stderr) == (1, b"")

@@ -16,7 +16,7 @@ import socket
 import sqlite3
 import sys
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ SCRIPT = Path(__file__).parent / "crash" / "run.py"
 JOBS = 300
 PRICE = Decimal("0.22")
 
-#: Real processes that are killed: where there are signals, and on one Python only.
+#: Real processes that are killed: where there are signals.
 pytestmark = [
     pytest.mark.long,
     pytest.mark.skipif(os.name != "posix", reason="kills processes"),
@@ -254,11 +254,13 @@ def test_killed_at_any_moment_and_gone_on_with(moment: int, tmp_path: Path) -> N
     assert len(account(tmp_path, emulator)) <= 30 * kills
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+@contextlib.contextmanager
+def port_of_our_own() -> Iterator[int]:
+    """A port that one process after another listens on, and no other program is given meanwhile."""
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        holder.bind(("127.0.0.1", 0))
+        yield holder.getsockname()[1]
 
 
 @pytest.mark.parametrize("moment", range(max(2, MOMENTS // 4)))
@@ -273,9 +275,10 @@ def test_killed_with_webhooks_on(moment: int, tmp_path: Path) -> None:
 
     async def main() -> None:
         async with emulator:
-            await killed_and_resumed(
-                tmp_path, emulator, chance, calls, port=free_port(), patience=12.0
-            )
+            with port_of_our_own() as port:
+                await killed_and_resumed(
+                    tmp_path, emulator, chance, calls, port=port, patience=12.0
+                )
 
     asyncio.run(main())
     unknown = account(tmp_path, emulator)

@@ -103,18 +103,18 @@ def service() -> Iterator[str]:
 
     thread = threading.Thread(target=serve)
     thread.start()
-    assert ready.wait(20)
+    assert ready.wait(60)
     ((url, loop),) = told
     yield url
     loop.call_soon_threadsafe(stop.set)
-    thread.join(20)
+    thread.join(60)
 
 
 def python(*words: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("RUNNINGHUB", "RH_"))}
     return subprocess.run(
         [sys.executable, "-W", "error", *words],
-        capture_output=True, text=True, cwd=cwd, timeout=55, check=False, env={**clean, **env},
+        capture_output=True, text=True, cwd=cwd, timeout=60, check=False, env={**clean, **env},
     )  # fmt: skip
 
 
@@ -153,6 +153,7 @@ def lay_out_files(folder: Path) -> None:
     )
 
 
+@pytest.mark.long
 def test_the_code_on_the_pages_runs(service: str, tmp_path: Path) -> None:
     """Each Python block as it stands, against the emulator, a process to a page; nothing goes to
     stderr but warnings of what was left running."""
@@ -427,6 +428,7 @@ def test_the_readme_opens_with_the_two_commands() -> None:
     assert "nox" in blocks[1][1]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
 def test_the_examples_run_without_a_key(path: Path, tmp_path: Path) -> None:
     """Each by itself, on the emulator, without a warning."""

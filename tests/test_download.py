@@ -479,7 +479,7 @@ def test_cancelling_while_a_picture_is_looked_through_leaves_nothing(
 
     def check(reader: object, announced: str) -> tuple[str, int]:
         begun.set()
-        assert end.wait(20)
+        assert end.wait(60)
         return "png", 0
 
     monkeypatch.setattr("runninghub_async._download.check_whole", check)

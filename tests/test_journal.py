@@ -715,7 +715,7 @@ def test_a_session_that_closes_does_as_it_was_told(
     tmp_path: Path, policy: rh.OnCancel, where: str
 ) -> None:
     """Tasks run on, are cancelled, or are waited for; the journal knows them in any case."""
-    service, journal = Service(1e5), tmp_path / "run.db"
+    service, journal = Service(1e4), tmp_path / "run.db"
 
     async def main() -> None:
         of_session: dict[str, Any] = {"on_cancel": policy} if where == "session" else {}
@@ -739,7 +739,7 @@ def test_a_session_that_closes_does_as_it_was_told(
 @pytest.mark.parametrize("policy", ["detach", "cancel", "wait"])
 def test_a_call_is_treated_alike_when_its_session_closes(policy: rh.OnCancel) -> None:
     """`run`, in a task of its own."""
-    service = Service(1e5)
+    service = Service(1e4)
 
     async def main() -> None:
         async with service.session(on_cancel=policy) as session:

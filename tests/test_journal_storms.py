@@ -19,7 +19,7 @@ from support import posters
 import runninghub_async as rh
 from runninghub_async.emulator import Emulator, Fault
 
-#: Real processes and thousands of jobs: on one Python only.
+#: Thousands of jobs over real HTTP.
 pytestmark = pytest.mark.long
 
 JOBS = 2000

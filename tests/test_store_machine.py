@@ -19,6 +19,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from support import FULL
 
 import runninghub_async as rh
 from runninghub_async import MOVES, Begun, Content, JobFacts, JobState, Moved
@@ -294,8 +295,30 @@ class StoreMachine(RuleBasedStateMachine):
 TestStore = StoreMachine.TestCase
 # To find the shortest example would write thousands of journals more.
 TestStore.settings = settings(
-    max_examples=60, stateful_step_count=40, phases=[hypothesis.Phase.generate]
+    max_examples=60 if FULL else 20, stateful_step_count=40, phases=[hypothesis.Phase.generate]
 )
+
+
+def test_jobs_that_are_written_at_once_keep_their_order(tmp_path: Path) -> None:
+    """Also where some of them have moved on by then, and others have not."""
+
+    def begun(number: int, old: JobState | None, state: JobState) -> Begun:
+        content = Content("a/model", "{}", str(number))
+        return Begun(f"job {number}", old, state, 0.0, content, 0, "", 0)
+
+    async def main() -> list[str]:
+        store = rh.SqliteJobStore(tmp_path / "run.db")
+        await store.open(URL)
+        for number in range(6):
+            store.note(begun(number, None, JobState.NEW))
+        moving = [store.begin(begun(n, JobState.NEW, JobState.SUBMITTING)) for n in (0, 3, 4)]
+        await asyncio.gather(*moving)
+        await store.flush()
+        found = await store.find_open((JobState.NEW, JobState.SUBMITTING), 0, 100)
+        await store.aclose()
+        return [record.key for record in found]
+
+    assert asyncio.run(main()) == [f"job {number}" for number in range(6)]
 
 
 # -- the table --------------------------------------------------------------------------------

@@ -50,7 +50,7 @@ class Counting:
         await self._inner.aclose()
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_a_thousand_jobs_through_a_storm(seed: int) -> None:
     """Every job delivered once; delivered <= billed <= delivered + unknown; nothing submitted
     again after its request left, but for plain refusals."""

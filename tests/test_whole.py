@@ -21,9 +21,6 @@ import runninghub_async as rh
 from runninghub_async.emulator._files import make
 from runninghub_async.testing import MockTransport, run
 
-#: Pictures by the hundred: on one Python only.
-pytestmark = pytest.mark.long
-
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 #: Noise, a few pixels of it, as Pillow writes it.
@@ -346,7 +343,14 @@ def test_an_old_bitmap_is_taken(tmp_path: Path) -> None:
     assert download.image_type == "bmp"
 
 
-@pytest.mark.parametrize(("parts", "told"), [(1000, []), (2**22, [rh.ResultBroken])])
+@pytest.mark.parametrize(
+    ("parts", "told"),
+    [
+        (1000, []),
+        # Each part is a turn of a loop, which takes a minute where coverage is measured.
+        pytest.param(2**22, [rh.ResultBroken], marks=pytest.mark.long),
+    ],
+)
 def test_a_picture_of_countless_parts_does_not_keep_the_processor_busy(
     tmp_path: Path, parts: int, told: list[Any]
 ) -> None:

@@ -85,7 +85,7 @@ async def receiver(port: int, patience: float) -> AsyncIterator[rh.Webhooks | No
     runner = web.AppRunner(application, access_log=None)
     await runner.setup()
     try:
-        await web.TCPSite(runner, "127.0.0.1", port).start()
+        await web.TCPSite(runner, "127.0.0.1", port, reuse_port=True).start()
         yield hooks
     finally:
         await runner.cleanup()
