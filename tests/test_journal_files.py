@@ -135,8 +135,8 @@ def test_a_journal_whose_files_are_taken_away_ends_the_submitting(
     with pytest.raises(rh.JournalError, match=told) as caught:
         streamed(service, journal)
     assert str(journal) in str(caught.value)
-    # What was on its way then, and nothing after it.
-    assert len(service.created) <= 8
+    # What was on its way then, and what was written before; and far from all.
+    assert len(service.created) < JOBS / 2
     assert "its files are not at their place" in caplog.text
     first = dict(service.submitted)
     # Its owner lives on in this process, and would be waited for.

@@ -28,7 +28,7 @@ from test_addresses import resolve_to
 
 import runninghub_async as rh
 from runninghub_async._addresses import encoded, why_not
-from runninghub_async._hold import FolderHold
+from runninghub_async._hold import FolderHold, HostHold
 from runninghub_async._journal import files_in, files_text
 from runninghub_async._names import comparable, usable_stem
 from runninghub_async._renewal import matched
@@ -597,8 +597,8 @@ def test_slow_transfers_leave_turns_to_others() -> None:
 
 @pytest.mark.parametrize("good", ["good", "slow"])
 def test_good_results_are_fetched_beside_trickles(tmp_path: Path, good: str) -> None:
-    """Sixteen trickles come first, from another host or the same; the others are all there before
-    those are given up."""
+    """Sixteen trickles come first, from another host or the same; the others are all there
+    while those still come."""
 
     def results(n: int) -> str:
         return f"https://{'slow' if n <= 16 else good}.example/{n}.png"
@@ -615,17 +615,18 @@ def test_good_results_are_fetched_beside_trickles(tmp_path: Path, good: str) -> 
             transport=host,
             limits=rh.Limits(60, None, None),
             polling=rh.ExponentialPolling(1, 1, 1),
-            retry=rh.RetryPolicy(attempts=1),
+            # The clock runs while files are written: trickles must not be given up meanwhile.
+            retry=rh.RetryPolicy(call_attempts=1000),
         ) as session:
-            stream, found = session.stream(posters(60), folder=tmp_path), []
-            with pytest.raises(rh.DownloadError, match=r"slow\.example"):
-                async for outcome in stream:
-                    found.append(outcome)
+            found: list[Any] = []
+            async with session.stream(posters(60), folder=tmp_path) as stream:
+                while len(found) < 44:
+                    found.append(await anext(stream))
             return found
 
     found = run(main)
-    assert [type(outcome) for outcome in found] == [rh.Succeeded] * 44 + [rh.Failed] * 16
-    assert all(outcome.task is not None for outcome in found)
+    assert all(outcome.ok for outcome in found)
+    assert {int(outcome.task.id) for outcome in found} == {*range(17, 61)}
 
 
 # -- what is kept -------------------------------------------------------------------------------
@@ -994,7 +995,7 @@ def test_while_a_host_gives_no_results_nothing_is_submitted(
     lost = [outcome for outcome in found if not outcome.ok]
     assert all(outcome.task.status is rh.TaskStatus.SUCCESS for outcome in lost)
     said = trouble(caplog)
-    assert sum("nothing is submitted until a result comes" in text for text in said) >= 2
+    assert any("nothing is submitted until a result comes" in text for text in said)
     if heals:
         assert error is None
         assert len(found) == len(created) == 60
@@ -1017,6 +1018,68 @@ def test_while_a_host_gives_no_results_nothing_is_submitted(
     assert len(created) == paid + unsent
     assert states(journal) == {"stored": len(created)}
     assert len(names(tmp_path / "out")) == len(created)
+
+
+def test_a_hold_that_lasts_is_reported_ever_less_often_and_ends_with_those_in_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Without end where the policy has none; a hold that nobody waits in any longer is over."""
+    times: list[float] = []
+    stopped: list[rh.RunningHubError] = []
+
+    async def main() -> None:
+        clock = asyncio.get_running_loop().time
+
+        class Times(logging.Handler):
+            def emit(self, _: logging.LogRecord) -> None:
+                times.append(clock())
+
+        transport = MockTransport(lambda _: rh.Response(500))
+        async with rh.Session("a-key", transport=transport) as session:
+            dispatcher = session._dispatcher
+            assert dispatcher is not None
+            policy = rh.RetryPolicy(attempts=None)
+            hold = HostHold(dispatcher, policy, "results from x.example")
+            good_at = 20_000.0
+
+            async def attempt() -> str:
+                if clock() < good_at:
+                    raise rh.ResultIncomplete("HTTP 503", rh.Output())
+                return "saved"
+
+            def waiting(number: int) -> asyncio.Task[str]:
+                output = rh.Output(task_id=str(number))
+                return asyncio.create_task(hold.through(attempt, output, stopped.append))
+
+            logger, handler = logging.getLogger("runninghub_async.trouble"), Times()
+            logger.addHandler(handler)
+            try:
+                failed = await asyncio.gather(*map(waiting, range(3)), return_exceptions=True)
+                assert all(isinstance(each, rh.ResultIncomplete) for each in failed)
+                assert dispatcher.scheduler.paused == 0
+                jobs = [waiting(number) for number in range(3, 9)]
+                await asyncio.sleep(1)
+                assert dispatcher.scheduler.paused == 1
+                assert await asyncio.gather(*jobs) == ["saved"] * 6
+                assert dispatcher.scheduler.paused == 0
+                good_at = 1e9
+                failed = await asyncio.gather(*map(waiting, range(3)), return_exceptions=True)
+                jobs = [waiting(number) for number in range(3, 9)]
+                await asyncio.sleep(50)
+                for job in jobs:
+                    job.cancel()
+                await asyncio.wait(jobs)
+                assert dispatcher.scheduler.paused == 0
+            finally:
+                logger.removeHandler(handler)
+
+    run(main)
+    first = [at for at in times if at < 20_000]
+    gaps = [after - before for before, after in itertools.pairwise(first)]
+    assert gaps == sorted(gaps)
+    assert 5 < len(first) < 16
+    assert stopped == []
+    assert any("for 31 s now" in text or "for 30 s now" in text for text in trouble(caplog))
 
 
 def test_one_task_that_is_gone_holds_nothing_up(tmp_path: Path) -> None:
@@ -1211,7 +1274,7 @@ HOSTS: dict[str, tuple[list[Reply], bool]] = {
         False,
     ),
     "json with 200": ([status(200, b'{"code": 404, "msg": "not found"}')], False),
-    "too many": ([status(429), status(429, **{"Retry-After": "1"}), picture], True),
+    "too many": ([status(429), status(429), picture], True),
     "unavailable": ([status(503)], False),
     "time-out of a gateway": ([status(504), status(524), picture], True),
 }

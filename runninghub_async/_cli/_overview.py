@@ -78,6 +78,7 @@ def _text(path: str, summary: JournalSummary) -> str:
             facts(
                 {
                     "spent": in_words(summary.spent.amount, summary.spent.currency) or "nothing",
+                    "price not named": in_words(summary.assumed.amount, summary.assumed.currency),
                     "at stake": stake,
                     "rate": f"{summary.ended_per_minute:.1f} ended per minute",
                     "open in": summary.owner or "no process",
@@ -104,6 +105,7 @@ def _data(path: str, summary: JournalSummary) -> dict[str, Any]:
         "journal": path,
         "states": {state.value: count for state, count in summary.states.items()},
         "spent": _money(summary.spent),
+        "assumed": _money(summary.assumed),
         "at_stake": [_money(money) for money in summary.at_stake],
         "ended_per_minute": summary.ended_per_minute,
         "owner": summary.owner or None,
