@@ -276,7 +276,10 @@ def task_text(task: Task) -> str:
     """What is worth keeping of a task, as JSON."""
     kept: dict[str, Any] = {"status": task.status}
     if task.outputs:
-        kept["outputs"] = [[o.url, o.type, o.text, o.node_id] for o in task.outputs]
+        kept["outputs"] = [
+            [o.url, o.type, o.text, o.node_id, *([o.extra] if o.extra else [])]
+            for o in task.outputs
+        ]
     if task.usage is not None:
         usage = task.usage
         kept["usage"] = [usage.money, usage.coins, usage.third_party_money, usage.seconds]
@@ -376,13 +379,15 @@ def files_in(text: str | None) -> tuple[KeptFile, ...]:
 
 def _file_in(kept: Any) -> KeptFile:
     name, size, sha256, *rest = _list(kept)
-    image_type = rest[0] if rest else ""
+    image_type, output = (*rest, *("", None)[len(rest) :])
     texts = (name, sha256, image_type)
-    if len(rest) > 1 or not all(isinstance(text, str) for text in texts):
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError(f"files: {kept!r:.40}")
+    if output is not None and (type(output) is not int or output < 0):
         raise TypeError(f"files: {kept!r:.40}")
     if not isinstance(size, int) or isinstance(size, bool) or size < 0 or _leads_out(name):
         raise ValueError(f"files: {kept!r:.40}")
-    return KeptFile(name, size, sha256, image_type)
+    return KeptFile(name, size, sha256, image_type, output)
 
 
 def _leads_out(name: str) -> bool:

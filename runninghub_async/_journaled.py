@@ -11,12 +11,19 @@ from weakref import WeakMethod
 import attrs
 
 from ._dispatcher import Dispatcher
-from ._exceptions import JournalError, PayloadError, PolicyError, RunningHubError, unforeseen
+from ._exceptions import (
+    JournalError,
+    PayloadError,
+    PolicyError,
+    ResultsMissing,
+    RunningHubError,
+    unforeseen,
+)
 from ._feed import NOTHING, Feed, not_kept
 from ._job import Accepted
 from ._journal import JobRecord, content_of, place_in
 from ._keeping import Keeper, kept
-from ._outcomes import Outcome, Succeeded, Unknown
+from ._outcomes import Failed, Outcome, Succeeded, Unknown
 from ._policies import policy_error
 from ._recorder import Recorder, already_live
 from ._recovery import Plan, Step, plan
@@ -491,6 +498,8 @@ class ResumedFeed(JournaledFeed):
             ]
         )
         self._page: deque[JobRecord] = deque()
+        #: Keys of jobs whose tasks have succeeded and show no results.
+        self._without_results: set[str] = set()
         self._after = 0
         #: Damaged rows that an outcome told of: they stay as they are, and come up again.
         self._damaged: set[int] = set()
@@ -533,6 +542,12 @@ class ResumedFeed(JournaledFeed):
         assert self.keeper is not None
         return bool(record.files) and await self.keeper.check(record.files) is None
 
+    def _hand_in(self, entry: Entry, result: Outcome | Accepted) -> None:
+        if isinstance(result, Failed) and isinstance(result.error, ResultsMissing):
+            # It stays open in the journal, and has been asked for its results long enough.
+            self._without_results.add(entry.job.key)
+        super()._hand_in(entry, result)
+
     async def _take_page(self) -> list[Entry]:
         """Take up as much of the page as there is room for, as it is by now; what is under way
         here, or was meanwhile, is passed over."""
@@ -544,7 +559,7 @@ class ResumedFeed(JournaledFeed):
         for record in records:
             # The key of a damaged row may be none, and what it was is all that is known.
             now = known.get(record.key) if record.damage is None else record
-            if now is None or live(record.key) is not None:
+            if now is None or live(record.key) is not None or record.key in self._without_results:
                 continue
             found = (record.state, now.state) == (JobState.UNKNOWN, JobState.ACCEPTED)
             if (found or now.state is record.state) and (entry := self._take_up(now)) is not None:

@@ -589,7 +589,7 @@ S = rh.JobState
 async def job(store: rh.JobStore, place: int, *moves: tuple[rh.JobState, rh.JobFacts]) -> None:
     """A job of a journal, on its way through these states."""
     params = json.dumps({"prompt": f"a poster of the number {place}"})
-    content = rh.Content(MODEL, params, f"{place:032x}")
+    content = rh.Content(MODEL, params, f"content {place}")
     await store.begin(rh.Begun(f"{place}", None, S.SUBMITTING, 1.0, content, place, "", 1))
     old = S.SUBMITTING
     for state, facts in moves:

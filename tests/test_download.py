@@ -161,7 +161,7 @@ def test_an_expired_url_is_asked_for_again_once(tmp_path: Path) -> None:
         if request.url.endswith("/query"):
             return rh.Response(
                 200,
-                b'{"status": "SUCCESS", "results": [{"url": "https://fresh.example/y.png",'
+                b'{"taskId": "7", "status": "SUCCESS", "results": [{"url": "https://fresh.example/y.png",'
                 b' "outputType": "png"}]}',
             )
         return rh.Response(200, PNG) if "fresh" in request.url else rh.Response(403)
@@ -187,7 +187,7 @@ def test_a_fresh_url_is_asked_for_once_whatever_comes_before_and_after(
         if request.url.endswith("/query"):
             return rh.Response(
                 200,
-                b'{"status": "SUCCESS", "results": [{"url": "https://fresh.example/y.png",'
+                b'{"taskId": "7", "status": "SUCCESS", "results": [{"url": "https://fresh.example/y.png",'
                 b' "outputType": "png"}]}',
             )
         status = (fresh if "fresh" in request.url else old).pop(0)
@@ -617,7 +617,7 @@ def test_redirects_of_the_api_are_not_followed() -> None:
 
     async def main() -> None:
         async with server(elsewhere) as url, rh.Session("k", base_url=url) as session:
-            with pytest.raises(rh.ProtocolError, match="HTTP 307"):
+            with pytest.raises(rh.BlockedError, match="HTTP 307"):
                 await session.query("7")
 
     asyncio.run(main())

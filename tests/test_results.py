@@ -283,7 +283,8 @@ def test_success_before_its_results_is_looked_at_again(tmp_path: Path, early: An
     found = run(main, True)
     assert [type(outcome) for outcome in found] == [rh.Failed, rh.Failed]
     assert all(outcome.task is not None for outcome in found)
-    assert states(tmp_path / "True.db") == {"succeeded": 1}
+    # It stays running, so that a resumed run asks for its results again.
+    assert states(tmp_path / "True.db") == {"running": 1}
     assert [o.ok for o in run(main, False)][-1:] == [True]
     assert states(tmp_path / "False.db") == {"stored": 1}
 
