@@ -561,8 +561,16 @@ class SqliteJobStore:
 
         return await self._do(read)
 
-    def _records(self, rows: Iterable[Sequence[Any]]) -> list[JobRecord]:
-        return [record_or_damage(row, self.path) for row in rows]
+    async def _read_records(self, query: str, values: Sequence[Any]) -> list[JobRecord]:
+        """Jobs, made of their rows in the thread: one may hold megabytes."""
+
+        def read() -> list[JobRecord]:
+            if self._db is None:
+                raise JournalError("is closed", self.path)
+            rows = fetch(self._db, query, values, self.path)
+            return [record_or_damage(row, self.path) for row in rows]
+
+        return await self._do(read)
 
     # -- writing ------------------------------------------------------------------------------
 
@@ -728,8 +736,8 @@ class SqliteJobStore:
         for start in range(0, len(keys), 500):
             part = keys[start : start + 500]
             marks = ",".join("?" * len(part))
-            rows = await self._read(f"SELECT {COLUMNS} FROM jobs WHERE key IN ({marks})", part)
-            found |= {record.key: record for record in self._records(rows)}
+            query = f"SELECT {COLUMNS} FROM jobs WHERE key IN ({marks})"
+            found |= {record.key: record for record in await self._read_records(query, part)}
         return found
 
     async def find_content(self, digests: Sequence[str]) -> Mapping[str, JobRecord]:
@@ -745,13 +753,13 @@ class SqliteJobStore:
         await self._change(lambda db: db.execute(_CONTENTS))
         found: dict[str, list[JobRecord]] = {}
         for digest in dict.fromkeys(digests):
-            rows = await self._read(
+            records = await self._read_records(
                 f"SELECT {COLUMNS} FROM jobs WHERE content = ?"
                 f" AND state NOT IN ('failed', 'cancelled') ORDER BY seq LIMIT {_EQUAL_MAX}",
                 (digest,),
             )
-            if rows:
-                found[digest] = self._records(rows)
+            if records:
+                found[digest] = records
         return found
 
     async def find_open(
@@ -781,11 +789,11 @@ class SqliteJobStore:
     async def find_damaged(self, after: int, limit: int) -> Sequence[JobRecord]:
         """The first `limit` jobs, in order, whose `seq` is beyond `after` and which `find_open`
         does not find, as their state or place among the states is damaged."""
-        rows = await self._read(
+        records = await self._read_records(
             f"SELECT {COLUMNS} FROM jobs WHERE seq > ? AND ({DAMAGED}) ORDER BY seq LIMIT ?",
             (after, limit),
         )
-        return [self._as_damaged(record) for record in self._records(rows)]
+        return [self._as_damaged(record) for record in records]
 
     def _as_damaged(self, record: JobRecord) -> JobRecord:
         if record.damage is not None:

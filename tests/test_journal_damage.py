@@ -67,7 +67,7 @@ def left(service: Service, journal: Path, count: int = 6) -> None:
     run(main)
 
 
-def gone_on_with(service: Service, journal: Path, count: int = 6, **options: Any) -> Any:
+def run_again(service: Service, journal: Path, count: int = 6, **options: Any) -> Any:
     """Outcomes of the same stream, or of `resume`, in the time that the longest may take."""
     resume = options.pop("resume", False)
 
@@ -129,7 +129,7 @@ def test_a_bad_row_is_one_failed_outcome(change: str, column: str, tmp_path: Pat
     service, journal = Service(5.0), tmp_path / "run.db"
     left(service, journal)
     edit(journal, f"UPDATE jobs SET {change} WHERE seq = 1")
-    outcomes = gone_on_with(service, journal)
+    outcomes = run_again(service, journal)
     assert len(outcomes) == 6
     assert set(service.submitted.values()) == {1}
     bad = [outcome for outcome in outcomes if not outcome.ok]
@@ -144,7 +144,7 @@ def test_a_bad_row_is_one_failed_outcome(change: str, column: str, tmp_path: Pat
     assert error.key == failed.key
     assert str(journal) in str(error)
     assert "not submitted again" in str(error)
-    gone_on_with(service, journal, resume=True)
+    run_again(service, journal, resume=True)
     assert set(service.submitted.values()) == {1}
 
 
@@ -170,7 +170,7 @@ def test_resume_names_a_bad_row_of_a_job_that_runs(change: str, tmp_path: Path) 
 
     run(start)
     edit(journal, f"UPDATE jobs SET {change} WHERE seq = 2")
-    outcomes = gone_on_with(service, journal, resume=True)
+    outcomes = run_again(service, journal, resume=True)
     assert [outcome.ok for outcome in outcomes].count(True) == 3
     (failed,) = [outcome for outcome in outcomes if not outcome.ok]
     assert isinstance(failed.error, rh.JournalError)
@@ -243,7 +243,7 @@ def test_a_journal_of_which_jobs_may_be_missing_is_refused(statement: str, tmp_p
     before = dict(service.submitted)
     for _ in range(2):
         with pytest.raises(rh.JournalError) as caught:
-            gone_on_with(service, journal)
+            run_again(service, journal)
         assert str(journal) in str(caught.value)
         assert not isinstance(caught.value, rh.JournalBusy)
     assert dict(service.submitted) == before
@@ -264,7 +264,7 @@ def test_a_damaged_journal_is_repaired_if_its_user_says_so(statement: str, tmp_p
             return await collect(session.stream(posters(6)))
 
     assert len(run(main)) == 6
-    assert len(gone_on_with(service, journal)) == 6
+    assert len(run_again(service, journal)) == 6
     with rh.JournalReader(journal) as reader:
         told = {state: count for state, count in reader.summary().states.items() if count}
         assert told == Counter(record.state for record in reader.jobs())
@@ -324,7 +324,7 @@ def test_a_store_that_fails_ends_the_stream(store: Any, resume: bool, tmp_path: 
 
     run(start)
     try:
-        outcomes = gone_on_with(service, store(journal), resume=resume)
+        outcomes = run_again(service, store(journal), resume=resume)
     except rh.JournalError:
         outcomes = []
     assert all(outcome.ok or isinstance(outcome.error, rh.JournalError) for outcome in outcomes)
@@ -409,7 +409,7 @@ def damage(journal: Path, chance: random.Random) -> str:
 def test_a_journal_that_was_damaged_at_random(
     seed: int, sound: tuple[Service, Path], tmp_path: Path
 ) -> None:
-    """It is refused, or gone on with: each request has an outcome, and what was submitted before
+    """It is refused, or resumed: each request has an outcome, and what was submitted before
     is submitted again only if an error or an outcome told so."""
     service, folder = sound
     source = "dead.db" if seed % 2 else "run.db"
@@ -422,8 +422,8 @@ def test_a_journal_that_was_damaged_at_random(
         reader.summary()
         list(reader.jobs())
     try:
-        outcomes = gone_on_with(service, tmp_path / "run.db", JOBS)
-        gone_on_with(service, tmp_path / "run.db", resume=True)
+        outcomes = run_again(service, tmp_path / "run.db", JOBS)
+        run_again(service, tmp_path / "run.db", resume=True)
     except rh.JournalError:
         outcomes = None
     assert outcomes is None or len(outcomes) == JOBS, what

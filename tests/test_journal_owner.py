@@ -81,7 +81,7 @@ CASES = [
     # Another machine or container, or this one before it was started again.
     ({"host": "machine boot space"}, LIVES),
     ({"host": "machine boot space", "renewed": AGO}, FREE),
-    # A clock that was put back, or one that was far ahead.
+    # A clock that was set back, or one that was far ahead.
     ({"host": "machine boot space", "renewed": 10.0}, LIVES),
     ({"host": "machine boot space", "renewed": 86_400.0}, FREE),
     ({"started": "", "renewed": 86_400.0}, FREE),

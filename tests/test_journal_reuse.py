@@ -108,7 +108,7 @@ def test_what_is_unknown_under_another_key_is_not_submitted_again(tmp_path: Path
 
 
 def test_what_was_never_submitted_is_submitted_once(tmp_path: Path) -> None:
-    """Also by whoever resumes afterwards: its first row is the one that is used."""
+    """Also when it is resumed afterwards: its first row is the one that is used."""
     service, journal = Kept(5.0), tmp_path / "run.db"
 
     async def enlisted() -> None:
