@@ -19,7 +19,9 @@ class Bounded(OrderedDict[_K, _V]):
         self._most = most
 
     def __setitem__(self, key: _K, value: _V) -> None:
+        known = key in self
         super().__setitem__(key, value)
-        self.move_to_end(key)
-        if len(self) > self._most:
+        if known:
+            self.move_to_end(key)
+        elif len(self) > self._most:
             self.popitem(last=False)

@@ -8,8 +8,9 @@ and TLS are waited for by `AiohttpTransport(connect_timeout=...)`. aiohttp calls
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from contextvars import ContextVar
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
 import aiohttp.connector
@@ -75,9 +76,9 @@ class Exchange:
 
     def restart(self) -> None:
         """Something arrived, or is expected from now on."""
-        self.stop()
         self._due = self._loop.time() + self._timeout
-        self._handle = self._loop.call_at(self._due, self._on_due)
+        if self._handle is None:
+            self._handle = self._loop.call_at(self._due, self._on_due)
 
     def stop(self) -> None:
         """Wait for nothing."""
@@ -86,7 +87,12 @@ class Exchange:
             self._handle = None
 
     def _on_due(self) -> None:
-        late = self._loop.time() - self._due > _LATE
+        behind = self._loop.time() - self._due
+        if behind < 0:
+            # The clock was restarted meanwhile; to move the timer each time would cost more.
+            self._handle = self._loop.call_at(self._due, self._on_due)
+            return
+        late = behind > _LATE
         self._handle = self._loop.call_later(_GRACE if late else _LAST_LOOK, self._on_last_look)
 
     def _on_last_look(self) -> None:
@@ -94,6 +100,10 @@ class Exchange:
         self._handle = self._loop.call_soon(self._give_up)
 
     def _give_up(self) -> None:
+        if self._due > self._loop.time():
+            # The task was woken, and something had come.
+            self._handle = self._loop.call_at(self._due, self._on_due)
+            return
         self.timed_out = True
         self._task.cancel()
 
@@ -109,10 +119,12 @@ current: Final[ContextVar[Exchange | None]] = ContextVar("runninghub_async excha
 class WatchedRequest(aiohttp.ClientRequest):
     """A request that tells its exchange when it leaves."""
 
-    async def send(self, conn: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
+    def send(  # a coroutine all the same, one frame less deep
+        self, conn: aiohttp.connector.Connection
+    ) -> Coroutine[Any, Any, aiohttp.ClientResponse]:
         """See `aiohttp.ClientRequest`."""
         exchange = current.get()
         # The CONNECT to a proxy is not the request yet.
         if exchange is not None and self.method != "CONNECT":
             exchange.leave(conn)
-        return await super().send(conn)
+        return super().send(conn)

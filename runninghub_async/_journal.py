@@ -379,7 +379,10 @@ def files_in(text: str | None) -> tuple[KeptFile, ...]:
 
 def _file_in(kept: Any) -> KeptFile:
     name, size, sha256, *rest = _list(kept)
-    image_type, output = (*rest, *("", None)[len(rest) :])
+    image_type = rest[0] if rest else ""
+    output = rest[1] if len(rest) > 1 else None
+    if len(rest) > 2:
+        raise TypeError(f"files: {kept!r:.40}")
     texts = (name, sha256, image_type)
     if not all(isinstance(text, str) for text in texts):
         raise TypeError(f"files: {kept!r:.40}")

@@ -7,7 +7,6 @@ ends with it after the step.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -61,7 +60,7 @@ def guarded_chance(draw: Callable[[], float], on_fault: OnFault) -> Callable[[],
     def chance() -> float:
         try:
             u = draw()
-            if 0.0 <= u < 1.0 and not math.isnan(u):
+            if 0.0 <= u < 1.0:
                 return u
             on_fault(PolicyError("rng.random", f"returned {u!r}, not a number from 0 to 1"))
         except Exception as error:

@@ -49,6 +49,11 @@ class Proxies:
         """The host names of all proxies; they may resolve to private addresses."""
         return frozenset(urlsplit(url).hostname or "" for url in self._named.values())
 
+    @property
+    def none(self) -> bool:
+        """Whether it is known by now that there is no proxy at all."""
+        return self._read and not self._named
+
     async def find(self, scheme: str, host: str) -> Proxy | None:
         """The proxy for a URL with this scheme (`http` or `https`) and `host`, written
         `name:port`; None to connect directly.

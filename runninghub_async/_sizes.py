@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 __all__ = ["size_of"]
@@ -10,18 +11,39 @@ __all__ = ["size_of"]
 #: Deeper than any request; a structure that contains itself must end somewhere.
 _DEPTH = 8
 
+#: Values that hold no text.
+_SMALL = frozenset({int, float, bool, type(None)})
 
-def size_of(value: Any, depth: int = _DEPTH) -> int:
-    """The characters and bytes in `value`, a request or a part of one."""
+
+def size_of(request: Any) -> int:
+    """The characters and bytes in a request."""
+    size = 0
+    for name in _fields_of(request):
+        value: Any = getattr(request, name, None)
+        kind = type(value)
+        if kind is str:
+            size += len(value)
+        elif kind not in _SMALL:
+            size += _deep(value, _DEPTH)
+    return size
+
+
+def _fields_of(value: Any) -> tuple[str, ...]:
+    return _fields(type(value))  # type: ignore[arg-type]  # a type is hashable
+
+
+@functools.lru_cache(maxsize=256)
+def _fields(kind: Hashable) -> tuple[str, ...]:
+    return tuple(field.name for field in getattr(kind, "__attrs_attrs__", ()))
+
+
+def _deep(value: Any, depth: int) -> int:
     if isinstance(value, str | bytes | bytearray):
         return len(value)
     if not depth:
         return 0
     if isinstance(value, Mapping):
-        return sum(size_of(each, depth - 1) for each in value.values())
+        return sum(_deep(each, depth - 1) for each in value.values())
     if isinstance(value, list | tuple):
-        return sum(size_of(each, depth - 1) for each in value)
-    fields = getattr(type(value), "__attrs_attrs__", None)
-    if fields is None:
-        return 0
-    return sum(size_of(getattr(value, field.name, None), depth - 1) for field in fields)
+        return sum(_deep(each, depth - 1) for each in value)
+    return sum(_deep(getattr(value, name, None), depth - 1) for name in _fields_of(value))

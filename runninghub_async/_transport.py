@@ -243,7 +243,7 @@ class AiohttpTransport:
     async def send(self, request: Request) -> Response:
         """See `Transport.send`."""
         payload = _payload(request)
-        watched = isinstance(payload, AsyncIterable)
+        watched = isinstance(payload, _Pieces)
         exchange = Exchange(request.read_timeout, holds_clock=watched)
         token = current.set(exchange)
         answer: aiohttp.ClientResponse | None = None
@@ -252,11 +252,13 @@ class AiohttpTransport:
             session = self._session_for(request)
             url = self._url(request.url)
             headers = _with_length(request) if watched else request.headers
-            headers, proxy = await self._proxy(session, url, headers)
+            proxy = _NO_PROXY
+            if not self._proxies.none:
+                headers, proxy = await self._proxy(session, url, headers)
             async with session.request(
                 request.method,
                 url,
-                data=_Watched(payload, exchange) if isinstance(payload, AsyncIterable) else payload,
+                data=_Watched(payload, exchange) if isinstance(payload, _Pieces) else payload,
                 headers=headers,
                 timeout=self._timeout,
                 allow_redirects=False,
@@ -380,15 +382,14 @@ class AiohttpTransport:
         return session
 
     def _open_session(self, kind: str) -> aiohttp.ClientSession:
-        # Answers are small, and one that is packed and cut off would lose all it holds.
-        options: dict[str, Any] = {"headers": {"Accept-Encoding": "identity"}}
+        options: dict[str, Any] = {}
         own = self._brought if kind != "sockets" else None
         if own is not None:
             # Its connections, but not its settings: each may change what an answer means.
             options |= {
                 "connector": own.connector,
                 "connector_owner": False,
-                "headers": {**own.headers, "Accept-Encoding": "identity"},
+                "headers": own.headers,
                 "trace_configs": own.trace_configs,
                 "proxy": getattr(own, "_default_proxy", None),
                 "proxy_auth": getattr(own, "_default_proxy_auth", None),
@@ -404,6 +405,8 @@ class AiohttpTransport:
             )  # fmt: skip
         return aiohttp.ClientSession(
             cookie_jar=aiohttp.DummyCookieJar(),
+            # Answers are small, and one that is packed and cut off would lose all it holds.
+            skip_auto_headers=("Accept-Encoding",),
             request_class=WatchedRequest,
             # Gateways put long policies into one header; 8 kB of aiohttp's default lose the answer.
             max_line_size=_MAX_HEADER,
@@ -437,6 +440,8 @@ class AiohttpTransport:
                 self._urls[url] = known
         return known
 
+
+_NO_PROXY: Final[Mapping[str, Any]] = {}
 
 #: What says that a host was not reached at all.
 _UNREACHED: Final = (
