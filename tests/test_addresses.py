@@ -250,14 +250,27 @@ def test_the_services_own_host_may_be_a_private_name(
     asyncio.run(main())
 
 
-def test_a_session_that_was_brought_resolves_names_its_own_way(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class Home(aiohttp.abc.AbstractResolver):
+    """A resolver of the user's own, by which every name leads to this machine."""
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[aiohttp.abc.ResolveResult]:
+        return [
+            aiohttp.abc.ResolveResult(
+                hostname=host, host="127.0.0.1", port=port, family=family, proto=0, flags=0
+            )
+        ]
+
+    async def close(self) -> None:
+        pass
+
+
+def test_a_session_that_was_brought_resolves_names_its_own_way(tmp_path: Path) -> None:
     """But a literal address is refused all the same."""
-    resolve_to(monkeypatch, "127.0.0.1")
 
     async def main() -> None:
-        connector = aiohttp.TCPConnector(resolver=aiohttp.ThreadedResolver())
+        connector = aiohttp.TCPConnector(resolver=Home(), family=socket.AF_INET)
         async with (
             server(web.Response(body=png())) as (port, asked),
             aiohttp.ClientSession(connector=connector) as brought,
