@@ -287,7 +287,11 @@ def task_text(task: Task) -> str:
         kept["error"] = [task.error.code, task.error.message, task.error.reason]
     if task.prompt_tips and task.node_errors:
         kept["tips"] = task.prompt_tips
-    return _plain(kept)
+    text = _plain(kept)
+    if "Infinity" in text or "NaN" in text:
+        # Numbers that JSON does not have: kept as texts, or the row would count as damaged.
+        text = _plain(json.loads(text, parse_constant=str))
+    return text
 
 
 _plain = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), default=str).encode

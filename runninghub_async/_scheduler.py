@@ -231,6 +231,7 @@ class Scheduler:
         #: Ids of tasks that were created here; the latest ones. An id is no second job's.
         self._ids: Bounded[str, None] = Bounded(_IDS_KEPT)
         self._silence_told = False
+        self._money_told = False
         self._last_taken = 0.0
 
     def add(self, source: Source) -> None:
@@ -439,6 +440,12 @@ class Scheduler:
         self._put_down(entry)
         self._poor = True
         heapq.heappush(self._again, (-math.inf, entry.number, entry))
+        if not self._money_told:
+            self._money_told = True
+            self.say(
+                "a submit waits for the budget: there is room for it only once a task that runs"
+                " has ended and its cost is known"
+            )
 
     def withdrawn(self, entry: Entry) -> None:
         """`entry` was taken, and its source left before anything was sent."""
@@ -654,6 +661,10 @@ class Scheduler:
                 self._look_at(entry, now if hinted else action.at)
             return
         if isinstance(action, AwaitEvidence):
+            self.say(
+                f"the response to a submit was lost ({action.error}); its webhook is awaited for"
+                f" {_spell(action.at - now)}"
+            )
             entry.lost = action.error
             if entry.source.closed:
                 self.release(entry)

@@ -339,6 +339,25 @@ def test_keys_of_a_result_without_a_field_are_kept() -> None:
     run(main)
 
 
+def test_odd_numbers_of_a_result_do_not_damage_the_journal(tmp_path: Path) -> None:
+    """NaN and infinity among the keys that are kept: the row can be read again."""
+
+    async def main() -> None:
+        body = (
+            b'{"taskId": "%s", "status": "SUCCESS", "results": [{"url": "https://x.example/1.png",'
+            b' "outputType": "png", "z_index": NaN, "scale": 1e400, "note": "NaN"}]}'
+        )
+        service = Service(on_query=lambda i: rh.Response(200, body % i.encode()))
+        for _ in range(2):
+            async with service.session(journal=tmp_path / "run.db") as session:
+                (outcome,) = [outcome async for outcome in session.stream(posters(1))]
+            assert isinstance(outcome, rh.Succeeded)
+        assert outcome.task.outputs[0].extra["note"] == "NaN"
+        assert len(service.created) == 1
+
+    run(main)
+
+
 GATEWAYS = [
     ({"status": "failed", "message": "upstream unavailable"}, 200),
     ({"status": "success"}, 200),
