@@ -59,7 +59,7 @@ WORKERS: Final = 64
 _LOST_KEPT: Final = 10_000
 
 #: Tasks whose beginning or end this session has seen.
-_ENDED_KEPT: Final = 10_000
+_ENDED_KEPT: Final = 1_000
 
 #: How long a leaving session waits for submits that are under way, so as to learn their ids.
 GRACE: Final = 1.0
@@ -359,12 +359,6 @@ class Dispatcher:
             task = parse_query(answer, entry.job.task_id)
         except RunningHubError as error:
             scheduler.missed(entry, error, clock(), sent_at)
-            if entry.job.not_found in _MISSES_TOLD:
-                logger.warning(
-                    "task %s: the service has said %d times in a row that there is no such task",
-                    entry.job.task_id,
-                    entry.job.not_found,
-                )
             if entry.job.misses in _MISSES_TOLD:
                 logger.warning(
                     "task %s: %d queries in a row failed, the last with: %s",

@@ -97,8 +97,8 @@ class Job(NamedTuple):
     """One request on its way. `follow` is False when the caller wants the task id only; `tips`
     is what the submit's answer found wrong with the graph, nearly always nothing; `key` is the
     job's in the journal; `unsure` if an earlier submit of it may have created a task.
-    `doubtful_since`: since when the service says "no such task", or success without results; 0
-    while it says neither.
+    `misses`: queries in a row that failed. `doubtful_since`: since when the service says "no such
+    task" (then there are misses), or success without results; 0 while it says neither.
 
     A tuple, since a new one is made at every step: it takes a third of the time of a class.
     """
@@ -111,7 +111,6 @@ class Job(NamedTuple):
     queries: int = 0
     looks: int = 0
     misses: int = 0
-    not_found: int = 0
     unsent: int = 0
     accepted_at: float = 0.0
     follow: bool = True
@@ -375,7 +374,6 @@ def _seen(job: Job, task: Task, now: float, rules: Rules, u: float) -> tuple[Job
         queries=job.queries + 1,
         looks=looks,
         misses=odd,
-        not_found=0,
         doubtful_since=0.0,
     )
     usual = rules.polling.delay(looks, u)
@@ -403,7 +401,6 @@ def _without_results(
         state=JobState.RUNNING,
         queries=job.queries + 1,
         misses=0,
-        not_found=0,
         doubtful_since=since,
     )
     if now - since < patience:
@@ -431,12 +428,11 @@ def _missed(
 ) -> tuple[Job, Action]:
     usual = rules.polling.delay(job.looks, u)
     if isinstance(error, NotFoundError):
-        since = job.doubtful_since if job.not_found else now
-        job = job._replace(
-            queries=job.queries + 1, not_found=job.not_found + 1, doubtful_since=since
-        )
+        since = job.doubtful_since if job.misses and job.doubtful_since else now
+        misses = job.misses + 1
+        job = job._replace(queries=job.queries + 1, misses=misses, doubtful_since=since)
         believed = now - since >= rules.retry.not_found_after
-        if believed and job.not_found >= NOT_FOUND_BELIEVED:
+        if believed and misses >= NOT_FOUND_BELIEVED:
             return job._replace(state=JobState.FAILED), Deliver(
                 Failed(
                     error=error,
@@ -450,7 +446,7 @@ def _missed(
             )
         return job, LookAt(now + usual)
     misses = job.misses + 1
-    job = job._replace(queries=job.queries + 1, misses=misses, not_found=0, doubtful_since=0.0)
+    job = job._replace(queries=job.queries + 1, misses=misses, doubtful_since=0.0)
     return job, LookAt(now + query_wait(rules.retry, usual, misses))
 
 

@@ -66,7 +66,7 @@ _SENT = Sent()
 _OPEN: Final = Gate()
 
 #: Task ids that are remembered, so that a stray answer is not taken for another job's.
-_IDS_KEPT: Final = 10_000
+_IDS_KEPT: Final = 1_000
 
 #: Where nothing is answered, so long after the last submit that is said, in seconds.
 _SILENCE: Final = 15.0
