@@ -21,7 +21,7 @@ class Step(enum.Enum):
     SUBMIT = "submit it"
     FOLLOW = "its task is alive: look at it"
     AWAIT = "its fate is unknown, and its webhook may yet tell"
-    FETCH = "its results are to be fetched, or those that are missing"
+    FETCH = "its results, or the missing ones, are to be fetched"
     CHECK = "its results are on disk, if they are still whole"
     DELIVER = "it has ended"
 

@@ -48,7 +48,8 @@ __all__ = [
 
 _T = TypeVar("_T")
 
-#: Marks a data base as a journal of this package ("rhj1"), and its version: see `_migrations`.
+#: The mark of a database that is a journal of this package ("rhj1"), and its schema version: see
+#: `_migrations`.
 APPLICATION: Final = 0x72686A31
 VERSION: Final = 2
 
@@ -94,7 +95,7 @@ _FIELDS: Final = (
 )  # fmt: skip
 COLUMNS: Final = ", ".join(_FIELDS)
 
-#: The columns that a table must have, of those tables without which a journal is none.
+#: The columns that the necessary tables of a journal must have.
 TABLES: Final[Mapping[str, frozenset[str]]] = {
     "meta": frozenset({"name", "value"}),
     "lease": frozenset({"one", "name", "pid", "host", "started", "renewed", "file", "logged"}),
@@ -109,7 +110,7 @@ _OPEN_OF: Final = " ".join(
     f"WHEN '{state}' THEN {'NULL' if code is None else code}" for state, code in OPEN.items()
 )
 
-#: Rows that no query for a state finds, or not for their own.
+#: Rows that no query for a state finds, or only one for a wrong state.
 DAMAGED: Final = (
     f"typeof(key) <> 'text' OR state NOT IN ({_STATES}) OR open IS NOT CASE state {_OPEN_OF} END"
     " OR held NOT IN (0, 1)"
@@ -128,13 +129,13 @@ _MAYBE_TEXTS: Final = ("task_id", "task", "code", "error", "files")
 _TIMES: Final = ("sent_at", "accepted_at", "ended_at")
 _DIGEST_LENGTH: Final = 32
 
-#: Those whose task is known by its id.
+#: The states in which the id of the task is known.
 _FOLLOWED: Final = frozenset({JobState.ACCEPTED, JobState.RUNNING})
 _WELL_ENDED: Final = frozenset({JobState.SUCCEEDED, JobState.PARTLY_STORED})
 
 
 class _Damage(Exception):
-    """`column` does not hold what it should, for this reason."""
+    """The value in `column` is invalid, for this reason."""
 
     def __init__(self, column: str, reason: str) -> None:
         super().__init__(reason)
@@ -154,7 +155,7 @@ def record_of(row: Sequence[Any], path: str = "") -> JobRecord:
 
 
 def record_or_damage(row: Sequence[Any], path: str) -> JobRecord:
-    """The same; a damaged row comes as what can be read of it, with its `damage`."""
+    """The same; for a damaged row, what can be read of it, with its `damage`."""
     told = dict(zip(_FIELDS, row, strict=True))
     try:
         return _sound(told)
@@ -220,10 +221,10 @@ def _check_types(told: Mapping[str, Any]) -> None:
 
 
 def _check_content(told: Mapping[str, Any]) -> None:
-    """Whether path, parameters and key are what they were when the row was written."""
+    """Check that path, parameters and key are unchanged since the row was written."""
     content = told["content"]
     if len(content) != _DIGEST_LENGTH:
-        # Not a digest of ours, so there is nothing to compare.
+        # Not a digest of this package, so there is nothing to compare.
         return
     text = f"{told['path']}\n{told['params']}"
     if blake2b(text.encode(), digest_size=16).hexdigest() != content:
@@ -315,11 +316,11 @@ def of_state(state: JobState) -> tuple[str, list[Any]]:
 def totals_in(
     rows: Iterable[tuple[str, int]], path: str = ""
 ) -> tuple[dict[JobState, int], Decimal, Decimal]:
-    """How many jobs are in each state, what all were billed, and what they are assumed to have
-    cost beside that. Raises `JournalError` for what are no sums."""
+    """How many jobs are in each state, what they were billed, and what they are assumed to have
+    cost in addition. Raises `JournalError` for invalid sums."""
     amounts: dict[str, int] = {}
     for name, amount in rows:
-        # Those of states count rows; the sum of the keys may be any number.
+        # The sums of states count rows; the sum of the keys may be any number.
         if not isinstance(amount, int) or (name != "keys" and amount < 0):
             raise JournalError(f"its sums are damaged: {name!r:.40} is {amount!r:.40}", path)
         amounts[name] = amount
@@ -332,8 +333,8 @@ FACTS: Final = "SELECT substr(name, 6), value FROM meta WHERE name LIKE 'fact:%'
 
 
 def lease_of(db: sqlite3.Connection, path: str = "") -> tuple[Owner, float] | None:
-    """Who has the journal, and when it last said so; None if nobody has. Raises `JournalError`
-    for a lease that is none."""
+    """Who has the journal, and when the lease was last renewed; None if nobody has it. Raises
+    `JournalError` for an invalid lease."""
     row = db.execute("SELECT name, pid, host, started, renewed FROM lease").fetchone()
     if row is None:
         return None
@@ -387,7 +388,7 @@ def _read(
     path: str,
     read: Callable[[sqlite3.Cursor], _T],
 ) -> _T:
-    """What `read` makes of the rows of a query. Text that is not UTF-8 comes with halves of
+    """The results of `read` for the rows of a query. Text that is not UTF-8 contains halves of
     surrogate pairs, so that one bad row does not hide the others."""
     try:
         try:
@@ -415,7 +416,7 @@ def connect(path: str, *, read_only: bool = False) -> sqlite3.Connection:
     mode = "ro" if read_only else "rw"
     uri = f"file:{_quoted(path)}?mode={mode}"
     db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=10.0)
-    # A page whose parts lie where none can be is an error, and not read as something else.
+    # A page with impossible offsets is an error instead of being misread.
     db.execute("PRAGMA cell_size_check = ON")
     return db
 

@@ -383,7 +383,7 @@ def a_newer_one(path: Path) -> None:
     [
         (a_text, "is no journal"),
         (a_folder, "directory"),
-        (of_another_program, "is no journal of this package"),
+        (of_another_program, "is not a journal of this package"),
         (a_newer_one, "written by a newer one"),
     ],
 )

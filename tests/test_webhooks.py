@@ -292,7 +292,7 @@ def test_what_on_task_does_not_take_may_come_again(caplog: pytest.LogCaptureFixt
             await asyncio.sleep(1)
             later = event.replace(task.id.encode(), b"99")
             assert hooks.receive(query, later) == 204
-        assert "task 99, job order 17, was not told to on_task: the session" in caplog.text
+        assert "task 99, job order 17, not delivered to on_task: the session" in caplog.text
 
     run(main)
     assert told == ["order 17", "order 17"]

@@ -111,7 +111,7 @@ class _Run:
         self._stream: JobStream | None = None
 
     async def drive(self, items: AsyncIterator[Any]) -> BaseException | None:
-        """Bring everything home; return what stopped the run early, if anything did."""
+        """Run all requests to their end; return what stopped the run early, if anything did."""
         stream = self._stream = self._session.stream(items, folder=self._folder)
         self._manifest.hold = stream.paused
         waits = self._session.on_cancel == "wait"
@@ -180,7 +180,7 @@ class _Run:
         return FAILED if ended_badly or lost or not page_written else 0
 
     async def _write_page(self, facts: dict[str, str], *, patient: bool) -> bool:
-        """Write the page and name it; whether that was possible."""
+        """Write the page and print its path; return whether that succeeded."""
         page = self._folder / "index.html"
         write = functools.partial(_write_page, page, self._manifest.file, facts)
         try:

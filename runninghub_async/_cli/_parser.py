@@ -19,9 +19,9 @@ from .._states import JobState
 __all__ = ["build_parser"]
 
 _STATUS = """\
-exit status: 0 done, 1 failed (the task, the service, or nothing found), 2 usage (what is wrong is
-named) or journal, 3 stopped by key, plan, balance or budget, 130 interrupted, 143 terminated.
-COMMAND --help tells what each takes.
+exit status: 0 done, 1 failed (the task, the service, or nothing found), 2 usage or journal error,
+3 stopped by key, plan, balance or budget, 129 terminal closed, 130 interrupted, 143 terminated.
+COMMAND --help lists the options of a command.
 The key is taken from RUNNINGHUB_API_KEY, proxies from HTTPS_PROXY, HTTP_PROXY and NO_PROXY.
 """
 
@@ -29,10 +29,10 @@ _GENERATE = """\
 PROMPTS is a .txt file (a prompt a line), a .csv or .jsonl file (columns or keys are the request's
 fields, such as prompt, width, height), or - for a prompt a line on standard input. Lists in a .csv
 cell are separated by |; @PATH in a field for pictures, videos or audio uploads a file. DIR gets a
-file per result, manifest.jsonl and index.html. With a journal, the same command goes on.
+file per result, manifest.jsonl and index.html. With a journal, run the command again to resume.
 
-exit status: 0 all done, 1 some not, 2 usage or journal, 3 stopped by key, plan, balance or budget,
-130 interrupted, 143 terminated
+exit status: 0 all done, 1 some not, 2 usage or journal error, 3 stopped by key, plan, balance or
+budget, 129 terminal closed, 130 interrupted, 143 terminated
 """
 
 _RESUME = """\
