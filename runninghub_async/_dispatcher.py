@@ -55,7 +55,7 @@ logger = logging.getLogger("runninghub_async.trouble")
 #: times what the default rates ask for.
 WORKERS: Final = 64
 
-#: Submits of unknown fate whose webhooks are still listened for.
+#: Submits of unknown outcome whose webhooks are still listened for.
 _LOST_KEPT: Final = 10_000
 
 #: Tasks whose beginning or end this session has seen.
@@ -122,7 +122,7 @@ class Dispatcher:
         self.loop = asyncio.get_running_loop()
         #: Entries whose end somebody has promised to announce, by the names they were given.
         self.announced: WeakValueDictionary[str, Entry] = WeakValueDictionary()
-        #: Of those, the last whose submits had an unknown fate to the end.
+        #: Of those, the last whose submits had an unknown outcome to the end.
         self.lost: Bounded[str, None] = Bounded(_LOST_KEPT)
         #: When tasks ended, in the loop's time, of those that this session has seen before that.
         self.ended: Bounded[str, float] = Bounded(_ENDED_KEPT)

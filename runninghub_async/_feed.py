@@ -64,7 +64,7 @@ class Statistics:
     `pulled`: requests taken from the input. `submitted`: tasks the service accepted. `waiting`:
     pulled, and not ended. `succeeded`, `failed` (cancelled ones included), `unknown`: ended.
     `queries`: answers to queries of tasks. `refused`: submits refused for lack of a free slot.
-    `delivered`: outcomes handed out. `at_stake`: what the submits of unknown fate cost at most,
+    `delivered`: outcomes handed out. `at_stake`: what the submits of unknown outcome cost at most,
     by the catalogue, in each currency.
     """
 
@@ -426,7 +426,7 @@ class Feed:
             await self._drained.wait()
 
     def close(self) -> None:
-        """Take and put out nothing more; let go of what waits. Submits under way go on."""
+        """Take and hand out nothing more; drop what waits. Submits under way continue."""
         if self.closed:
             return
         self.closed = True
@@ -463,7 +463,7 @@ class Feed:
         self.close()
 
     def conclude(self) -> None:
-        """Take stock: submits still under way have an unknown fate; name what runs on."""
+        """Take stock: submits still under way have an unknown outcome; name what runs on."""
         if self.concluded:
             return
         self.concluded = True

@@ -77,7 +77,7 @@ NOT_FOUND_BELIEVED: Final = 5
 _RUN_WITHOUT_RESULTS: Final = 10.0
 _RESULTS_WAIT: Final = 5.0
 
-#: What to do about a submit of unknown fate: keep it as it is, or submit again.
+#: What to do about a submit of unknown outcome: keep it as it is, or submit again.
 Decision = Literal["hold", "resubmit"]
 UnknownPolicy = Decision | Callable[[Unknown], Decision]
 
@@ -85,7 +85,7 @@ UnknownPolicy = Decision | Callable[[Unknown], Decision]
 @attrs.frozen
 class Rules:
     """The policies that a job's life depends on. `patience`: how long, in seconds, the webhook of
-    a submit of unknown fate is waited for; 0 where there are none."""
+    a submit of unknown outcome is waited for; 0 where there are none."""
 
     polling: Polling
     retry: RetryPolicy
@@ -340,7 +340,7 @@ def unknown_outcome(job: Job, error: RunningHubError) -> Unknown:
 
 
 def decision_on(outcome: Unknown, rules: Rules) -> Decision:
-    """What the user's policy says about a submit of unknown fate. Each is repeated at most
+    """What the user's policy says about a submit of unknown outcome. Each is repeated at most
     `RetryPolicy.attempts` times. A function that fails, or gives anything else, holds the
     submit, and the outcome's error says so."""
     attempts = rules.retry.attempts

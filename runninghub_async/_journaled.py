@@ -490,7 +490,7 @@ class ResumedFeed(JournaledFeed):
                 (JobState.ACCEPTED, JobState.RUNNING),
                 *([(JobState.SUCCEEDED, JobState.PARTLY_STORED)] if keeps else []),
                 (JobState.UNKNOWN,),
-                # Of those of unknown fate a webhook may have told before they came up.
+                # Of those of unknown outcome a webhook may have told before they came up.
                 (JobState.ACCEPTED, JobState.RUNNING),
                 (JobState.NEW, JobState.REFUSED),
                 # Last, since it may take long: what is stored is looked at again, bit by bit.
@@ -568,7 +568,7 @@ class ResumedFeed(JournaledFeed):
         return submitted
 
     def _take_up(self, record: JobRecord) -> Entry | None:
-        """An entry to submit, or None for a job that goes on otherwise."""
+        """An entry to submit, or None for a job that is continued in another way."""
         row = Row(record.key, None, None, record.place, record.batch, record.state)
         entry = self.enter(record.request, row)
         try:

@@ -53,7 +53,7 @@ class Cause(enum.Enum):
     UNSENT = "it never left"
     CAPACITY = "no free slot"
     RATE = "too many requests"
-    POLICY = "the user's policy repeats submits of unknown fate"
+    POLICY = "the user's policy repeats submits of unknown outcome"
 
 
 class Verdict(enum.Enum):

@@ -590,7 +590,7 @@ class Session:
                 logger.warning("left submit_many with %d tasks: %s", len(ids), " ".join(ids))
             unknown = sum(isinstance(error, SubmitUnknown) for error in errors.values())
             if unknown:
-                logger.warning("left submit_many with %d submits of unknown fate", unknown)
+                logger.warning("left submit_many with %d submits of unknown outcome", unknown)
             raise
         finally:
             await feed.leave()
@@ -650,7 +650,7 @@ class Session:
         `key(request)` gives. What the journal knows is not submitted again: its outcome is
         handed out, once it has one. `reuse`: serve a request with what another one with the same
         content made, at no cost: its files if they are stored and whole, its task if that runs,
-        has succeeded or is of unknown fate. Only content that failed, was refused or never left
+        has succeeded or is of unknown outcome. Only content that failed, was refused or never left
         is submitted. Equal requests within the stream share one job.
 
         A faulty request becomes a `Failed` with a `PayloadError`. A wrong key, an exhausted balance
@@ -687,7 +687,7 @@ class Session:
 
         Tasks that exist are followed, and jobs that were never submitted are submitted. With a
         `folder` results are saved; if some are stored already, only the missing ones. Submits of
-        unknown fate are treated as the session's `unknown` says, and handed out. Jobs that have
+        unknown outcome are treated as the session's `unknown` says, and handed out. Jobs that have
         ended are not handed out again. With `check`, files that are stored in `folder` are compared
         at the end, and fetched again if they have changed. `outcome.request` is a `StoredRequest`,
         `outcome.index` counts what is handed out. See `stream` for the rest.

@@ -89,7 +89,7 @@ MOVES: Final[Mapping[JobState, Mapping[JobState, str]]] = {
     },
 }
 
-#: What a resumed run goes on with.
+#: The states that a resumed run continues.
 OPEN: Final = (
     _S.NEW,
     _S.SUBMITTING,

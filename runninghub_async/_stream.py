@@ -84,7 +84,7 @@ class JobStream(_Stream["Outcome"]):
     @property
     def unfinished(self) -> tuple[Unfinished, ...]:
         """What had been taken from the input and did not end, once the stream was left or
-        stopped: tasks that still run, submits of unknown fate, requests never submitted."""
+        stopped: tasks that still run, submits of unknown outcome, requests never submitted."""
         return tuple(sorted(self._feed.unfinished, key=lambda left: left.index))
 
     @property

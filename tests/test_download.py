@@ -593,7 +593,7 @@ def test_an_endless_body_is_cut_off(tmp_path: Path) -> None:
 
 
 def test_an_endless_answer_of_the_api_is_cut_off() -> None:
-    """A submit answered without end is a submit of unknown fate, not a full memory."""
+    """A submit answered without end is a submit of unknown outcome, not a full memory."""
 
     async def endless(request: web.BaseRequest) -> web.StreamResponse:
         answer = web.StreamResponse()
