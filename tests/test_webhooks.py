@@ -255,7 +255,7 @@ def test_ones_own_jobs_are_confirmed_and_told_once(caplog: pytest.LogCaptureFixt
                 assert hooks.receive(query, event) == 204
             await asyncio.sleep(30)
             assert told == []
-            assert f"task {task.id}, job order 17/β, was not told" in caplog.text
+            assert f"task {task.id}, job order 17/β, not delivered to" in caplog.text
             for _ in range(3):
                 assert hooks.receive(query, event) == 204
                 await asyncio.sleep(12)
