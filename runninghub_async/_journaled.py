@@ -464,9 +464,9 @@ def _known_error(error: Exception) -> RunningHubError:
     """The error of a stream or a job for which the journal could not be read."""
     if isinstance(error, RunningHubError):
         return error
-    told = JournalError(f"the journal cannot be read: {error!r}")
-    told.__cause__ = error
-    return told
+    failure = JournalError(f"the journal cannot be read: {error!r}")
+    failure.__cause__ = error
+    return failure
 
 
 def _is_new(record: JobRecord | None) -> bool:
@@ -490,7 +490,7 @@ class ResumedFeed(JournaledFeed):
                 (JobState.ACCEPTED, JobState.RUNNING),
                 *([(JobState.SUCCEEDED, JobState.PARTLY_STORED)] if keeps else []),
                 (JobState.UNKNOWN,),
-                # Of those of unknown outcome a webhook may have told before they came up.
+                # A webhook may have named the task of an unknown job before its turn came.
                 (JobState.ACCEPTED, JobState.RUNNING),
                 (JobState.NEW, JobState.REFUSED),
                 # Last, since it may take long: what is stored is looked at again, bit by bit.

@@ -38,4 +38,4 @@ def file_stamp(facts: os.stat_result) -> tuple[int, ...]:
 
 def _check(facts: os.stat_result) -> None:
     if not stat.S_ISREG(facts.st_mode):
-        raise OSError(errno.EINVAL, "is not a regular file")
+        raise OSError(errno.EINVAL, "is not a regular file but a directory, a pipe or a device")

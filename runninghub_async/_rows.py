@@ -33,25 +33,25 @@ __all__ = [
     "write_each",
 ]
 
-#: What those are told who wait for a row to be written before they send: the id of a task that is
-#: known already, or None if they must not send at all; nothing for all others.
+#: The answers to callers that wait for their row before they send: the id of a task that is known
+#: already, or None if they must not send at all; no entry means that they may send.
 Answers = Mapping[str, str | None]
 
 _Item = Begun | Moved
 
-#: What a row is told, by the names of its columns.
+#: New values of a row, by the names of its columns.
 _Columns = dict[str, Any]
 
 #: A statement that writes a row, and its values.
 _Row = tuple[str, tuple[Any, ...]]
 
-#: The columns that a move may tell of.
+#: The columns that a move may set.
 _FACTS: Final = JobFacts.__annotations__.keys()
 
 #: From which state to which, of a `Begun` or `Moved`.
 _MOVE: Final = operator.itemgetter(1, 2)
 
-#: In which column it is told when a job came into its state.
+#: The column for the time at which a job came into its state.
 _SINCE: Final = {JobState.SUBMITTING: "sent_at", JobState.ACCEPTED: "accepted_at"}
 
 #: Events of jobs that are not there yet.
@@ -195,7 +195,7 @@ def _write_alike(db: sqlite3.Connection, rows: Sequence[_Row]) -> None:
     """Write rows, those with the same columns at once. Raises `Otherwise` if any of them was not
     as it was thought to be.
 
-    Only what is told is bound: `None` takes Python's `sqlite3` five times as long as a text.
+    Only new values are bound: `None` takes Python's `sqlite3` five times as long as a text.
     """
     changed: dict[str, list[tuple[Any, ...]]] = defaultdict(list)
     inserted: list[tuple[str, list[tuple[Any, ...]]]] = []

@@ -506,12 +506,12 @@ class Scheduler:
         waited = now - self._unreachable_since
         if waited >= self._rules.retry.unreachable_after or self.gate.closings >= _TRIES_UNREACHED:
             self._unreachable_since = None
-            told = ConnectError(
+            failure = ConnectError(
                 f"{error}. No request has reached {self.origin} since the session was opened:"
                 " check base_url, the network and the proxy"
             )
-            told.__cause__ = error
-            self._halt(told)
+            failure.__cause__ = error
+            self._halt(failure)
 
     def _judge_refusal(self, error: RunningHubError, now: float) -> None:
         """Stop after refusals for lack of a slot or by the rate limit that last too long."""
@@ -522,13 +522,13 @@ class Scheduler:
             self._refused_since = now
         elif longest is not None and now - self._refused_since >= longest:
             seconds, self._refused_since = now - self._refused_since, None
-            told = OutageError(
+            failure = OutageError(
                 f"submitting stopped: for {_spell(seconds)} every submit was refused, the last"
                 f" with: {error}",
                 seen=str(error), since=self.wall() - seconds, running=self.alive,
             )  # fmt: skip
-            told.__cause__ = error
-            self._halt(told)
+            failure.__cause__ = error
+            self._halt(failure)
 
     def _answered(self, now: float) -> None:
         """A submit got an answer from the service itself."""
@@ -553,14 +553,14 @@ class Scheduler:
         circuit = self.circuit
         origin = isinstance(error, BlockedError | ProtocolError)
         running = self.alive - self._submitting
-        told = OutageError(
+        failure = OutageError(
             f"submitting stopped: the last {circuit.row} submits to {self.origin} got no"
             f" useful answer, for {_spell(now - circuit.since)} now; the last one: {error}."
             f" {running} tasks still run. {_NOT_THE_SERVICE if origin else _LATER}",
             seen=str(error), since=self.wall() - (now - circuit.since), running=running,
         )  # fmt: skip
-        told.__cause__ = error
-        return told
+        failure.__cause__ = error
+        return failure
 
     def _halt(self, error: RunningHubError) -> None:
         """End every source with one error: nothing more is submitted."""

@@ -204,10 +204,10 @@ class SqliteJobStore:
             await self._stop()
 
     async def _stop(self) -> None:
-        """Close, and end the thread, whoever is cancelled meanwhile: the next one may be waiting
-        for the journal."""
+        """Close, and end the thread, even if the caller is cancelled meanwhile: another session may
+        be waiting for the journal."""
         assert self._loop is not None
-        # Whoever begins from here on is told so.
+        # Every later call gets this error.
         self._error = self._error or _Lost("is closed", self.path)
         for timer in (self._timer, self._seen_timer):
             if timer is not None:
@@ -316,8 +316,8 @@ class SqliteJobStore:
             if not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                 _make(db, base_url)
             self._refuse_if_busy(lease_of(db, self.path), now)
-            told = self._facts_of(db)
-            self._refuse_if_of_another(told["base_url"], base_url)
+            facts = self._facts_of(db)
+            self._refuse_if_of_another(facts["base_url"], base_url)
             self._renew(db, now)
         for step in steps_from(_pragma(db, "user_version")):
             with _transaction(db):
@@ -334,20 +334,20 @@ class SqliteJobStore:
             _rows.settle_left(db, now)
             self._parked = _rows.find_parked(db) > 0
         self._checkpoint(db, self._file)
-        self.identity, self.secret = told["identity"], bytes.fromhex(told["secret"])
+        self.identity, self.secret = facts["identity"], bytes.fromhex(facts["secret"])
         self._renewed = now
 
     def _facts_of(self, db: sqlite3.Connection) -> dict[str, str]:
         """The settings that the journal holds. Raises `JournalError` if they are damaged."""
-        told = dict(fetch(db, "SELECT name, value FROM meta", (), self.path))
+        facts = dict(fetch(db, "SELECT name, value FROM meta", (), self.path))
         for name in ("identity", "secret", "base_url"):
-            if not isinstance(told.get(name), str) or not told[name]:
+            if not isinstance(facts.get(name), str) or not facts[name]:
                 raise JournalError(f"is damaged: table meta: {name} is missing", self.path)
         try:
-            bytes.fromhex(told["secret"])
+            bytes.fromhex(facts["secret"])
         except ValueError:
             raise JournalError("is damaged: table meta: secret is invalid", self.path) from None
-        return told
+        return facts
 
     def _checkpoint(self, db: sqlite3.Connection, file: JournalFile) -> None:
         """Checkpoint the log. From here on the file alone says that its log is missing; the record
@@ -832,10 +832,10 @@ class SqliteJobStore:
 
     async def facts(self) -> Mapping[str, str]:
         """See `JobStore.facts`."""
-        told = dict(await self._read(FACTS))
-        if not all(isinstance(text, str) for pair in told.items() for text in pair):
+        facts = dict(await self._read(FACTS))
+        if not all(isinstance(text, str) for pair in facts.items() for text in pair):
             raise JournalError("is damaged: table meta holds a value that is not text", self.path)
-        return told
+        return facts
 
     async def put(self, facts: Mapping[str, str]) -> None:
         """See `JobStore.put`."""
@@ -888,8 +888,8 @@ def _translated(path: str) -> Iterator[None]:
     except sqlite3.OperationalError as error:
         raise JournalError(f"cannot be opened: {error}", path) from error
     except sqlite3.DatabaseError as error:
-        told = "is no journal" if "not a database" in str(error) else f"is damaged: {error}"
-        raise JournalError(told, path) from error
+        reason = "is no journal" if "not a database" in str(error) else f"is damaged: {error}"
+        raise JournalError(reason, path) from error
     except OSError as error:
         raise JournalError(f"cannot be opened: {error.strerror or error}", path) from error
     except Exception as error:

@@ -76,9 +76,9 @@ async def open_session(
 def _transport(networks: Sequence[str]) -> AiohttpTransport | None:
     """The transport for results in these networks, and in those of the environment; None for the
     session's own."""
-    told = os.environ.get(_NETWORKS, "").replace(",", " ").split()
+    more = os.environ.get(_NETWORKS, "").replace(",", " ").split()
     try:
-        return AiohttpTransport(result_networks=[*networks, *told]) if networks or told else None
+        return AiohttpTransport(result_networks=[*networks, *more]) if networks or more else None
     except ValueError as error:
         raise UsageError(f"{_NETWORKS}: {error}") from None
 

@@ -37,23 +37,23 @@ async def generate_journaled(
         )
 
     async def work(stop: Stop) -> int:
-        told = await run_in_thread(facts_in, args.journal)
+        known = await run_in_thread(facts_in, args.journal)
         mark = await run_in_thread(mark_of, args, spec)
         streamed = args.reuse or args.prompts == "-"
-        enlisted = not streamed and told.get("enlisted") == mark
+        enlisted = not streamed and known.get("enlisted") == mark
         if not enlisted:
             await run_in_thread(look_over, args.prompts, spec)
-        folder = await run_in_thread(take_folder, "--out", args.out, args.journal, told)
+        folder = await run_in_thread(take_folder, "--out", args.out, args.journal, known)
         items = _Counted(first(read_items(args.prompts, spec, common), args.limit))
-        facts = await run_in_thread(new_facts, args, spec, told)
+        facts = await run_in_thread(new_facts, args, spec, known)
         if not enlisted:
             facts["enlisted"] = ""
-        async with opened(args, told, args.base_url, folder, facts) as run:
+        async with opened(args, known, args.base_url, folder, facts) as run:
             if streamed:
                 return await _stream(run, items, mark, stop, reuse=args.reuse)
             if not enlisted:
                 await _enlist(run, items, mark)
-                if told:
+                if known:
                     await _warn_of_repeated(run)
             return await run.go_on([lambda: run.session.resume(folder=folder)], stop)
 
@@ -124,17 +124,17 @@ async def retry(args: argparse.Namespace) -> int:
 
 
 async def _resume(args: argparse.Namespace, stop: Stop, *, retrying: bool = False) -> int:
-    told = (await run_in_thread(summary_of, args.journal)).facts
-    name = args.out or told.get("folder")
+    known = (await run_in_thread(summary_of, args.journal)).facts
+    name = args.out or known.get("folder")
     if not name:
         raise UsageError(f"{args.journal} does not say where the results go: add --out")
-    folder = await run_in_thread(take_folder, "--out", name, args.journal, told)
-    base_url = args.base_url or told.get("base_url")
-    async with opened(args, told, base_url, folder, {}) as run:
+    folder = await run_in_thread(take_folder, "--out", name, args.journal, known)
+    base_url = args.base_url or known.get("base_url")
+    async with opened(args, known, base_url, folder, {}) as run:
         if retrying and not await _put_back(run, args):
             return FAILED
-        if told.get("input") and not told.get("enlisted"):
-            source = told["input"]
+        if known.get("input") and not known.get("enlisted"):
+            source = known["input"]
             again = "" if source == STANDARD_INPUT else " with the same input"
             say(
                 f"{source} was not read to its end when this run was interrupted; going on with"

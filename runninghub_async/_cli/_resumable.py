@@ -112,7 +112,7 @@ class Run:
                 "Service": self.session.base_url,
                 "Journal": self.store.path,
                 "Took": took,
-                "Cost": cost or "not told",
+                "Cost": cost or "not known",
             }
             written = await self._write_pages(
                 facts, patient=not isinstance(stopped, asyncio.CancelledError)
