@@ -1,4 +1,4 @@
-"""The checks of the project: `nox` is for every day, `nox -s full` is everything in full size.
+"""The checks of the project: `nox` is the daily run, `nox -s full` is everything in full size.
 
 CONTRIBUTING.md has a table of the sessions: what each is for, and how long it takes. Missing
 interpreters are skipped with a message.
@@ -32,20 +32,20 @@ LOWEST = {
 }
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 
-#: Much of the suite waits for processes and clocks: more of it at once than there are cores.
+#: Much of the suite waits for processes and clocks, so more workers than cores are useful.
 WORKERS = str(max(4, os.cpu_count() or 1))
-#: Tests that differ in length a lot: a worker that has nothing left takes some from another.
+#: The duration of tests varies a lot: an idle worker takes tests from another one.
 PARALLEL = ("-n", WORKERS, "--dist", "worksteal")
 
-#: What `nox -s full` adds to the sessions of every day. `.ci/run` runs the same, some in part.
+#: What `nox -s full` adds to the daily sessions. `.ci/run` runs the same, some in part.
 SLOW = ["long", "pythons", "loops", "minimums", "typing", "docs", "browser"]
 
-#: Tests that say nothing about the loop: of values, of the command, of the emulator's answers.
+#: Tests that do not depend on the loop: of values, of the command, of the emulator's answers.
 NO_LOOP = (
     "cli", "cli_families", "cli_journal", "docs", "documented", "emulator_families", "fuzz",
     "layers", "models", "protocol", "rules", "store_machine", "typed", "whole",
 )  # fmt: skip
-#: Tests that go through the same calls to the same libraries as others do.
+#: Tests that make no calls to libraries beyond those that other tests make.
 NO_OTHER_CALLS = (
     "cli", "cli_families", "cli_journal", "docs", "emulator_families", "fuzz", "typed", "whole",
 )  # fmt: skip
@@ -54,7 +54,7 @@ NO_OTHER_CALLS = (
 def installed(version: str) -> bool:
     """Whether this machine has this Python, and it starts."""
     found = shutil.which(f"python{version}")
-    # A name on the path may stand for a Python that is not there.
+    # A name on the path may be a shim for a Python that is missing.
     return (
         found is not None
         and not subprocess.run([found, "-c", ""], check=False, capture_output=True).returncode
@@ -83,7 +83,7 @@ def wait_for_others() -> IO[str] | None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        print("Another nox runs in this clone. Waiting until it has ended.", flush=True)  # noqa: T201
+        print("Another nox is running in this clone. Waiting for it to end.", flush=True)  # noqa: T201
         fcntl.flock(file, fcntl.LOCK_EX)
     return file
 
@@ -131,7 +131,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """The suite of every day, on the Python that runs nox, with the gate on branch coverage."""
+    """The daily suite, on the Python that runs nox, with the gate on branch coverage."""
     install_wheel(session, *group("tests"))
     # In the session's own folder: not among the data of another run.
     data = {"COVERAGE_FILE": str(Path(session.create_tmp()).resolve() / "coverage")}
@@ -149,14 +149,14 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def long(session: nox.Session) -> None:
-    """What takes long: processes that are killed, storms, the code on the pages, the examples."""
+    """The long tests: killed processes, storms, the code on the pages, the examples."""
     install_wheel(session, *group("tests"), *group("examples"))
     run_pytest(session, "-m", "long")
 
 
 @nox.session(python=False)
 def pythons(session: nox.Session) -> None:
-    """The suite of every day on each other Python that is installed."""
+    """The daily suite on each other Python that is installed."""
     for version in PYTHONS:
         if version == OWN:
             session.log(f"Python {version} is the one of the session tests")
@@ -168,7 +168,7 @@ def pythons(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS)
 def suite(session: nox.Session) -> None:
-    """The suite of every day on one Python, without coverage; `nox -s pythons` runs each."""
+    """The daily suite on one Python, without coverage; `nox -s pythons` runs each."""
     install_wheel(session, *group("tests"))
     run_pytest(session, "-m", "not long")
 
@@ -205,7 +205,7 @@ def docs(session: nox.Session) -> None:
     """The pages of docs/ as HTML, with every warning an error. Their code runs in tests/."""
     session.install("-e", ".", *group("docs"))
     out = Path("docs/_build/html")
-    # All of it every time: a page that did not change may have lost what it links to.
+    # Build every page: one that did not change may have lost the target of a link.
     session.run("sphinx-build", "-E", "-a", "-q", "-n", "-W", "--keep-going", "docs", str(out))
     session.log(f"open {out}/index.html in a browser")
 

@@ -231,7 +231,7 @@ def _legend() -> str:
     return (
         '<g class="legend">'
         '<rect x="20" y="376" width="16" height="16" rx="3"/>'
-        '<text x="44" y="389">a resumed run goes on with it</text>'
+        '<text x="44" y="389">a resumed run continues it</text>'
         '<g class="ended"><rect x="272" y="376" width="16" height="16" rx="3"/></g>'
         '<text x="296" y="389">it leaves it as it is</text>'
         '<path class="asked" d="M468 384L508 384"/>'

@@ -71,7 +71,7 @@ def tell(journal: str) -> int:
     print("; ".join(f"{count} {state}" for state, count in counts.items()), end="; ")
     print(f"spent {summary.spent}")
     for amount in summary.at_stake:
-        print(f"of unknown fate, and perhaps billed: {amount}")
+        print(f"of unknown outcome, and perhaps billed: {amount}")
     return 0 if {*counts} == {rh.JobState.STORED} else 1
 
 

@@ -13,8 +13,8 @@ _T = TypeVar("_T")
 #: How long cancelled code may clean up before it is left behind, in seconds.
 GRACE: Final = 2.0
 
-#: What was left behind. A generator that was destroyed in the middle of a step would run its
-#: deaf code once more, and `asyncio.run` would wait for it.
+#: What was left behind. A generator that is garbage-collected in the middle of a step runs its code
+#: once more, and `asyncio.run` waits for it.
 _left_behind: list[Any] = []
 
 
@@ -43,7 +43,7 @@ class Abandonable(Generic[_T]):
                     value = yield waiting
                 except asyncio.CancelledError as cancelled:
                     if self._over:
-                        # This cancellation was our own, and is nobody's to answer for.
+                        # This cancellation was our own: no caller asked for it.
                         _task().uncancel()
                         self.abandoned = True
                         _left_behind.append(inner)

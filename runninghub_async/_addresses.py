@@ -1,8 +1,9 @@
 """Where a result may be fetched from: from the service's own host, and from public ones. No I/O.
 
-A result's address comes from outside, and so does every redirect. What they may not do is make
-this process ask something that only it can reach: itself, its network, its cloud's metadata.
-Nor may they be sent as they stand: object stores write file names into them that no URL can hold.
+A result's address comes from outside, and so does every redirect. What they may not do is make this
+process ask something that only it can reach: itself, its network, its cloud's metadata. They also
+cannot be sent unchanged: object stores write file names into them with characters that no URL can
+hold.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ _PARTS: Final = re.compile(r"((?:[A-Za-z][A-Za-z0-9+.-]*:)?//[^/?#]*)?(.*)", re.
 #: What surrounds a URL that was copied from a text.
 _AROUND: Final = "".join(map(chr, range(0x21)))
 
-#: What a path cannot hold; a `%` only where it begins no escape. Control characters stay, and are
-#: refused: no file name has them, and a forged URL does.
+#: Characters that a path cannot hold; `%` only where it begins no escape. Control characters stay,
+#: so that they are refused later: no file name has them, but a forged URL may.
 _NOT_IN_PATH: Final = re.compile(r"""[ "#<>?\\^`{|}\[\]]|%(?![0-9A-Fa-f]{2})|[^\x00-\x7f]+""")
 
 #: The same for a query. It may be signed, so it is changed only where it could not be sent at all.
@@ -82,7 +83,7 @@ def encoded(url: str) -> str:
 
 
 def path_of(url: str) -> str:
-    """The path of `url`, decoded: what stays of it when it is signed anew."""
+    """The path of `url`, decoded. It stays the same when the URL is signed again."""
     return unquote(_split(encoded(url))[1].partition("?")[0])
 
 
@@ -120,7 +121,7 @@ def _with_ascii_host(origin: str) -> str:
 
 def _escape(match: re.Match[str]) -> str:
     try:
-        # Headers are read as UTF-8, and the bytes that are none as surrogates.
+        # Headers are read as UTF-8; invalid bytes become surrogates.
         data = match[0].encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
         data = match[0].encode("utf-8", "replace")

@@ -78,15 +78,15 @@ _MOST_VALUES: Final = 120_000
 
 _decoder: Final = json.JSONDecoder(strict=False)
 
-#: What some servers put before their JSON so that no browser runs it.
+#: A prefix that some servers put before their JSON so that no browser runs it.
 _PREFIX: Final = re.compile(r"[\s\ufeff]*(?:\)\]\}',?|while\(1\);|for\(;;\);)?\s*")
 
 
 def loads(text: str | bytes) -> Any:
-    """What the JSON in `text` holds; None if it is none, or so much that it would hold the loop.
+    """The value of the JSON in `text`; None if it is not JSON, or would block the loop.
 
-    A byte that is not UTF-8, a raw line break within a string or something after the end must not
-    lose the fields that count.
+    A byte that is not UTF-8, a raw line break within a string or text after the end is tolerated,
+    so that the fields that count are not lost.
     """
     if _too_much(text):
         return None
@@ -165,7 +165,7 @@ def json_object(response: Response) -> dict[str, Any]:
 
 
 def _by_status(row: Code, response: Response) -> APIError:
-    """The error for an answer of which only the HTTP status speaks."""
+    """The error for an answer without a code, from its HTTP status alone."""
     error = row.error(
         f"{row.meaning}: {_shown(response)}",
         status=response.status,
@@ -179,8 +179,8 @@ _TITLE: Final = re.compile(rb"<title[^>]*>\s*([^<]{1,200})", re.IGNORECASE)
 
 
 def _shown(response: Response) -> str:
-    """An answer that is not the service's, in a few words: where it sends to, its title or its
-    first bytes."""
+    """A short description of an answer that is not the service's: its redirect target, its title or
+    its first bytes."""
     location = response.headers.get("location")
     if 300 <= response.status < 400 and location:
         # Its query may quote ours, which may hold the key.
@@ -264,7 +264,7 @@ def refusal(answer: Mapping[str, Any], response: Response) -> APIError | Protoco
 
 
 def _words_in(answer: Mapping[str, Any]) -> str:
-    """What an answer of an unknown form says in words, wherever it says so."""
+    """The message in an answer of an unknown form, wherever it stands."""
     inner = answer.get("error")
     holders = [answer, *([inner] if isinstance(inner, dict) else [])]
     names = ("errorMessage", "msg", "message", "error", "detail", "reason", "code", "status")
@@ -342,7 +342,7 @@ def task_of(answer: Mapping[str, Any], task_id: str) -> Task:
         else ()
     )
     if status is TaskStatus.UNKNOWN:
-        # A word that nobody has documented ends the task if what comes with it does.
+        # An undocumented status ends the task if results or an error code come with it.
         if any(output.there for output in outputs):
             status = TaskStatus.SUCCESS
         elif str(answer.get("errorCode") or "") not in _NO_ERROR:
@@ -394,7 +394,7 @@ def id_in(holder: Mapping[str, Any]) -> str:
         value = holder.get(key)
         if isinstance(value, str) and value.strip(" 0") and value.lower() not in _NO_IDS:
             return value.strip()
-        # A number beyond 2**53 is exact in Python; a float is not an id any more.
+        # A number beyond 2**53 is exact in Python; a float is not an exact id.
         if isinstance(value, int) and not isinstance(value, bool) and value > 0:
             return str(value)
     return ""

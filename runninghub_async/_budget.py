@@ -88,7 +88,7 @@ class Budget:
 
     def _expected(self, path: str, listed: Money | None) -> Decimal | None:
         """What a request for `path`, listed at so much, will probably cost. Once tasks have told
-        what they were billed, the list's currency does not matter any more."""
+        what they were billed, the list's currency does not matter."""
         cost, of_listed, count = self._learnt.get(path, (_ZERO, _ZERO, 0))
         if not count:
             known = listed is not None and listed.currency == self.limit.currency
@@ -122,16 +122,16 @@ class Budget:
     def carry(self, key: str, listed: Money | None) -> None:
         """A job of an earlier session may still be billed, at no more than it is listed at."""
         if listed is not None:
-            # In whatever currency the catalogue has: too much rather than nothing.
+            # In the catalogue's currency: an overestimate is better than nothing.
             self._carried[key] = listed.amount
             self.spent += listed.amount
 
     def taken_up(self, key: str) -> None:
-        """That job is resumed here, where its cost is counted from now on."""
+        """That job is resumed in this session, which counts its cost from now on."""
         self.spent -= self._carried.pop(key, _ZERO)
 
     def let_go(self, number: int) -> bool:
-        """Job `number` was detached, and its end is not seen: it counts as it was expected."""
+        """Job `number` was detached, so its end is not seen: its expected cost counts."""
         return self._settle(number, None)
 
     def _learn(self, number: int, cost: Decimal) -> None:
@@ -150,7 +150,7 @@ class Budget:
         self._reserved -= expected or _ZERO
         self._blind -= expected is None
         if cost is None:
-            # In whatever currency the catalogue has: too much rather than nothing.
+            # In the catalogue's currency: an overestimate is better than nothing.
             cost = expected if expected is not None else listed or _ZERO
         self.spent += cost
         return True

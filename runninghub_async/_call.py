@@ -79,7 +79,7 @@ class Call:
             self._result.set_exception(error)
 
     def conclude(self) -> None:
-        """The session is closed: a submit still under way has an unknown fate."""
+        """The session is closed: a submit still under way has an unknown outcome."""
         if self.entry.job.state is JobState.SUBMITTING:
             logger.warning("left while a submit was under way; its task may exist")
 

@@ -239,7 +239,7 @@ class SourceConflict:
 
     @property
     def note(self) -> str:
-        """The same for a model that it is about: without the model's name."""
+        """The same without the model's name, for a model's own notes."""
         about = self.at.partition(":")[2].strip()
         if self.at.startswith("price "):
             about = f"price of {about}" if about else "price"
@@ -360,7 +360,7 @@ class ModelSpec:
         return sent
 
     def price_of(self, params: Mapping[str, Any]) -> Money | None:
-        """The listed price of a call with `params`, at most; None where no rule tells.
+        """The listed price of a call with `params`, at most; None where no rule applies.
 
         Per image it counts as many as may come back (`maxImages`, `imageNum`), per second the
         `duration` asked for, per thousand characters and per five seconds those begun. None, too,
@@ -488,7 +488,7 @@ class Catalogue:
         spec = self._specs.get(path)
         if spec is None:
             facts = json.loads(self._lines[path])
-            # What many models share stands once, at the top of the file.
+            # What many models share is written once, at the top of the file.
             if price := facts.get("price"):
                 price.setdefault("source", self._price_sources.get(price.get("as_of"), ""))
             facts["notes"] = [self.conflicts[number].note for number in facts.get("notes", ())]

@@ -4,9 +4,9 @@
       ^                                            ^                         │
       └───────────────── a useful answer ──────────┴──── a useless one ──────┘
 
-An outage, a login portal or a wrong address meets every submit alike. Each submit that meets it
-may end as unknown, so few are spent on it: half open, one submit leaves at a time. A useful answer
-is one in the service's own words, also a refusal: it says what became of the submit.
+An outage, a login portal or a wrong address meets every submit alike. Each submit that meets it may
+end as unknown, so few are spent on it: half open, one submit leaves at a time. A useful answer is
+one that the service itself gave, including a refusal: it settles the submit.
 
 No clock and no I/O: `now` is a time in seconds.
 """
@@ -44,7 +44,7 @@ class Trouble(enum.Enum):
 
 class Circuit:
     """See above. `wait_initial`, `wait_max`: the pauses while it is open, doubled each time;
-    `give_up_after`: how long the trouble may last before the submitting stops, None for ever."""
+    `give_up_after`: how long the trouble may last before submitting stops; None: no limit."""
 
     def __init__(self, wait_initial: float, wait_max: float, give_up_after: float | None) -> None:
         self.state = CircuitState.CLOSED
@@ -92,7 +92,8 @@ class Circuit:
             self.state = CircuitState.OPEN
 
     def useful(self) -> float | None:
-        """The service answered; how long it had not, in which case the circuit closes now."""
+        """The service answered. If the circuit was open, it closes now; returns since when useful
+        answers were missing, else None."""
         was_open = self.state is not CircuitState.CLOSED
         since, self.since = self.since, 0.0
         self.proven = True
@@ -101,7 +102,7 @@ class Circuit:
         return since if was_open else None
 
     def useless(self, trouble: Trouble, seen: str, now: float, u: float) -> bool:
-        """A submit got a useless answer, described by `seen`; whether the submitting stops.
+        """A submit got a useless answer, described by `seen`. Returns whether submitting stops.
 
         `u` is a uniform random number in [0, 1).
         """
@@ -126,6 +127,6 @@ class Circuit:
         return self._give_up_after is not None and now - self.since >= self._give_up_after
 
     def gave_up(self, now: float) -> None:
-        """The submitting stopped. Who submits again later gets one try before it stops again."""
+        """Submitting stopped. A later submit gets one try before it stops again."""
         self.state = CircuitState.OPEN
         self._until = now

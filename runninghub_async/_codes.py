@@ -3,10 +3,10 @@
 In this file: what each documented code means, which error it becomes, and what it says about a
 submit that it answers. Not in this file: reading answers, waiting, deciding to repeat.
 
-The codes are those of the service's own tables (v1: 301 to 1520; model API: 1000 to 1505), plus
-a few that only clients have reported (401, 403, 414, 605, 1520, 1601, -1). A code without a row
-is treated as an `APIError` that leaves a submit's fate open. Two codes mean different things by
-the text beside them, 1 and 301; `look_up` reads that text.
+The codes are those of the service's own tables (v1: 301 to 1520; model API: 1000 to 1505), plus a
+few that only clients have reported (401, 403, 414, 605, 1520, 1601, -1). A code without a row is
+treated as an `APIError` after which a submit's outcome is unknown. The meaning of two codes, 1 and
+301, depends on the text beside them; `look_up` reads that text.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ _UNLISTED: Final = Code(APIError, Submit.OPEN, "undocumented code")
 _NOT_THERE: Final = Code(NotFoundError, Submit.NEVER, "what the call asked for does not exist")
 
 
-#: What the older API says of a wrong key in place of a code of its own: no user has it. In lower
+#: What the older API says about a wrong key: no user has it. In lower
 #: case and without spaces, as `look_up` compares.
 _NO_USER: Final = (
     "usernotexist", "usernotfound", "userdoesnotexist", "userdoesn'texist", "usernotexists",
@@ -126,7 +126,7 @@ _ABSENT: Final = ("notexist", "notfound", "doesnotexist", "不存在")
 
 
 def look_up(code: str, words: str = "") -> Code:
-    """The row of `code`; a row that leaves everything open when there is none.
+    """The row of `code`; if there is none, a row that decides nothing.
 
     `words` is the text of the answer. The service uses code 301 for a wrong parameter and also
     for a wrong key ("user not exist"), and code 1 for whatever an endpoint refuses: a wrong key,
@@ -147,8 +147,9 @@ def look_up(code: str, words: str = "") -> Code:
 _IN_FRONT = "something in front of the service refused the request"
 _ORIGIN = "this is not the address of the service, check base_url"
 
-#: HTTP statuses that speak without a code of the service. It answers most refusals with HTTP 200,
-#: so these come from a gateway, a firewall or a proxy in front of it, or from another server.
+#: HTTP statuses of answers without a code of the service. The service answers most refusals with
+#: HTTP 200, so these come from a gateway, a firewall or a proxy in front of it, or from another
+#: server.
 _STATUSES: Final[dict[int, Code]] = {
     401: Code(BlockedError, Submit.NEVER, _IN_FRONT),
     403: Code(BlockedError, Submit.NEVER, _IN_FRONT),
@@ -164,15 +165,15 @@ _STATUSES: Final[dict[int, Code]] = {
 }
 _REDIRECT = Code(BlockedError, Submit.NEVER, _ORIGIN)
 
-#: Statuses that speak of one request alone; the others concern every request.
+#: Statuses that concern one request alone; the others concern every request.
 OF_ONE_REQUEST: Final = frozenset({413, 414, 415, 431})
 
 
 def code_of_status(status: int) -> Code | None:
-    """The row for an HTTP status that speaks without a code; None when the status says no error.
+    """The row for the HTTP status of an answer without a code; None if it is not an error.
 
-    401 and 403 speak of the key only in the service's own JSON, with a code: without one they are
-    a firewall's or a portal's, and may concern a single prompt.
+    401 and 403 concern the key only in the service's own JSON, with a code. Without one they come
+    from a firewall or a portal, and may concern a single prompt.
     """
     row = _STATUSES.get(status)
     if row is not None:

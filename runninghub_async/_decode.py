@@ -43,5 +43,5 @@ def decode(file: BinaryIO, kind: str, pixels: int) -> None:
         raise TooLarge(str(error)) from None
     except MemoryError:
         raise
-    except Exception as error:  # whatever a decoder cannot read is in the picture
+    except Exception as error:  # whatever a decoder raises is a fault of the picture
         raise Broken(f"it cannot be decoded: {error}") from None

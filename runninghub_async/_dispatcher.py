@@ -55,7 +55,7 @@ logger = logging.getLogger("runninghub_async.trouble")
 #: times what the default rates ask for.
 WORKERS: Final = 64
 
-#: Submits of unknown fate whose webhooks are still listened for.
+#: Submits of unknown outcome whose webhooks are still listened for.
 _LOST_KEPT: Final = 10_000
 
 #: Tasks whose beginning or end this session has seen.
@@ -122,17 +122,18 @@ class Dispatcher:
         self.loop = asyncio.get_running_loop()
         #: Entries whose end somebody has promised to announce, by the names they were given.
         self.announced: WeakValueDictionary[str, Entry] = WeakValueDictionary()
-        #: Of those, the last whose submits had an unknown fate to the end.
+        #: Of those, the last whose submits had an unknown outcome to the end.
         self.lost: Bounded[str, None] = Bounded(_LOST_KEPT)
         #: When tasks ended, in the loop's time, of those that this session has seen before that.
         self.ended: Bounded[str, float] = Bounded(_ENDED_KEPT)
-        #: Files that are being made, by names that all file systems tell apart, and for which job.
+        #: Files that are being written, and for which job, by names that all file systems tell
+        #: apart.
         self.names: dict[Path, object] = {}
         self._parked: deque[asyncio.Future[None]] = deque()
         self._workers: set[asyncio.Task[None]] = set()
         self._helpers: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
-        #: When it fires. Not asked of the handle: uvloop gives one without `when` for short waits.
+        #: When it fires. The handle is not asked: for short waits uvloop's handle has no `when`.
         self._timer_at = math.inf
         #: Undocumented status words that have been logged.
         self._odd_words: Bounded[str, None] = Bounded(100)
@@ -257,7 +258,7 @@ class Dispatcher:
 
     def _start(self, coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         # Not by the loop's task factory: an eager one would run the first step of a worker within
-        # the step of the one that wakes it, and that of the next within it, without end.
+        # the step of the one that wakes it, and so on without end.
         return asyncio.Task(coroutine, loop=self.loop, name=name)
 
     async def pause(self, seconds: float) -> None:
@@ -377,13 +378,13 @@ class Dispatcher:
                 self._note_wait(entry, task)
 
     def _note_wait(self, entry: Entry, task: Task) -> None:
-        """Say why a task has not ended yet, where that lasts or is odd."""
+        """Log why a task has not ended yet, if that takes long or is unusual."""
         job = entry.job
         if task.status_word and task.status_word not in self._odd_words:
             self._odd_words[task.status_word] = None
             logger.warning(
-                "task %s has the status %r, which is not documented; it is queried ever less often"
-                " until results or an error code come with it",
+                "task %s has the undocumented status %r; it is queried less and less often until"
+                " results or an error code come with it",
                 task.id,
                 task.status_word,
             )
@@ -434,9 +435,13 @@ class Dispatcher:
             if isinstance(error, CapacityError | RateLimitError) and (
                 entry.job.attempts in _REFUSALS_TOLD
             ):
-                reason = "room" if isinstance(error, CapacityError) else "rate"
+                reason = (
+                    "for lack of a free slot"
+                    if isinstance(error, CapacityError)
+                    else "by the rate limit"
+                )
                 logger.warning(
-                    "a submit was refused %d times for want of %s: %s",
+                    "a submit was refused %d times %s: %s",
                     entry.job.attempts,
                     reason,
                     error,
@@ -544,8 +549,8 @@ class Dispatcher:
         return admission is Admission.GO
 
     async def _complete(self, entry: Entry) -> Request | None:
-        """The request for `entry`, once the files in it have been uploaded; None if nobody wants
-        it any more."""
+        """The request for `entry`, once the files in it have been uploaded; None if nobody needs it
+        now."""
         self.wake()
         scheduler = self.scheduler
         # The uploads are calls of their own, and the gate counts what is under way.

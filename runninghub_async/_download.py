@@ -81,21 +81,21 @@ _ALLOW: Final = (
 
 
 class _TooSlow(TransportError):
-    """Bytes come, and too few of them."""
+    """Bytes arrive, but too slowly."""
 
 
 class Fetch:
-    """The fetching of `output` into the file `path`, in as many attempts as somebody makes.
+    """Fetches `output` into the file `path`, in as many attempts as the caller makes.
 
     `max_bytes`: how long it may be. `home`: the host of the service, which is trusted; any other
-    has to be public. `temporary`: where to collect it, on the file system of `path`; what a dead
-    process left there is removed. Default: a random name beside `path`.
+    host has to be public. `temporary`: the file to write first, on the file system of `path`; one
+    that a dead process left is removed. Default: a random name beside `path`.
 
     `on_slow()` is called while a transfer is slow. `place(kind)` gives the path once the type that
     the content shows is known, in place of `path`. `answer_time`: how long an answer may take to
     begin, in units of `READ_TIMEOUT`.
 
-    Leave it by `async with` or `discard`, or what a failed attempt collected stays.
+    Leave it by `async with` or `discard`; otherwise the file of a failed attempt stays.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class Fetch:
         self._answer_time = answer_time
         #: The HTTP status of the last answer.
         self.status = 0
-        #: Of the time since the speed was looked at: the bytes, and the seconds of waiting.
+        #: Since the speed was last measured: the bytes, and the seconds of waiting.
         self._received, self._waited = 0, 0.0
         self._partial: Partial | None = None
         self._length: int | None = None
@@ -183,7 +183,7 @@ class Fetch:
     async def _ask(self, stack: contextlib.AsyncExitStack, request: Request) -> StreamedResponse:
         opening = stack.enter_async_context(_open(self._transport, request))
         if not isinstance(self._transport, StreamingTransport):
-            # The whole body comes with the answer, and takes its time.
+            # Here the whole body comes with the answer, which takes longer.
             return await opening
         # Headers that come byte by byte never trip a time-out on silence.
         limit = READ_TIMEOUT * self._answer_time
@@ -196,7 +196,7 @@ class Fetch:
 
     @contextlib.contextmanager
     def _waiting(self) -> Iterator[None]:
-        """Time that is spent on waiting for the host. Only this time counts as slow."""
+        """Measures the time of waiting for the host. Only this time counts as slow."""
         loop = asyncio.get_running_loop()
         begun, pause = loop.time(), READ_TIMEOUT / _LOOKS
         on_slow = self._on_slow if self._received < SLOW * pause else None
@@ -351,7 +351,7 @@ class Fetch:
 
 
 def _expected(output: Output, head: bytes) -> str:
-    """The type that the file should have: what the service says, unless content and URL agree on
+    """The type that the file should have: the service's, unless content and URL agree on
     another."""
     kind, suffix = sniff(head), suffix_of(output.url or "")
     return suffix if kind and canonical(suffix) == kind else announced(output)
@@ -359,7 +359,7 @@ def _expected(output: Output, head: bytes) -> str:
 
 def _why_no_url(output: Output) -> str:
     if output.text is not None:
-        return "the output has no URL: it is a text"
+        return "the output is a text and has no URL"
     fault = output.extra.get("error") or output.extra.get("errorMessage")
     return f"the service names no URL for it{f': {fault!s:.200}' if fault else ''}"
 
@@ -380,7 +380,7 @@ async def keep_text(text: str, path: Path, temporary: Path | None = None) -> Dow
 
 
 async def _discarded(partial: Partial) -> None:
-    """Remove what there is, however often the caller is cancelled meanwhile."""
+    """Remove the file, however often the caller is cancelled meanwhile."""
     partial.give_up()
     await wait_out([asyncio.ensure_future(run_in_thread(partial.discard))])
 

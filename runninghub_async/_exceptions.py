@@ -20,8 +20,8 @@ RunningHubError
         RateLimitError            too many requests; nothing was created
         ServerError               the service itself is in trouble
         BlockedError              a gateway, firewall, proxy or another server answered instead
-    OutageError                 the submitting stopped: no submit gets a useful answer any longer
-    PolicyError                 a policy or callable of the user raised or returned nonsense
+    OutageError                 submitting stopped: submits no longer get a useful answer
+    PolicyError                 a policy or callable of the user raised, or returned nonsense
     TaskError                   the calls worked, the task did not
         TaskFailed
         ResultsMissing            it succeeded, and the service shows no results
@@ -29,7 +29,6 @@ RunningHubError
         WaitTimeout               it still runs at the service
     SubmitUnknown               may or may not exist at the service, and may have been billed
     SubmitManyError             some of many submits were not accepted
-    PolicyError                 a policy or callable given by the user raised or returned nonsense
     BudgetError                 one more submit would pass the budget
     JournalError                the journal cannot be opened, read or written
         JournalBusy               another living process has it
@@ -143,8 +142,8 @@ class BudgetError(RunningHubError):
 
 
 class JournalError(RunningHubError):
-    """The journal cannot be opened, read or written; `path` is where it is, as text. Of a row
-    that is damaged, `seq`, `key` and `column` say which one, and what in it."""
+    """The journal cannot be opened, read or written; `path` is where it is, as text. For a damaged
+    row, `seq`, `key` and `column` say which row and which part of it."""
 
     def __init__(
         self,
@@ -297,7 +296,7 @@ class BlockedError(APIError):
 
 
 class OutageError(RunningHubError):
-    """The submitting stopped, since submits got no useful answer any longer.
+    """Submitting stopped, because submits no longer got a useful answer.
 
     `seen` says what they got instead, `since` when that began (Unix time in seconds), `running`
     how many tasks still run at the service. The last error is the `__cause__`. What was not
@@ -312,7 +311,7 @@ class OutageError(RunningHubError):
 
 
 class PolicyError(RunningHubError):
-    """A policy or a callable given by the user raised, or returned what makes no sense.
+    """A policy or a callable given by the user raised, or returned something invalid.
 
     `name` is the callable's (`polling.delay`, `rng`, `unknown`, `key`, `name`), `task_ids` the
     tasks that were running when the session ended because of it. The exception that it raised is
@@ -372,8 +371,8 @@ class TaskFailed(TaskError):
 
 
 class ResultsMissing(TaskError):
-    """The service says that the task succeeded, and shows no results, although it was asked
-    again for a while. The task was billed; `Session.wait` or a resumed run asks once more."""
+    """The service says that the task succeeded, but shows no results, although it was queried again
+    for a while. The task was billed; `Session.wait` or a resumed run asks once more."""
 
 
 class TaskCancelled(TaskError):
@@ -429,8 +428,8 @@ class DownloadError(RunningHubError):
 
 
 class ResultGone(DownloadError):
-    """The host says HTTP 403, 404 or 410: the URL has expired or was never there, and there is no
-    fresh one. Trying again will not help."""
+    """The host answered HTTP 403, 404 or 410: the URL has expired or never existed, and there is no
+    fresh one. A retry will not help."""
 
 
 class ResultIncomplete(DownloadError):

@@ -2,7 +2,8 @@
 
 Before the request leaves, nothing can have been created or billed: a connection, a name, a proxy
 and TLS are waited for by `AiohttpTransport(connect_timeout=...)`. aiohttp calls
-`ClientRequest.send` when it has a connection, and so the line between the two is drawn there.
+`ClientRequest.send` when it has a connection, so that call marks the moment when the request
+leaves.
 """
 
 from __future__ import annotations
@@ -19,17 +20,17 @@ from ._exceptions import ConnectError
 
 __all__ = ["Exchange", "WatchedRequest", "current"]
 
-#: A clock that wakes up by so much too late, in seconds, has slept: the loop was blocked or the
-#: machine was suspended, and the answer may lie unread in the socket.
+#: A timer that fires this late, in seconds, means that the loop was blocked or the machine was
+#: suspended, and the answer may lie unread in the socket.
 _LATE: Final = 0.25
 
-#: How long what has arrived meanwhile is read before the exchange is given up, in seconds. Without
-#: a delay one more look at the socket is enough: uvloop runs timers before it reads.
+#: How long to go on reading what has arrived meanwhile before the exchange is given up, in seconds.
+#: Without a delay one more look at the socket is enough: uvloop runs timers before it reads.
 _GRACE: Final = 1.0
 _LAST_LOOK: Final = 0.02
 
-#: Without this method nobody would say when a request leaves, and each one would have to count as
-#: sent from its beginning.
+#: Without this method it is not known when a request leaves, and each one has to count as sent from
+#: its beginning.
 _WATCHED: Final = "send" in vars(aiohttp.ClientRequest)
 
 
@@ -64,7 +65,7 @@ class Exchange:
         unread data: the answer to this request would be mistaken for it, and the reverse."""
         protocol = connection.protocol
         if protocol is None or protocol.should_close:
-            raise ConnectError("the connection held data that nobody had asked for")
+            raise ConnectError("the connection held unread data that belongs to no request")
         self.sent = True
         if not self._holds:
             self.restart()
@@ -96,7 +97,7 @@ class Exchange:
         self._handle = self._loop.call_later(_GRACE if late else _LAST_LOOK, self._on_last_look)
 
     def _on_last_look(self) -> None:
-        # What was read just now has woken the task, which runs before this.
+        # Data that was just read has woken the task, which runs before this.
         self._handle = self._loop.call_soon(self._give_up)
 
     def _give_up(self) -> None:
@@ -117,7 +118,7 @@ current: Final[ContextVar[Exchange | None]] = ContextVar("runninghub_async excha
 
 
 class WatchedRequest(aiohttp.ClientRequest):
-    """A request that tells its exchange when it leaves."""
+    """A request that notifies its exchange when it leaves."""
 
     def send(  # a coroutine all the same, one frame less deep
         self, conn: aiohttp.connector.Connection

@@ -48,8 +48,8 @@ _UNLIMITED_BACKLOG: Final = 1000
 #: How long an input that is left early may take to close, in seconds.
 _CLOSE_INPUT: Final = 10.0
 
-#: How many bytes of requests a stream holds that are taken and not handed out, unless it is told
-#: otherwise. Only requests from a certain size on are counted.
+#: The default bound on the bytes of requests that a stream has taken and not handed out. Only
+#: requests above a certain size are counted.
 WINDOW_BYTES: Final = 2**25
 _LARGE: Final = 2**12
 
@@ -63,8 +63,8 @@ class Statistics:
 
     `pulled`: requests taken from the input. `submitted`: tasks the service accepted. `waiting`:
     pulled, and not ended. `succeeded`, `failed` (cancelled ones included), `unknown`: ended.
-    `queries`: answers to questions after tasks. `refused`: submits sent back for want of room.
-    `delivered`: outcomes handed out. `at_stake`: what the submits of unknown fate cost at most,
+    `queries`: answers to queries of tasks. `refused`: submits refused for lack of a free slot.
+    `delivered`: outcomes handed out. `at_stake`: what the submits of unknown outcome cost at most,
     by the catalogue, in each currency.
     """
 
@@ -283,8 +283,8 @@ class Feed:
         self._withdraw_waiting()
 
     def halt(self, error: RunningHubError) -> None:
-        """Submit nothing more, for a reason that is no job's: the stream ends with `error` once
-        what had been submitted has ended."""
+        """Submit nothing more, for a reason that is not the fault of one job: the stream ends with
+        `error` once the submitted jobs have ended."""
         self._stop_taking(error)
         self._withdraw_waiting()
         self._settle_if_done()
@@ -426,7 +426,7 @@ class Feed:
             await self._drained.wait()
 
     def close(self) -> None:
-        """Take and put out nothing more; let go of what waits. Submits under way go on."""
+        """Take and hand out nothing more; drop what waits. Submits under way continue."""
         if self.closed:
             return
         self.closed = True
@@ -451,7 +451,7 @@ class Feed:
         self.dispatcher.wake()
 
     def drop(self) -> None:
-        """Close without anybody waiting: stock is taken once nothing is under way any more."""
+        """Close without waiting: the rest is done once nothing is under way."""
         self.dropped = True
         self.close()
         self._settle_if_done()
@@ -463,7 +463,7 @@ class Feed:
         self.close()
 
     def conclude(self) -> None:
-        """Take stock: submits still under way have an unknown fate; name what runs on."""
+        """Take stock: submits still under way have an unknown outcome; name what runs on."""
         if self.concluded:
             return
         self.concluded = True
@@ -539,7 +539,7 @@ class Feed:
                     else:
                         self.dispatcher.wake()
         except Exception as error:
-            # With no one to feed it the stream would wait for ever: it ends, and says why.
+            # Without its feeder the stream would wait forever, so it ends with the reason.
             self._stop_taking(unforeseen(error))
         finally:
             await self._close_input()

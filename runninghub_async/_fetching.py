@@ -31,15 +31,15 @@ logger = logging.getLogger("runninghub_async")
 #: How long a result may be unless the caller says otherwise.
 MAX_BYTES: Final = 2**30
 
-#: How long after the end of a task HTTP 404 may mean "not there yet", in seconds: the store of
-#: results is copied from one place to another, and the service's answer may be ahead of it.
+#: How long after the end of a task HTTP 404 may mean "not there yet", in seconds: results are
+#: replicated between stores, and the service's answer may be ahead of that.
 REPLICATION: Final = 60.0
 
 #: The longest pause between two looks meanwhile, and the first one at most, in seconds.
 _LONGEST: Final = 10.0
 _FIRST: Final = 1.0
 
-#: What no other URL of the same result would mend; any other refusal may be one of its signature.
+#: Statuses that a fresh URL does not change; any other refusal may concern the signature.
 _NOT_THE_URL: Final = (ResultBroken, ResultIncomplete, ResultTooLarge)
 
 #: How long the service's answer about the URLs of a task is used for its other outputs.
@@ -55,7 +55,7 @@ def host_key(output: Output) -> str:
 
 
 class FreshUrls:
-    """The URLs of one task's outputs, as the service gives them now: one query for all of them.
+    """Fresh URLs of one task's outputs: one query for all of them.
 
     `outputs`: as they were given first, or those of them that are known.
     """
@@ -68,8 +68,8 @@ class FreshUrls:
         self._found: Mapping[int, Output] = {}
 
     async def of(self, output: Output) -> Output | None:
-        """The same output of the same task with its URL of now; None where that is not certain,
-        or there is no URL. Raises what `query` raises."""
+        """The same output with a fresh URL; None if it cannot be identified or has no URL. Raises
+        what `query` raises."""
         if not output.task_id or output not in self._outputs:
             return None
         async with self._lock:
@@ -111,10 +111,11 @@ class Fetching:
     ) -> Download:
         """Fetch `output` into the file `path`, by way of `temporary` if that is given.
 
-        What falters is tried again as `RetryPolicy` says. HTTP 404 within `REPLICATION` seconds
-        after the end of a task that this session has seen running is waited for; for any other
-        URL that is refused, as expired ones are, the service is asked once. `fresh`: shared by
-        the outputs of a task. `turns`: each attempt waits for its turn. `place`: see `Fetch`.
+        Failed attempts are repeated as `RetryPolicy` says. HTTP 404 within `REPLICATION` seconds
+        after the end of a task that this session has seen running is waited for. For any other
+        refused URL, such as an expired one, the service is asked for a fresh one once. `fresh`:
+        shared by the outputs of a task. `turns`: each attempt waits for its turn. `place`: see
+        `Fetch`.
         """
         host = host_key(output)
         turn: Turn | None = None

@@ -1,7 +1,8 @@
-"""While results cannot be saved, nothing is submitted: tasks would be paid for and not be had.
+"""While results cannot be saved, nothing is submitted: tasks would be paid for and their results
+lost.
 
-One job at a time tries again, the others wait. A hold ends when a result is saved, or is given up
-after a while; then the submitting stops with one error.
+One job at a time tries again, the others wait. A hold ends when a result is saved. If that takes
+too long it is given up, and submitting stops with one error.
 """
 
 from __future__ import annotations
@@ -24,29 +25,29 @@ logger = logging.getLogger("runninghub_async.trouble")
 
 _T = TypeVar("_T")
 
-#: What a file system says that has no room. It is waited for without end: room can be made.
+#: What a full file system reports. It is waited for without a limit: room can be made.
 _FULL: Final = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
 
-#: Faults of one name, which say nothing about the others.
+#: Faults of one file name, which say nothing about other names.
 _OF_A_NAME: Final = frozenset({errno.ENAMETOOLONG, errno.EILSEQ})
 
-#: So many tasks in a row whose results cannot be had from one host are its fault, not theirs.
+#: If the results of so many tasks in a row cannot be fetched from one host, the host is at fault.
 FAILED_IN_A_ROW: Final = 4
 
-#: The shortest time for which is waited, and the pauses between two tries, in seconds.
+#: The shortest time before a hold is given up, and the pauses between two tries, in seconds.
 _LEAST_PATIENCE: Final = 20.0
 _FIRST_PAUSE: Final = 0.5
 _LONGEST_PAUSE: Final = 15.0
 _PAUSE_FOR_ROOM: Final = 2.0
 
-#: When a hold that lasts is reported again, in seconds after its begin: then ever less often.
+#: When a hold that lasts is reported again, in seconds after its start; then less and less often.
 _FIRST_REPORT: Final = 30.0
 _RAREST_REPORT: Final = 3600.0
 
 
 def patience_of(policy: RetryPolicy) -> float:
     """How long a hold lasts before it is given up, in seconds: as long as a submit that cannot be
-    sent is repeated. 303 s by default; without end if `policy.attempts` is None."""
+    sent is repeated. 303 s by default; no limit if `policy.attempts` is None."""
     if policy.attempts is None:
         return math.inf
     total = 0.0
@@ -60,9 +61,9 @@ def patience_of(policy: RetryPolicy) -> float:
 
 
 class Hold:
-    """A reason for which nothing is submitted, while it is `active`."""
+    """A reason to submit nothing while it is `active`."""
 
-    #: What is waited for, and what is said when it is there.
+    #: What is waited for, and what is logged when it has come.
     until = "results can be saved"
     again = "results can be saved again"
     #: How many tasks have to fail before it begins.
@@ -94,8 +95,8 @@ class Hold:
         output: Output,
         stop: Callable[[RunningHubError], None],
     ) -> _T:
-        """Make `attempt`, which is to save `output`; while it fails with what this is about, hold,
-        and make it again.
+        """Run `attempt`, which saves `output`. While it fails for the reason of this hold, hold and
+        run it again.
 
         Raises what the last attempt raised. `stop(error)` is called once, when this is given up.
         """
@@ -113,7 +114,8 @@ class Hold:
                     return result
             self._inside += 1
             try:
-                # Behind the lock it may be over, and then all others try at once.
+                # The hold may have ended while this waited for the lock; then all others try at
+                # once.
                 async with self._lock:
                     while self.active:
                         await self._wait(error, output)
@@ -130,7 +132,7 @@ class Hold:
             finally:
                 self._inside -= 1
                 if not self._inside:
-                    # Left by the last that waited, also when its stream was closed.
+                    # The last waiter has left, perhaps because its stream was closed.
                     self._release()
             if self.given_up and error is not None:
                 raise error
@@ -213,8 +215,8 @@ class Hold:
 
 
 class FolderHold(Hold):
-    """Nothing can be written where results are saved. Whatever the system says counts, but for
-    faults of one name."""
+    """Nothing can be written where results are saved. Every error of the system counts, except
+    faults of one file name."""
 
     _full = False
 
@@ -223,7 +225,7 @@ class FolderHold(Hold):
         if not isinstance(error, OSError):
             no_thread = isinstance(error, RuntimeError) and "thread" in str(error)
             return no_thread or isinstance(error, MemoryError)
-        # Too long may also be the name of the folder itself.
+        # The name of the folder itself may be too long, too.
         of_the_folder = error.filename is not None and self._where.startswith(str(error.filename))
         return of_the_folder or error.errno not in _OF_A_NAME
 
@@ -254,8 +256,8 @@ class HostHold(Hold):
     threshold = FAILED_IN_A_ROW
 
     def blames(self, error: Exception, output: Output) -> bool:
-        """Whether `error` may be the host's: of a task that ended long ago an expired URL is not,
-        nor is a result that is too large."""
+        """Whether the host may be to blame for `error`. It is not for an expired URL of a task that
+        ended long ago, nor for a result that is too large."""
         if isinstance(error, ResultGone):
             return output.task_id in self._dispatcher.ended
         return isinstance(error, DownloadError | TransportError) and not isinstance(
@@ -264,7 +266,7 @@ class HostHold(Hold):
 
 
 def _fault(error: Exception, message: str, output: Output) -> DownloadError:
-    """What the submitting stops with: of the class that the results met with."""
+    """The error with which submitting stops, of the same class as the error of the results."""
     kind = type(error) if isinstance(error, DownloadError) else DownloadError
     fault = kind(message, output)
     fault.__cause__ = error

@@ -23,7 +23,7 @@ _PAGES: Final = _TEXTS | {"html", "htm", "xhtml", "mhtml"}
 _JSON: Final = _TEXTS | {"json", "jsonl", "ndjson", "geojson", "ipynb", "log"}
 _XML: Final = _PAGES | {"xml", "xsd", "xsl", "rss", "log"}
 
-#: Types without a beginning of their own that are never a text, and what else is one.
+#: Types without a signature of their own that are never text; and the prefixes of text types.
 _NO_TEXT: Final = frozenset({"safetensors", "onnx", "splat", "dds", "tga"})
 _DOCUMENTS: Final = ("application/json", "application/problem+json", "application/xml")
 
@@ -38,8 +38,8 @@ _PAGE: Final = re.compile(
 )
 _XML_ERROR: Final = re.compile(r"<(?:[a-z]+:)?error(?:response|s)?[\s>/]", re.IGNORECASE)
 
-#: Of an answer in JSON that tells of an error. The words of the second kind count only where the
-#: answer has no others than those of an envelope.
+#: Keys of a JSON answer about an error. Those of the second kind count only if the answer has no
+#: keys but those of an envelope.
 _ERROR_KEYS: Final = frozenset(
     {"error", "errors", "errorcode", "errormessage", "errmsg", "errcode", "errno", "exception"}
 )
@@ -58,8 +58,8 @@ def impostor(head: bytes, size: int, announced: str, content_type: str = "") -> 
     """What is wrong with a file that starts with `head`, its first `LOOK` bytes, and has `size`
     bytes; empty if it may be what was announced.
 
-    `announced` is its type as a file's ending, empty if nobody said; `content_type` is the
-    header. Types that `_media.sniff` knows need no look.
+    `announced` is its type as a file extension, empty if unknown; `content_type` is the
+    header. Types that `_media.sniff` knows are not checked here.
     """
     shown = f"it starts with {head[:8]!r}"
     test = _TESTS.get(announced)
@@ -68,7 +68,7 @@ def impostor(head: bytes, size: int, announced: str, content_type: str = "") -> 
     found = _page_in(_text(head, announced), size, announced)
     if not found and b"\0" not in head[:1024]:
         found = _by_header(content_type.partition(";")[0].strip().lower(), announced)
-    what = f"announced as {announced}" if announced else "announced as no text"
+    what = f"announced as {announced}" if announced else "no text was announced"
     return f"{found} although {what}: {shown}" if found else ""
 
 
@@ -81,7 +81,7 @@ def _by_header(content_type: str, announced: str) -> str:
 
 
 def _text(head: bytes, announced: str) -> str:
-    """The beginning as a text, unpacked if need be. Bytes that are no text are replaced."""
+    """The beginning as text, unpacked if needed. Invalid bytes are replaced."""
     if head.startswith(_GZIP) and announced not in _GZIPPED:
         try:
             head = zlib.decompressobj(31).decompress(head, LOOK)

@@ -1,7 +1,7 @@
-"""Whether a journal is whole, looked at when it is opened. SQL and no threads.
+"""Checks that a journal is whole when it is opened. SQL and no threads.
 
 A job whose row was lost, or whose key was changed, would be submitted again; so a journal in which
-that may be is refused. What is wrong within a row is found where the row is read.
+that may have happened is refused. Faults within a row are found when the row is read.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from ._schema import TABLES, fetch, totals_in
 
 __all__ = ["inspect", "recount"]
 
-#: Up to this size, in bytes, every page is looked at, which takes about half a second at most.
+#: Up to this size, in bytes, every page is checked, which takes about half a second at most.
 #: Beyond that only the rows are counted.
 THOROUGH: Final = 64 * 2**20
 
 _WHAT_TO_DO: Final = (
     "Jobs may be missing, which would be submitted and paid for again: restore the journal from a"
-    " copy. To go on with what is left, open it with SqliteJobStore(path, repair=True)"
+    " copy. To continue with what is left, open it with SqliteJobStore(path, repair=True)"
 )
 
 
@@ -37,7 +37,7 @@ def inspect(db: sqlite3.Connection, path: str, size: int) -> None:
         if fault != "ok":
             raise JournalError(f"is damaged: {fault}. {_WHAT_TO_DO}", path)
     _compare_sums(db, path, thorough=size <= THOROUGH)
-    # Not needed to be right, but to be quick.
+    # Not needed for correctness, only for speed.
     db.execute("CREATE INDEX IF NOT EXISTS jobs_open ON jobs (open, seq) WHERE open IS NOT NULL")
 
 
@@ -62,7 +62,7 @@ def _sum_of_keys(db: sqlite3.Connection, path: str) -> int:
 
 
 def recount(db: sqlite3.Connection, path: str) -> None:
-    """Make the sums agree with the rows that are there; what was paid stays as it is."""
+    """Recompute the sums from the rows that are left; the money that was paid stays as recorded."""
     db.execute("REINDEX")
     kept = {
         name: amount for name, amount in fetch(db, "SELECT name, amount FROM totals", (), path)

@@ -68,16 +68,16 @@ __all__ = [
     "unknown_outcome",
 ]
 
-#: A fresh id may take a while to become visible, so "no such task" has to be said this often in a
-#: row, and for `RetryPolicy.not_found_after` seconds, before it is believed.
+#: A new id may take a while to become visible. "No such task" is believed only after this many
+#: answers in a row, over at least `RetryPolicy.not_found_after` seconds.
 NOT_FOUND_BELIEVED: Final = 5
 
-#: A workflow may well make nothing, so its results are asked for again for this long at most, in
-#: seconds, and how often results that are late are asked for.
+#: A workflow may make nothing, so its missing results are asked for again for this long at most;
+#: and how often late results are asked for. Both in seconds.
 _RUN_WITHOUT_RESULTS: Final = 10.0
 _RESULTS_WAIT: Final = 5.0
 
-#: What to do about a submit of unknown fate: keep it as it is, or submit again.
+#: What to do about a submit of unknown outcome: keep it as it is, or submit again.
 Decision = Literal["hold", "resubmit"]
 UnknownPolicy = Decision | Callable[[Unknown], Decision]
 
@@ -85,7 +85,7 @@ UnknownPolicy = Decision | Callable[[Unknown], Decision]
 @attrs.frozen
 class Rules:
     """The policies that a job's life depends on. `patience`: how long, in seconds, the webhook of
-    a submit of unknown fate is waited for; 0 where there are none."""
+    a submit of unknown outcome is waited for; 0 where there are none."""
 
     polling: Polling
     retry: RetryPolicy
@@ -339,7 +339,7 @@ def unknown_outcome(job: Job, error: RunningHubError) -> Unknown:
 
 
 def decision_on(outcome: Unknown, rules: Rules) -> Decision:
-    """What the user's policy says about a submit of unknown fate. Each is repeated at most
+    """What the user's policy says about a submit of unknown outcome. Each is repeated at most
     `RetryPolicy.attempts` times. A function that fails, or gives anything else, holds the
     submit, and the outcome's error says so."""
     attempts = rules.retry.attempts
@@ -367,7 +367,7 @@ def _seen(job: Job, task: Task, now: float, rules: Rules, u: float) -> tuple[Job
         return job, Deliver(outcome_of(job, task, now))
     looks = job.looks + 1
     runs = job.state is JobState.RUNNING or task.status is TaskStatus.RUNNING
-    # A status that nobody has documented may be an end: look ever less often.
+    # An undocumented status may be an end: query less and less often.
     odd = job.misses + 1 if task.status is TaskStatus.UNKNOWN else 0
     job = job._replace(
         state=JobState.RUNNING if runs else JobState.ACCEPTED,

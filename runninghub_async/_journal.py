@@ -148,13 +148,13 @@ class JobRecord:
     """One job as the journal knows it.
 
     `seq` counts the rows. `place` is the request's place in its input, from 0, None for a single
-    call; `batch` is what the stream was called. `task` is the task as last written down, None
-    while there is none. `attempts`: submits that left. `sent_at`, `accepted_at` and `ended_at`:
-    Unix time in seconds, of the last submit, of its answer and of the end. `cost`: what the
-    service billed. `assumed`: what it counts as having cost beside that, by the catalogue, where
-    the service named no cost. `code` and `error`: why it failed, or what happened to the answer.
-    `files`: the results on disk. `damage`: what is wrong with the row; the other fields then hold
-    what could be read, and the job is not submitted again.
+    call; `batch` is what the stream was called. `task` is the task as last recorded, None while
+    there is none. `attempts`: submits that left. `sent_at`, `accepted_at` and `ended_at`: Unix time
+    in seconds, of the last submit, of its answer and of the end. `cost`: what the service billed.
+    `assumed`: what it counts as having cost in addition, at the catalogue's price, if the service
+    named no cost. `code` and `error`: why it failed, or how the response was lost. `files`: the
+    results on disk. `damage`: what is wrong with the row; the other fields then hold what could be
+    read, and the job is not submitted again.
     """
 
     seq: int
@@ -238,8 +238,8 @@ def _batch_digest(batch: str) -> str:
 
 
 def params_in(text: str) -> dict[str, Any]:
-    """The parameters that `content_of` made text of. Raises `ValueError` or `TypeError` for
-    another text."""
+    """The parameters in a text of `content_of`. Raises `ValueError` or `TypeError` for any other
+    text."""
     hook = _with_files if _FILE in text else None
     params: Any = json.loads(text, object_hook=hook, parse_constant=_refuse)
     if not isinstance(params, dict):
@@ -298,8 +298,7 @@ _plain = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), default=str)
 
 
 def task_in(task_id: str, text: str | None) -> Task:
-    """The task that `task_text` made text of. Raises `ValueError` or `TypeError` for another
-    text, whatever is wrong with it."""
+    """The task in a text of `task_text`. Raises `ValueError` or `TypeError` for any other text."""
     if not text:
         return Task(task_id)
     kept = json.loads(text, parse_constant=_refuse)
@@ -376,7 +375,7 @@ def files_text(files: Sequence[KeptFile]) -> str:
 
 
 def files_in(text: str | None) -> tuple[KeptFile, ...]:
-    """The files that `files_text` made text of. Raises `ValueError` or `TypeError` for another
+    """The files in a text of `files_text`. Raises `ValueError` or `TypeError` for any other
     text."""
     return tuple(map(_file_in, _list(json.loads(text)))) if text else ()
 

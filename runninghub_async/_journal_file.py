@@ -1,7 +1,7 @@
 """The files of a journal, watched: whether they are still those that were opened.
 
-SQLite writes on into a file that was deleted, moved or replaced; what it writes there nobody finds
-again, and a later run pays for the same once more.
+SQLite keeps writing into a file that was deleted, moved or replaced. Those writes are lost, and a
+later run would pay for the same jobs again.
 """
 
 from __future__ import annotations
@@ -26,11 +26,10 @@ _WAL_MAGIC: Final = (0x377F0682, 0x377F0683)
 
 
 def create(path: str) -> None:
-    """Make the file if it is not there, readable by its owner only: SQLite would let everyone
-    read what is in it.
+    """Create the file if it is missing, readable by its owner only: SQLite would let everyone read
+    it.
 
-    Raises `JournalError` where the files beside it show that there was a journal which is gone,
-    and `OSError`.
+    Raises `JournalError` if the files beside it show that a journal has been lost, and `OSError`.
     """
     left = [name for name in (f"{path}-wal", f"{path}-shm") if os.path.exists(name)]  # noqa: PTH110
     try:
@@ -45,7 +44,7 @@ def create(path: str) -> None:
         what = "is not there" if size < 0 else "is empty"
         raise JournalError(
             f"{what}, but {' and '.join(left)} of a journal at this place still exist: it was"
-            " deleted, moved or emptied, and what it knew would be paid for again. Bring the file"
+            " deleted, moved or emptied, and its jobs would be paid for again. Bring the file"
             " back, or delete what is left of it to begin a new journal",
             path,
         )
@@ -56,7 +55,8 @@ def create(path: str) -> None:
 
 
 class JournalFile:
-    """The journal at `path`, as this process has it open. All methods belong to one thread."""
+    """The files of the journal that this process has open at `path`. All methods belong to one
+    thread."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -78,10 +78,11 @@ class JournalFile:
         return str(self._identity[1])
 
     def written(self, *, checkpoint: bool = False) -> None:
-        """This process has just written into the log, or by a `checkpoint` into the file too.
+        """Note that this process has just written into the log, or by a `checkpoint` into the file
+        too.
 
-        What may have happened to the files meanwhile is not taken for what it wrote: it never makes
-        a file shorter, and never begins another log.
+        Other changes of the files are not mistaken for its own writes: those never shorten a file
+        and never start another log.
         """
         if checkpoint:
             now = os.fstat(self._file)
@@ -95,7 +96,7 @@ class JournalFile:
                 self._log_size = max(self._log_size, log.st_size)
 
     def fault(self) -> str:
-        """What happened to the files since; empty if nothing did."""
+        """What has happened to the files since then; empty if nothing."""
         try:
             now = os.stat(self.path)  # noqa: PTH116
         except OSError:
@@ -123,7 +124,7 @@ class JournalFile:
         return not os.path.exists(self.path)  # noqa: PTH110
 
     def close(self) -> None:
-        """Watch no longer."""
+        """Stop watching."""
         os.close(self._file)
 
     def _read_header(self) -> bytes:
@@ -132,11 +133,11 @@ class JournalFile:
 
 
 def _is_another(before: bytes, now: bytes) -> bool:
-    """Whether a file with this header is not the one whose header was `before`, as it is later."""
+    """Whether the file with this header is another one than that whose header was `before`."""
     if len(now) < _HEADER:
         return True
-    # What kind of file it is, its schema and whose it is; then the count of its changes, which
-    # grows when another program works the log into the file.
+    # Kind, schema and owner of the file; then the count of its changes, which grows when another
+    # program checkpoints the log.
     fixed = any(before[part] != now[part] for part in (slice(0, 20), slice(56, 72)))
     return fixed or now[24:28] < before[24:28]
 
@@ -146,9 +147,9 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
 
 
 def lost_commits(path: str, known: int) -> int:
-    """How many commits in the log of the journal `path` come after its first `known` frames,
-    which are all that SQLite believes. Those of one that was not on the disk when the power
-    failed may; those of others were lost to damage. -1 if the start of the log is damaged."""
+    """How many commits in the log of the journal `path` come after its first `known` frames, which
+    are all that SQLite believes. One commit that was not yet on disk when the power failed may;
+    more were lost to damage. -1 if the start of the log is damaged."""
     try:
         log = os.open(f"{path}-wal", os.O_RDONLY | getattr(os, "O_BINARY", 0))
     except OSError:
@@ -166,7 +167,7 @@ def lost_commits(path: str, known: int) -> int:
             os.lseek(log, at, os.SEEK_SET)
             _, committed, *own = struct.unpack(">4I", os.read(log, 16))
             frame += 1
-            # Frames of other salts are of an earlier round, and were worked in.
+            # Frames with other salts are from an earlier round, and are in the file already.
             commits += own == salts and committed > 0 and frame > known
         return commits
     finally:

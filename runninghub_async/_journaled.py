@@ -66,9 +66,9 @@ class FreshFeed(Feed):
 
 
 class JournaledFeed(Feed):
-    """A feed whose jobs the journal may know. `key(request)` gives a job's own key; `reuse` serves
-    a request with what another one with the same content made, makes or may have made: it is
-    submitted only if that failed, was refused or never left."""
+    """A feed whose jobs the journal may know. `key(request)` gives a job's own key. `reuse` serves
+    a request with the outcome of another job with the same content; the request is submitted only
+    if that job failed, was refused or was never sent."""
 
     def __init__(
         self,
@@ -128,7 +128,7 @@ class JournaledFeed(Feed):
         try:
             submitted = await self._admit(entries)
         except Exception as error:
-            # Nothing is known of any of them, so none goes on: to wait for them would be for ever.
+            # The journal could not be read for any of them, so waiting for them would never end.
             self._stop_taking(_known_error(error))
             for entry in entries:
                 if entry.job.index in self.entries:
@@ -163,7 +163,7 @@ class JournaledFeed(Feed):
         return row
 
     def _own_key(self, key: Callable[[Any], str], request: Any) -> str:
-        """What the user's `key` gives; the session ends if that is no text."""
+        """The key that the user's `key` returns; the session ends if it is not text."""
         try:
             own = key(request)
         except Exception as error:
@@ -204,7 +204,7 @@ class JournaledFeed(Feed):
         return {digest: [record] for digest, record in found.items()}
 
     def _goes(self, entry: Entry, known: Mapping[str, JobRecord], equal: _Equal) -> bool:
-        """Whether `entry` is to be submitted. What goes wrong with one job ends that job."""
+        """Whether `entry` is to be submitted. An error of one job ends that job only."""
         try:
             return self._goes_on(entry, known, equal)
         except Exception as error:
@@ -290,7 +290,7 @@ class JournaledFeed(Feed):
                 job = entry.job
                 self._hand_in(entry, attrs.evolve(result, index=job.index, request=job.request))
             else:
-                # That one came to nothing, or its task runs on: look into the journal again.
+                # That job failed, or was detached while its task runs: look into the journal again.
                 self.dispatcher.help(self._admit_again(entry))
 
         self._recorder.wait_for(other, entry, ended)
@@ -443,7 +443,7 @@ class JournaledFeed(Feed):
                 self._submit_later(entry)
 
 
-#: What is served first: what goes on or has succeeded, then what is stored, then the others.
+#: What is served first: jobs that run or have succeeded, then stored ones, then the others.
 _FIRST, _SECOND, _LAST = range(3)
 
 
@@ -461,12 +461,12 @@ def _digest_of(request: Any) -> str:
 
 
 def _known_error(error: Exception) -> RunningHubError:
-    """What a stream or a job ends with when looking into the journal went wrong."""
+    """The error of a stream or a job for which the journal could not be read."""
     if isinstance(error, RunningHubError):
         return error
-    told = JournalError(f"the journal cannot be read: {error!r}")
-    told.__cause__ = error
-    return told
+    failure = JournalError(f"the journal cannot be read: {error!r}")
+    failure.__cause__ = error
+    return failure
 
 
 def _is_new(record: JobRecord | None) -> bool:
@@ -485,12 +485,12 @@ class ResumedFeed(JournaledFeed):
         keeps = self.keeper is not None
         self._phases = deque[Sequence[JobState]](
             [
-                # Those whose state cannot be read: each is told of once.
+                # Rows whose state cannot be read: each is reported once.
                 *([()] if hasattr(recorder.store, "find_damaged") else []),
                 (JobState.ACCEPTED, JobState.RUNNING),
                 *([(JobState.SUCCEEDED, JobState.PARTLY_STORED)] if keeps else []),
                 (JobState.UNKNOWN,),
-                # Of those of unknown fate a webhook may have told before they came up.
+                # A webhook may have named the task of an unknown job before its turn came.
                 (JobState.ACCEPTED, JobState.RUNNING),
                 (JobState.NEW, JobState.REFUSED),
                 # Last, since it may take long: what is stored is looked at again, bit by bit.
@@ -501,7 +501,8 @@ class ResumedFeed(JournaledFeed):
         #: Keys of jobs whose tasks have succeeded and show no results.
         self._without_results: set[str] = set()
         self._after = 0
-        #: Damaged rows that an outcome told of: they stay as they are, and come up again.
+        #: Damaged rows that were reported by an outcome: they stay as they are, and are found
+        #: again.
         self._damaged: set[int] = set()
 
     async def _fetch(self) -> list[Any]:
@@ -557,7 +558,7 @@ class ResumedFeed(JournaledFeed):
         known = await self._recorder.store.find(keys)
         submitted: list[Entry] = []
         for record in records:
-            # The key of a damaged row may be none, and what it was is all that is known.
+            # A damaged row may have no usable key.
             now = known.get(record.key) if record.damage is None else record
             if now is None or live(record.key) is not None or record.key in self._without_results:
                 continue
@@ -567,7 +568,7 @@ class ResumedFeed(JournaledFeed):
         return submitted
 
     def _take_up(self, record: JobRecord) -> Entry | None:
-        """An entry to submit, or None for a job that goes on otherwise."""
+        """An entry to submit, or None for a job that is continued in another way."""
         row = Row(record.key, None, None, record.place, record.batch, record.state)
         entry = self.enter(record.request, row)
         try:

@@ -40,7 +40,7 @@ _PIECE: Final = 2**20
 #: Results being fetched at once; more would only share the same line.
 PARALLEL: Final = 8
 
-#: Hosts of results whose failures are counted, and names of files that were given of late.
+#: How many hosts have their failures counted, and how many recent file names are remembered.
 _HOSTS_KEPT: Final = 1000
 _NAMES_KEPT: Final = 10_000
 
@@ -59,8 +59,8 @@ class Submitting(Protocol):
 
 @attrs.frozen
 class Saved:
-    """What was saved of a task: `files` and `faults` by the places of its outputs in `task`,
-    which has fresh URLs where they had to be asked for."""
+    """What was saved of a task: `files` and `faults` by the places of its outputs in `task`, which
+    has fresh URLs if they were needed."""
 
     outcome: Succeeded
     files: Mapping[int, Download]
@@ -93,9 +93,9 @@ class Keeper:
     """Saves what tasks made in `folder`, which is made if it is not there.
 
     `name(outcome)` gives the stem of a job's files, by default `00042-slug-of-the-prompt`; the
-    second and later results of a job get `-2`, `-3`. Another job's file is never overwritten.
-    While nothing can be written, or no result can be had from a host, nothing is submitted; for
-    how long that is waited for, `retry` says (see `_hold`).
+    second and later results of a job get `-2`, `-3`. Another job's file is never overwritten. While
+    nothing can be written, or no result can be fetched from a host, nothing is submitted; `retry`
+    says how long (see `_hold`).
     """
 
     def __init__(
@@ -114,17 +114,18 @@ class Keeper:
         self._turns = Turns(PARALLEL)
         self._folder_hold = FolderHold(dispatcher, retry, str(folder))
         self._host_holds: Bounded[str, Hold] = Bounded(_HOSTS_KEPT)
-        #: Names that were given of late, by what all file systems tell apart.
+        #: Names that were given recently, in a form that all file systems tell apart.
         self._given: Bounded[Path, str] = Bounded(_NAMES_KEPT)
 
     async def keep(
         self, outcome: Succeeded, row: Row | None, own: Sequence[KeptFile], stream: Submitting
     ) -> Saved:
         """Save each result of a task by itself. `own`: files that are known to be of this job;
-        those that are whole are not fetched again. `stream`: whose submitting may have to stop.
+        those that are whole are not fetched again. `stream`: the stream that may have to stop
+        submitting.
 
-        Raises what the first result met with (`DownloadError`, `TransportError`, `OSError`) if
-        none could be saved, and `DownloadError` if the task has no results at all.
+        Raises the error of the first result (`DownloadError`, `TransportError`, `OSError`) if none
+        could be saved, and `DownloadError` if the task has no results at all.
         """
         outcome = await self._with_outputs(outcome)
         outputs = outcome.task.outputs
@@ -163,7 +164,7 @@ class Keeper:
     async def _with_outputs(self, outcome: Succeeded) -> Succeeded:
         if outcome.task.outputs:
             return outcome
-        # They may have come a moment after the end of the task; to look costs nothing.
+        # They may have come a moment after the end of the task; a query costs nothing.
         task = await self._fetching.task_now(outcome.task.id)
         if not task.outputs:
             raise DownloadError(
@@ -193,7 +194,7 @@ class Keeper:
         return _stem(outcome)
 
     async def _whole(self, own: Mapping[int, KeptFile]) -> dict[int, Download]:
-        """Those of these files that are there and as they were written."""
+        """The files among these that still exist unchanged."""
         if not own:
             return {}
         return await run_in_thread(_whole_files, self.folder, own, kind="checks", abandon=True)
@@ -334,17 +335,17 @@ def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except ValueError as error:
-        # A character that no path can hold; it is no fault of the result.
+        # A character that no path can hold; the result is not at fault.
         raise OSError(errno.EINVAL, str(error), str(folder)) from error
 
 
 def _exists(path: Path) -> bool:
-    # Also a link that leads nowhere: what it leads to would be made.
+    # Also true for a broken link: writing would create its target.
     return path.exists() or path.is_symlink()
 
 
 def _temporary(target: Path, job: _Job) -> Path | None:
-    # A job that has a row has its file to itself: what a killed process left is overwritten.
+    # A job in the journal owns its file: what a killed process left is overwritten.
     return target.with_name(f".{target.name}.part") if job.row is not None else None
 
 

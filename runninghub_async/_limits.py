@@ -81,7 +81,7 @@ class Gate:
     width: float = math.inf
     closings: int = 0
 
-    #: As wide as this the gate does not hold anybody back any more.
+    #: At this width the gate holds nobody back.
     FULL = 64.0
 
     def admits(self, now: float, in_flight: int) -> bool:

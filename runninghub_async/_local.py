@@ -1,4 +1,4 @@
-"""Local files, opened without waiting for anything but the disk."""
+"""Opens local files without waiting for anything but the disk."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import BinaryIO, Final, cast
 
 __all__ = ["file_stamp", "open_regular"]
 
-# To open a pipe waits for its other end, unless it is opened so.
+# Opening a pipe waits for its other end, unless these flags are set.
 _FLAGS: Final = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
 
 
@@ -32,10 +32,10 @@ def open_regular(path: str) -> BinaryIO:
 
 
 def file_stamp(facts: os.stat_result) -> tuple[int, ...]:
-    """What changes when a file does, as far as its file system tells."""
+    """A value that changes when the file does, as far as its file system shows."""
     return (facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino, facts.st_dev)
 
 
 def _check(facts: os.stat_result) -> None:
     if not stat.S_ISREG(facts.st_mode):
-        raise OSError(errno.EINVAL, "is a directory or another thing that is no file")
+        raise OSError(errno.EINVAL, "is not a regular file but a directory, a pipe or a device")

@@ -39,7 +39,7 @@ _SIGNATURES: Final = (
 )
 _RIFF: Final = {b"WEBP": "webp", b"WAVE": "wav", b"AVI ": "avi"}
 
-#: What a file of the ISO base media format is, where it is no MP4.
+#: The type of a file of the ISO base media format that is not MP4.
 _BRANDS: Final = {
     b"qt  ": "mov", b"M4A ": "m4a", b"avif": "avif", b"avis": "avif", b"heic": "heic",
     b"heix": "heic", b"mif1": "heic",
@@ -103,8 +103,7 @@ def is_known(kind: str) -> bool:
 
 
 def kind_of(kind: str) -> str:
-    """`image`, `video` or `audio` for a type as `sniff` names it, or for one of these words
-    itself; else empty."""
+    """`image`, `video` or `audio` for a type of `sniff`, or for one of these words; else empty."""
     family = _TYPES.get(canonical(kind), kind).partition("/")[0]
     return family if family in ("image", "video", "audio") else ""
 

@@ -1,7 +1,7 @@
-"""From each schema of a journal to the next one. SQL and no threads.
+"""The steps from each schema of a journal to the next. SQL and no threads.
 
-A journal is opened by every later version of the package: a new schema comes with a step here,
-and with a journal in `tests/journals` that the version before it wrote.
+Every later version of the package opens a journal. So a new schema comes with a step here, and with
+a journal in `tests/journals` that the previous version wrote.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ OLDEST: Final = 1
 #: The first schema that keeps what jobs are assumed to have cost.
 WITH_ASSUMED: Final = 2
 
-#: Jobs that were paid for, and whose cost the service did not name.
+#: Jobs that were paid for at a cost that the service did not name.
 _WITHOUT_COST: Final = (
     "SELECT seq, path, params FROM jobs"
     " WHERE state IN ('succeeded', 'partly_stored', 'stored') AND cost IS NULL"
@@ -45,7 +45,7 @@ class Migration(NamedTuple):
 
 
 def steps_from(version: int) -> Iterable[Migration]:
-    """What a journal of this schema lacks, in order."""
+    """The steps that a journal of this schema needs, in order."""
     return [step for step in MIGRATIONS if step.number > version]
 
 
@@ -60,7 +60,7 @@ def _keep_assumed_costs(db: sqlite3.Connection) -> None:
     db.execute("ALTER TABLE jobs ADD COLUMN assumed INTEGER NOT NULL DEFAULT 0")
     db.execute("ALTER TABLE lease ADD COLUMN file TEXT NOT NULL DEFAULT ''")
     db.execute("ALTER TABLE lease ADD COLUMN logged INTEGER NOT NULL DEFAULT 1")
-    # It held the stored jobs only; the one that takes its place is made when it is needed.
+    # It held the stored jobs only; the index that replaces it is made when it is needed.
     db.execute("DROP INDEX IF EXISTS jobs_by_content")
     amounts = assumed_before(db)
     db.executemany("UPDATE jobs SET assumed = ? WHERE seq = ?", amounts)

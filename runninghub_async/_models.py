@@ -70,8 +70,8 @@ class Output:
 
     @property
     def there(self) -> bool:
-        """Whether there is anything to fetch or to read: some results are told before they are
-        there, and some are entries about an error."""
+        """Whether there is anything to fetch or to read: some results are listed before they exist,
+        and some entries describe an error."""
         return self.url is not None or self.text is not None
 
 
@@ -137,13 +137,13 @@ class TaskPart:
 class Task:
     """One job at the service, as one of its answers showed it.
 
-    `id` is a string of digits, never a number (it exceeds 2**53). `outputs` is empty until
-    `status` is SUCCESS, and may be empty then too. `error` is set on FAILED and CANCEL only.
-    `prompt_tips` is the service's JSON text on the validation of the graph, often empty.
-    `client_id` is the ComfyUI client's. `progress_url` is the address of the progress socket
-    while there is one (`netWssUrl`); it holds a credential, so it stays out of `repr`.
-    `parent_id` and `parts` belong to composite tasks. `status_word` is the service's word where
-    `status` is UNKNOWN because nobody has documented that word.
+    `id` is a string of digits, never a number (it exceeds 2**53). `outputs` is empty until `status`
+    is SUCCESS, and may be empty then too. `error` is set on FAILED and CANCEL only. `prompt_tips`
+    is the service's JSON text on the validation of the graph, often empty. `client_id` is the
+    ComfyUI client's. `progress_url` is the address of the progress socket while there is one
+    (`netWssUrl`); it holds a credential, so it stays out of `repr`. `parent_id` and `parts` belong
+    to composite tasks. `status_word` is the service's own status if it is undocumented; `status` is
+    then UNKNOWN.
     """
 
     id: str
@@ -183,9 +183,9 @@ _PROXY_KEY = re.compile(r"(/proxy(?:-plus)?/)[^/?#]+")
 class FileBody:
     """A request's body that is read from disk while it is sent: `head`, the first `size` bytes of
     the file `path`, `tail`. `progress(sent)`, if given, is called with the bytes of the file sent
-    so far. `stamp` is what the file looked like; a transport that finds another raises
-    `PayloadError`. `content`: the bytes to send in place of a file; only a transport whose
-    `takes_content` is true is given it, any other gets them as `Request.body`."""
+    so far. `stamp` identifies the file's state; a transport that finds another state raises
+    `PayloadError`. `content`: the bytes to send in place of a file. Only a transport whose
+    `takes_content` is true gets it; any other gets the bytes as `Request.body`."""
 
     path: str
     size: int
@@ -204,10 +204,9 @@ class Request:
     """One HTTP request, complete. `headers`, `body` and some URLs carry the API key, so they stay
     out of `repr`. `file`, if given, is the body in place of `body`.
 
-    `read_timeout` is the longest silence, in seconds, to put up with once the request is sent.
+    `read_timeout` is the longest silence that is tolerated once the request is sent, in seconds.
     `public_only`: the host's name came from outside, so connect to it only if it resolves to an
-    address of the public internet. `repeatable`: sending it twice does no harm, which is False
-    for submits.
+    address of the public internet. `repeatable`: sending it twice does no harm; False for submits.
     """
 
     method: str

@@ -1,7 +1,7 @@
-"""What files are called: after the job, never after what a server says. No I/O.
+"""Names of files: made from the job, never from what a server says. No I/O.
 
-File systems count bytes, or UTF-16 units; some take `A` and `a` for one name, and some take an
-accent in one form only. Windows has names and characters of its own.
+File systems count bytes, or UTF-16 units. For some, `A` and `a` are the same name, and some accept
+an accent in one form only. Windows forbids some names and characters.
 """
 
 from __future__ import annotations
@@ -26,34 +26,35 @@ __all__ = [
     "usable_stem",
 ]
 
-#: The longest stem, in bytes. Every usual file system takes names of 255 bytes; the rest is for the
-#: temporary name (`.` and `.part`), the number of an output (`-99`), the digest or the number that
-#: keeps two jobs apart, and the ending.
+#: The longest stem, in bytes. Every common file system allows names of 255 bytes; the rest is for
+#: the temporary name (`.` and `.part`), the number of an output (`-99`), the digest or the number
+#: that keeps two jobs apart, and the extension.
 STEM_MAX: Final = 200
 
-#: What is tried where that is too long after all.
+#: What is tried if that is still too long.
 STEM_SHORT: Final = 50
 
-#: What Windows takes in no name; a slash nobody does. Half of a surrogate pair is no character.
+#: Characters that Windows forbids in names, and the slash, which every system forbids. Half of a
+#: surrogate pair is no character.
 _NOT_IN_NAME: Final = re.compile(r"""[<>:"/\\|?*\x00-\x1f\x7f-\x9f\ud800-\udfff]""")
 
-#: Devices, which Windows finds under any ending.
+#: Devices of Windows, which it finds under any extension.
 _DEVICE: Final = re.compile(
     r"(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9¹²³])", re.IGNORECASE
 )
 
-#: What may be a file's extension.
+#: A valid file extension.
 _SUFFIX: Final = re.compile(r"[a-z0-9]{1,12}")
 
 _MIME: Final = re.compile(r"^(?:image|video|audio|text|model|application)/")
 
-#: Words for a kind of file, which are no extensions.
+#: Words for a kind of file, which are not extensions.
 _WORDS: Final = frozenset(
     {"image", "img", "picture", "photo", "video", "audio", "sound", "voice", "file", "model",
      "text", "string", "other", "unknown", "none", "null", "url", "archive", "document", "output",
      "result", "data", "binary", "stream", "octet", "3d"}
 )  # fmt: skip
-#: What a URL may end with that says nothing of the file it leads to.
+#: Extensions of a URL that say nothing about the file behind it.
 _PROGRAMS: Final = frozenset({"php", "asp", "aspx", "jsp", "cgi", "do", "action", "dll", "exe"})
 _FAMILIES: Final = {"img": "image", "picture": "image", "photo": "image", "sound": "audio",
                     "voice": "audio"}  # fmt: skip
@@ -83,9 +84,9 @@ def file_stem(index: int, prompt: str) -> str:
 
 
 def usable_stem(stem: str) -> str:
-    """`stem` as every file system takes it: characters that one of them refuses are replaced by
-    `-`, as are leading dots and trailing dots and spaces; a device of Windows gets a `-`; what is
-    longer than `STEM_MAX` bytes is cut between two characters."""
+    """`stem` in a form that every file system accepts: characters that one of them refuses are
+    replaced by `-`, as are leading dots and trailing dots and spaces; a device of Windows gets a
+    `-`; what is longer than `STEM_MAX` bytes is cut between two characters."""
     stem = _NOT_IN_NAME.sub("-", stem)
     body = stem.lstrip(".")
     stem = "-" * (len(stem) - len(body)) + body
@@ -108,14 +109,14 @@ def fit_name(name: str, most: int) -> str:
 
 
 def comparable(name: str) -> str:
-    """`name` in a form that is the same for all names that some file system takes for one."""
+    """A form of `name` that is the same for all names that some file system considers equal."""
     folded = unicodedata.normalize("NFC", name).casefold()
     return unicodedata.normalize("NFC", folded)
 
 
 def announced(output: Output) -> str:
-    """The type that `output` should have: by the service's word, else by its URL. A file's
-    extension, or `image`, `video` or `audio`; empty if nobody said."""
+    """The type that `output` should have, from the service, else from its URL: a file extension, or
+    `image`, `video` or `audio`; empty if unknown."""
     word = _type_in(output.type)
     family = _FAMILIES.get(word, word)
     if family in ("image", "video", "audio"):
@@ -126,9 +127,9 @@ def announced(output: Output) -> str:
 
 
 def ending(output: Output, kind: str = "") -> str:
-    """The extension for its file: the service's word if that is an extension, else the type that
-    its first bytes show (`kind`, as `sniff` names it), else what its URL ends with, else `bin`.
-    Where content and URL agree on another kind of file than the service's word, they count."""
+    """The extension for its file: the service's type if that is an extension, else the type that
+    its first bytes show (`kind`, as `sniff` names it), else the URL's extension, else `bin`. If
+    content and URL agree on another kind of file than the service's type, they count."""
     suffix = _suffix(output)
     word = _type_in(output.type)
     if word and word not in _WORDS and _SUFFIX.fullmatch(word):

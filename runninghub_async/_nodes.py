@@ -35,7 +35,7 @@ _MISMATCH: Final = re.compile(
     r"(?:, *reason=(?P<reason>[^)]*))?\)"
 )
 
-#: A graph is sent as text, in which no file can be found any more.
+#: A graph is sent as text, in which files cannot be found.
 NO_PATHS: Final = "upload the file first and give its name; a graph takes no paths"
 
 #: As it stands in nearly every answer; anything else is worth a closer look.

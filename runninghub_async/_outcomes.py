@@ -44,7 +44,7 @@ class Succeeded(_Base):
     files: tuple[Download, ...] = ()
     missing: tuple[Output, ...] = ()
     ok: ClassVar[bool] = True
-    #: There is none; so that every outcome can be asked for its error.
+    #: Always None, so that every outcome has an `error`.
     error: ClassVar[None] = None
 
 

@@ -1,4 +1,4 @@
-"""Which process has a journal: told apart from every other one, alive or dead."""
+"""Which process has a journal, and whether it is alive."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import attrs
 
 __all__ = ["LEASE", "Owner"]
 
-#: How long a process counts as alive without having said so, in seconds, where nothing else tells.
+#: How long a process counts as alive after its last renewal, in seconds, where nothing else can
+#: tell.
 LEASE: Final = 30.0
 
 
@@ -25,9 +26,9 @@ def _read(path: str) -> str:
 
 
 def _started(pid: int) -> str:
-    """When the process began, in the system's own count; empty where nothing says so, `dead` for
-    one that has ended and is only remembered. A number may be given to another process once its
-    first holder is dead."""
+    """When the process started, in the system's own count; empty if the system does not say, `dead`
+    for one that has ended and was not yet reaped. A process number may be reused once its first
+    holder is dead."""
     told = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
     if len(told) < 20:
         return ""
@@ -35,8 +36,8 @@ def _started(pid: int) -> str:
 
 
 def _host() -> str:
-    """The machine, and the space in which its process numbers mean something. Two containers may
-    have the same name and space; their first processes did not begin in the same moment."""
+    """The machine and the PID namespace. Two containers may have the same name and namespace; their
+    first processes did not start at the same moment."""
     try:
         space = str(Path("/proc/self/ns/pid").readlink())
     except OSError:
@@ -60,12 +61,12 @@ class Owner:
         return cls(secrets.token_hex(8), os.getpid(), _host(), _started(os.getpid()))
 
     def lives(self, renewed: float, now: float, lease: float) -> bool:
-        """Whether it may still be alive, having last said so at `renewed`; times are Unix time, in
-        seconds.
+        """Whether it may still be alive, if it last renewed its lease at `renewed`; times are Unix
+        time, in seconds.
 
-        Where this machine tells when a process began, that is certain. Everywhere else it counts
-        as alive for `lease` seconds. A time that lies further ahead than that is of a clock that
-        was wrong, and says nothing.
+        Where this machine records when a process started, the answer is certain. Everywhere else
+        the process counts as alive for `lease` seconds. A time further ahead than that comes from a
+        wrong clock and is ignored.
         """
         heard_of = abs(now - renewed) < lease
         if self.host != _host() or sys.platform == "win32":
@@ -76,11 +77,11 @@ class Owner:
         except ProcessLookupError:
             return False
         except (OSError, OverflowError):
-            # There is one, and it is another user's; or the number is none.
+            # There is one, of another user; or the number is invalid.
             pass
         started = _started(self.pid)
         if not started or not self.started:
-            # The number alone does not say which process it is.
+            # The number alone does not identify the process.
             return heard_of
         return started == self.started
 

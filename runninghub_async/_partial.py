@@ -88,7 +88,7 @@ class Partial:
                 self._file.close()
             if self._there:
                 self._there = False
-                # Its folder may be gone, or read-only: why it is discarded is the better news.
+                # Its folder may be gone or read-only; the reason for discarding it matters more.
                 with contextlib.suppress(OSError):
                     self._name.unlink()
 

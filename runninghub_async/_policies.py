@@ -1,8 +1,8 @@
-"""The user's policies and callables, guarded: what they raise or return wrongly ends the session.
+"""Guards for the user's policies and callables: an exception or an invalid value ends the session.
 
-An exception in the middle of a step would lose what the step was about, such as the id of a task
-that was just accepted. So a guard returns something harmless, reports the fault, and the session
-ends with it after the step.
+An exception in the middle of a step would lose data, such as the id of a task that was just
+accepted. So a guard returns something harmless and reports the fault, and the session ends with it
+after the step.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["GuardedPolling", "guarded_chance", "guarded_unknown", "policy_error"
 
 OnFault = Callable[[PolicyError], object]
 
-#: The next look after a schedule that failed, in seconds; the session ends before it.
+#: The delay in place of a failed schedule, in seconds; the session ends before it is over.
 _HARMLESS: Final = 5.0
 
 #: The longest wait that a schedule may ask for, in seconds: a task lives a day at the service.

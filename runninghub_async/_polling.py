@@ -47,7 +47,7 @@ class ExponentialPolling:
     """Exponential backoff: `initial` seconds, then `factor` times longer each, up to `maximum`.
 
     Each wait is moved by up to the share `jitter` either way, so that tasks submitted together
-    are not asked about together for ever. Raises `ValueError` for numbers that make no schedule.
+    are not queried together forever. Raises `ValueError` for invalid numbers.
     """
 
     initial: float = attrs.field(default=3.0, validator=_positive)

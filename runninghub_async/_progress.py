@@ -136,8 +136,8 @@ def is_trusted(url: str, base_url: str) -> bool:
 
 
 def read_event(message: str | bytes) -> ProgressEvent:
-    """The event in one message; whatever it holds, nothing is raised. A message of more values
-    than the loop may read at once is an `OtherEvent` with its text."""
+    """The event in one message; never raises. A message with more values than may be read at once
+    is an `OtherEvent` with its text."""
     if isinstance(message, bytes) and not message.lstrip().startswith(b"{"):
         return _picture(message)
     if not has_few_values(message):

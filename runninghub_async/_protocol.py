@@ -205,7 +205,7 @@ def build_query(site: Site, task_id: str) -> Request:
 
 
 def parse_submit(response: Response) -> Task:
-    """The task that an answer to a submit tells of, in either envelope.
+    """The task in an answer to a submit, in either envelope.
 
     An id is also found in an answer that cannot be read as a whole. Raises `APIError` for a
     refusal and `ProtocolError` for an answer with neither a task id nor an error code.
@@ -373,8 +373,8 @@ def multipart(
     body: bytes | FileBody,
 ) -> Request:
     """A form with plain `fields` and one `file`, called `name`, of type `kind`."""
-    # As browsers write a file's name: what would end it is percent-encoded, and so is every other
-    # control character, which no header may hold.
+    # As browsers write a file name: what would end it is percent-encoded, and so is every control
+    # character, since no header may hold one.
     shown = _NOT_IN_NAMES.sub(lambda found: f"%{ord(found[0]):02X}", name)
     parts = [
         f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="{key}"\r\n\r\n{value}\r\n'

@@ -102,7 +102,7 @@ def parse_workflow(response: Response, workflow_id: str) -> Workflow:
 
 def parse_duplicate(response: Response) -> str:
     """`/api/openapi/workflow/duplicate`: the new workflow's id (schema `WorkflowDuplicateResponse`;
-    clients have read it as `workflowId`, too)."""
+    some clients read it from `workflowId`)."""
     data = object_of(response)
     for key in ("newWorkflowId", "workflowId"):
         value = data.get(key)

@@ -1,7 +1,7 @@
-"""Resuming a file where the last try broke off: what to ask for and what to believe. No I/O.
+"""Resuming a file where the last attempt broke off: what to request and what to trust. No I/O.
 
-Only what a validator vouches for is resumed: two halves of different files make a whole that
-nothing but luck would notice.
+A file is resumed only if a validator vouches for it: two halves of different files would make one
+file, and nothing would notice.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def length_of(headers: Mapping[str, str]) -> int | None:
 
 
 def validator_of(headers: Mapping[str, str]) -> str:
-    """What to put into `If-Range` so that only this very file is resumed: its strong ETag,
-    or when it was changed; empty if there is no such thing."""
+    """The value for `If-Range`, so that only this very file is resumed: its strong ETag or its
+    modification time; empty if it has neither."""
     if is_encoded(headers) or headers.get("accept-ranges", "").strip().lower() == "none":
         return ""
     tag = headers.get("etag", "").strip()
@@ -51,8 +51,8 @@ def validator_of(headers: Mapping[str, str]) -> str:
 
 
 def total_of(headers: Mapping[str, str], at: int, length: int | None, validator: str) -> int | None:
-    """The length of the whole file if this partial answer (206) continues at byte `at` of the file
-    that `length` and `validator` are known of; None if it does not."""
+    """The length of the whole file if this partial answer (206) continues the known file (`length`,
+    `validator`) at byte `at`; None if it does not."""
     match = _CONTENT_RANGE.fullmatch(headers.get("content-range", "").strip())
     if match is None or is_encoded(headers):
         return None

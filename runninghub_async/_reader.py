@@ -45,15 +45,15 @@ _NOTHING: Final = Money("0", CATALOGUE_CURRENCY)
 
 @attrs.frozen
 class JournalSummary:
-    """A journal in numbers. `states`: how many jobs are in each state. `spent`: what all have
-    been billed. `at_stake`: what those of unknown fate, and those whose submit is under way,
-    cost at most by the catalogue, in each currency. `ended_per_minute`: over the last ten
-    minutes in which anything ended, this one included. `owner`: the process that has the journal
-    open; empty if none has. `facts`: what was recorded about the run.
+    """A journal in numbers. `states`: how many jobs are in each state. `spent`: what all have been
+    billed. `at_stake`: the most that jobs of unknown outcome, and jobs whose submit is under way,
+    may cost by the catalogue, in each currency. `ended_per_minute`: over the last ten minutes in
+    which anything ended, this one included. `owner`: the process that has the journal open; empty
+    if none has. `facts`: what was recorded about the run.
 
-    `assumed`: what jobs are assumed to have cost beside `spent`, by the catalogue: tasks that
-    succeeded and whose answer named no cost, and submits of unknown fate that were made again. A
-    budget counts it.
+    `assumed`: what jobs are assumed to have cost in addition to `spent`, at the catalogue's price:
+    tasks that succeeded but whose answer named no cost, and submits of unknown outcome that were
+    repeated. A budget counts it.
     """
 
     states: Mapping[JobState, int]
@@ -66,11 +66,11 @@ class JournalSummary:
 
 
 class JournalReader:
-    """The journal in the file `path`; use it with `with`, in one thread. Each call sees a whole
-    state of it. One that an older version of the package wrote is read as it is.
+    """The journal in the file `path`; use it with `with`, in one thread. Each call sees a
+    consistent state. A journal of an older version of the package is read without changing it.
 
-    Raises `JournalError` for what is no journal of this package, a newer or a damaged one. A
-    damaged row comes as what can be read of it, with its `damage`.
+    Raises `JournalError` for a file that is not a journal of this package, and for a newer or
+    damaged journal. Of a damaged row the record holds what can be read, with its `damage`.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -140,15 +140,15 @@ class JournalReader:
             "SELECT minute, ended FROM minutes WHERE minute > ? ORDER BY minute", (minute - 10,)
         )
         if not all(isinstance(number, int) for row in rows for number in row):
-            raise JournalError("is damaged: table minutes holds what is no number", self.path)
+            raise JournalError("is damaged: table minutes: not a number", self.path)
         if not rows or rows[0][0] > minute:
             return 0.0
         minutes: int = minute - rows[0][0] + 1
         return float(sum(ended for _, ended in rows)) / minutes
 
     def repeated(self) -> int:
-        """How many jobs that were never submitted have the request of one that was, and that may
-        have been billed: as after a line was inserted into the input of the run."""
+        """How many jobs that were never submitted repeat a request that was submitted and may have
+        been billed, for example after a line was inserted into the input."""
         ((count,),) = self._read(
             "SELECT count(*) FROM jobs WHERE open = 0 AND state = 'new' AND attempts = 0"
             " AND held = 0 AND content IN (SELECT content FROM jobs"
@@ -172,9 +172,9 @@ class JournalReader:
 
 def _not_readable(application: int, version: int) -> str:
     if not (application or version):
-        return "holds nothing, or not yet"
+        return "is empty"
     if application != APPLICATION:
-        return "is no journal of this package"
+        return "is not a journal of this package"
     if version > VERSION:
         return f"has the newer schema {version}; this version of the package knows {VERSION}"
     return f"is damaged: no version writes the schema {version}"

@@ -61,7 +61,7 @@ class Recorder:
         self._live: WeakValueDictionary[str, Entry] = WeakValueDictionary()
         #: Rows of tasks that were submitted here and are waited for by their ids, if at all.
         self._by_task: Bounded[str, Row] = Bounded(_TASKS_KEPT)
-        #: Of the jobs under way, by content, the last that does not wait for another one.
+        #: By content: of the jobs under way, the last that does not wait for another job.
         self._equal: WeakValueDictionary[str, Entry] = WeakValueDictionary()
         #: Jobs that wait for the end of one with the same content.
         self._idle: WeakSet[Entry] = WeakSet()
@@ -124,8 +124,8 @@ class Recorder:
         return self.driving(self._equal.get(digest))
 
     def driving(self, entry: Entry | None) -> Entry | None:
-        """`entry`, if it is under way, and does not itself wait for the end of another job: two
-        that wait for each other would do so for ever."""
+        """`entry`, if it is under way and does not itself wait for another job: two jobs that wait
+        for each other would never end."""
         return entry if _under_way(entry) and entry not in self._idle else None
 
     def wait_for(
@@ -160,7 +160,7 @@ class Recorder:
 
     def begin(self, entry: Entry) -> Coroutine[Any, Any, str | None]:
         """Write down, durably, that the submit of `entry` is about to leave. If the journal knows
-        a task for it already, its id is returned, and None if the job is not to be sent any more;
+        a task for it already, its id is returned, and None if the job is not to be sent now;
         in both cases nothing must be sent."""
         row = entry.row
         assert row is not None
@@ -198,7 +198,7 @@ class Recorder:
         if state is JobState.ACCEPTED:
             facts["task_id"] = entry.job.task_id
             if row.faulted:
-                # What an earlier try met with says nothing any more.
+                # The result of an earlier try is outdated.
                 facts["code"] = facts["error"] = ""
         if isinstance(event, _ERRORS):
             facts["code"], facts["error"] = error_text(event.error)
@@ -235,7 +235,7 @@ class Recorder:
         """The results of a job are on disk."""
         facts = JobFacts(files=files_text(files))
         if row.faulted:
-            # What an earlier try met with says nothing now.
+            # The result of an earlier try is outdated.
             facts["code"] = facts["error"] = ""
         self._note(row, JobState.STORED, facts)
 

@@ -16,12 +16,12 @@ __all__ = ["Plan", "Step", "plan"]
 
 
 class Step(enum.Enum):
-    """How a job goes on."""
+    """What to do next with a job."""
 
     SUBMIT = "submit it"
     FOLLOW = "its task is alive: look at it"
     AWAIT = "its fate is unknown, and its webhook may yet tell"
-    FETCH = "its results are to be fetched, or those that are missing"
+    FETCH = "its results, or the missing ones, are to be fetched"
     CHECK = "its results are on disk, if they are still whole"
     DELIVER = "it has ended"
 
@@ -41,8 +41,8 @@ class Plan:
 def plan(
     record: JobRecord, index: int, request: object, rules: Rules, *, keeps: bool, now: float
 ) -> Plan:
-    """How the job of `record` goes on at `now`, in Unix time, for request `index` of a stream;
-    `keeps` if results are stored."""
+    """What to do next with the job of `record` at `now`, in Unix time, for request `index` of a
+    stream; `keeps` if results are stored."""
     state = record.state
     task_id = record.task.id if record.task else ""
     job = Job(index, request, state, task_id, record.attempts, key=record.key)

@@ -1,4 +1,4 @@
-"""Which output of a task's fresh answer is which output of the earlier one. No I/O.
+"""Matches the outputs of a task's fresh answer to those of the earlier one. No I/O.
 
 A fresh URL has another query and may have another host; the order of outputs is not documented.
 """
@@ -15,11 +15,11 @@ __all__ = ["matched"]
 
 
 def matched(old: Sequence[Output], fresh: Sequence[Output]) -> Mapping[int, Output]:
-    """For the outputs of `old`, by their places, the same outputs in `fresh`, as far as that is
-    certain; none of `fresh` is given twice.
+    """The outputs of `old`, by their places, with their matches in `fresh`, as far as these are
+    certain. No output of `fresh` is used twice.
 
-    Two are the same if they alone have this URL path; else if they alone are of their node and
-    type among those that are left, or have the same place among equally many; or if just these
+    Two match if they alone have this URL path. Otherwise they match if they alone have their node
+    and type among those that are left, or have the same place among equally many; or if just these
     two are left and their types do not contradict each other.
     """
     found: dict[int, Output] = {}
@@ -43,7 +43,7 @@ def matched(old: Sequence[Output], fresh: Sequence[Output]) -> Mapping[int, Outp
 
 
 def _each_once(found: Mapping[int, Output]) -> dict[int, Output]:
-    """Without those that have the URL of one before them."""
+    """Removes outputs that repeat an earlier URL."""
     used: set[str | None] = set()
     kept: dict[int, Output] = {}
     for place, output in sorted(found.items()):
@@ -58,7 +58,7 @@ def _path(output: Output) -> str:
 
 
 def _alone(names: Mapping[int, str]) -> dict[str, int]:
-    """The places by their names, without names that several have."""
+    """Names and their places, without names that occur more than once."""
     places: dict[str, list[int]] = defaultdict(list)
     for place, name in names.items():
         places[name].append(place)

@@ -1,4 +1,4 @@
-"""Names to addresses, in threads of our own."""
+"""Resolves names to addresses, in threads of our own."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class PrivateAddressError(OSError):
-    """The name leads to no public address. An `OSError`, as aiohttp expects of a resolver."""
+    """The name resolves to no public address. An `OSError`, as aiohttp expects of a resolver."""
 
 
 class Resolver(aiohttp.abc.AbstractResolver):
@@ -35,8 +35,8 @@ class Resolver(aiohttp.abc.AbstractResolver):
 
 
 class PublicResolver(Resolver):
-    """The same, without addresses that are neither public nor in `networks`. `exempt()` gives the
-    names of proxies, which stand between this machine and the internet."""
+    """The same, without addresses that are neither public nor in `networks`. `exempt()` returns the
+    names of proxies, which may have private addresses."""
 
     def __init__(self, networks: tuple[Network, ...], exempt: Callable[[], frozenset[str]]) -> None:
         self._networks = networks
@@ -52,7 +52,7 @@ class PublicResolver(Resolver):
         public = [each for each in found if self._admits(each["host"])]
         if not public:
             raise PrivateAddressError(
-                f"the host {host[:100]!r} leads to no public address, but to {found[0]['host']};"
+                f"the host {host[:100]!r} resolves to no public address, but to {found[0]['host']};"
                 " if a VPN or proxy of yours answers with such addresses, allow its network:"
                 " result_networks of AiohttpTransport, or --result-network of the command"
             )

@@ -1,8 +1,9 @@
 """Whether to try again. The money rules live here.
 
-A submit is repeated only when it certainly created nothing: it never left, or the service
-refused it for want of room. Anything else after the body left leaves its fate open, and is
-reported, not repeated. Queries cost nothing and are repeated for ever, ever less often.
+A submit is repeated only when it certainly created nothing: it never left, or the service refused
+it for lack of a free slot. After any other error once the body has left, the outcome is unknown: it
+is reported, not repeated. Queries cost nothing and are repeated without a limit, less and less
+often.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class Cause(enum.Enum):
     UNSENT = "it never left"
     CAPACITY = "no free slot"
     RATE = "too many requests"
-    POLICY = "the user's policy repeats submits of unknown fate"
+    POLICY = "the user's policy repeats submits of unknown outcome"
 
 
 class Verdict(enum.Enum):
@@ -83,25 +84,25 @@ class GiveUp:
 class RetryPolicy:
     """How to repeat what may be repeated. Waits are in seconds.
 
-    `attempts`: how often a submit that cannot even be sent is tried before the submitting stops
-    (None: for ever). Before the session's first answer it stops after `unreachable_after` seconds,
-    so that a wrong host or proxy is reported soon. `wait_initial`, `wait_exp_base`, `wait_max`:
-    the pauses, exponential; `wait_jitter`: the share by which each is moved either way.
-    `retry_after_max`: the longest `Retry-After` that is believed. `capacity_wait_max`: the longest
-    pause before a submit that found no free slot is tried again; a task of one's own that ends
-    cuts it short. `query_wait_max`: how rarely a task is queried while its queries fail.
-    `call_attempts`: how often any other call, an upload or a download is tried.
+    `attempts`: how often a submit that cannot be sent is tried before submitting stops (None: no
+    limit). Before the session's first answer it stops after `unreachable_after` seconds, so that a
+    wrong host or proxy is reported soon. `wait_initial`, `wait_exp_base`, `wait_max`: the pauses,
+    exponential; `wait_jitter`: the share by which each is moved either way. `retry_after_max`: the
+    longest `Retry-After` that is believed. `capacity_wait_max`: the longest pause before a submit
+    that found no free slot is tried again; the end of one of your own tasks cuts it short.
+    `query_wait_max`: how rarely a task is queried while its queries fail. `call_attempts`: how
+    often any other call, an upload or a download is tried.
 
     `outage_wait`, `outage_wait_max`: the first and the longest pause between single submits while
     no submit gets a useful answer, doubled each time. `outage_max`: how long that may last before
-    the submitting stops with an `OutageError`. `refusal_max`: the same for refusals for want of
-    room or rate, while no task of this session is accepted. None waits for ever.
+    submitting stops with an `OutageError`. `refusal_max`: the same if every submit is refused
+    because no slot is free or the rate limit is reached. None waits forever.
 
     `not_found_after`: how long the service must say "no such task", without a break, before it is
     believed: a new task may take a while to become visible. `no_results_after`: how long a task
     that has succeeded without results is asked for them.
 
-    Raises `ValueError` for numbers that make no policy.
+    Raises `ValueError` for invalid numbers.
     """
 
     attempts: int | None = 10
@@ -180,8 +181,8 @@ def decide_submit(policy: RetryPolicy, error: RunningHubError, attempt: int) -> 
 
 
 def trouble_of(error: RunningHubError) -> Trouble | None:
-    """What is wrong with an answer to a submit that says nothing about the submit; None for an
-    answer in the service's own words, and for one that concerns its own request alone."""
+    """What kind of useless answer a submit got; None for an answer that the service itself gave,
+    and for one that concerns this request alone."""
     if isinstance(error, ProtocolError):
         return Trouble.ORIGIN
     if isinstance(error, BlockedError):

@@ -1,4 +1,4 @@
-"""What failed, submitted again by its user: a task that may still be there is looked at first."""
+"""Retries of failed jobs on the user's request. A task that may still run is queried first."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ __all__ = ["Retried", "retry_jobs"]
 
 logger = logging.getLogger("runninghub_async")
 
-#: Rows that are read at once, and tasks that are queried at once.
+#: How many rows are read at once, and how many tasks are queried at once.
 _PAGE: Final = 500
 _QUERIES: Final = 8
 
-#: How the service says that a task came to nothing.
+#: The statuses with which the service confirms that a task failed.
 _OVER: Final = (TaskStatus.FAILED, TaskStatus.CANCEL)
 
-#: What a job that is to be submitted again no longer has.
+#: The columns that are cleared when a job is to be submitted again.
 _NOTHING: Final = JobFacts(task_id="", task="", code="", error="")
 
 
 @attrs.frozen
 class Retried:
     """What `Session.retry` did. `queued`: jobs that the next `resume` or `stream` submits again.
-    `resumed`: jobs whose task turned out to be there, which is followed and not submitted again.
-    `left`: jobs that were left as they are, since their task may still be there and be billed, or
-    their row is damaged."""
+    `resumed`: jobs whose task still exists; it is followed, not submitted again. `left`: jobs that
+    were left unchanged, because their task may still run and be billed, or because their row is
+    damaged."""
 
     queued: int = 0
     resumed: int = 0
@@ -102,7 +102,7 @@ async def _look(
         task = None
     except RunningHubError as error:
         logger.warning(
-            "job %s was not queued again: its task %s could not be looked at: %s",
+            "job %s was not queued again: its task %s could not be queried: %s",
             record.key,
             task_id,
             error,

@@ -33,25 +33,25 @@ __all__ = [
     "write_each",
 ]
 
-#: What those are told who wait for a row to be written before they send: the id of a task that is
-#: known already, or None if they must not send at all; nothing for all others.
+#: The answers to callers that wait for their row before they send: the id of a task that is known
+#: already, or None if they must not send at all; no entry means that they may send.
 Answers = Mapping[str, str | None]
 
 _Item = Begun | Moved
 
-#: What a row is told, by the names of its columns.
+#: New values of a row, by the names of its columns.
 _Columns = dict[str, Any]
 
 #: A statement that writes a row, and its values.
 _Row = tuple[str, tuple[Any, ...]]
 
-#: The columns that a move may tell of.
+#: The columns that a move may set.
 _FACTS: Final = JobFacts.__annotations__.keys()
 
 #: From which state to which, of a `Begun` or `Moved`.
 _MOVE: Final = operator.itemgetter(1, 2)
 
-#: In which column it is told when a job came into its state.
+#: The column for the time at which a job came into its state.
 _SINCE: Final = {JobState.SUBMITTING: "sent_at", JobState.ACCEPTED: "accepted_at"}
 
 #: Events of jobs that are not there yet.
@@ -120,16 +120,16 @@ def _told(item: _Item, old: JobState | None) -> _Columns:
 
 
 def _is_unpriced(item: _Item) -> bool:
-    """Whether this tells of a bill whose amount the service did not name: a task that succeeded,
-    or a submit of unknown fate that is made again."""
+    """Whether this move is billed at an amount that the service did not name: a task that
+    succeeded, or a submit of unknown outcome that is repeated."""
     if item.state is JobState.SUCCEEDED and isinstance(item, Moved):
         return "task" in item.facts and "cost" not in item.facts
     return item.old is JobState.UNKNOWN and isinstance(item, Begun)
 
 
 def _assumed(db: sqlite3.Connection, item: _Item, first: _Item | None = None) -> int:
-    """What that job costs by the catalogue, in billionths. `first` may hold its request, where its
-    row is not written yet."""
+    """What that job costs by the catalogue, in billionths. `first` may hold its request, if its row
+    is not written yet."""
     if isinstance(first, Begun) and first.old is None:
         return listed_nano(first.content.path, first.content.params) or 0
     row = db.execute("SELECT path, params FROM jobs WHERE key = ?", (item.key,)).fetchone()
@@ -165,7 +165,7 @@ def write(db: sqlite3.Connection, batch: Sequence[_Item], *, parked: bool) -> An
             if _is_unpriced(item):
                 more["assumed"] = _assumed(db, item, first[key]) + row.get("assumed", 0)
             if "cost" in more:
-                # Each bill counts; of each other column, only what is said last.
+                # Each bill counts; of every other column only the last value counts.
                 sums["spent"] += row.get("cost", 0)
             row |= more
     rows: list[_Row] = []
@@ -195,7 +195,7 @@ def _write_alike(db: sqlite3.Connection, rows: Sequence[_Row]) -> None:
     """Write rows, those with the same columns at once. Raises `Otherwise` if any of them was not
     as it was thought to be.
 
-    Only what is told is bound: `None` takes Python's `sqlite3` five times as long as a text.
+    Only new values are bound: `None` takes Python's `sqlite3` five times as long as a text.
     """
     changed: dict[str, list[tuple[Any, ...]]] = defaultdict(list)
     inserted: list[tuple[str, list[tuple[Any, ...]]]] = []
@@ -297,7 +297,7 @@ def mark_of(key: object) -> int:
 
 
 def listed_nano(path: str, params: str) -> int | None:
-    """What a request costs at most by the catalogue, in billionths; None where nothing says."""
+    """What a request costs at most by the catalogue, in billionths; None if that is not known."""
     try:
         listed = listed_price(StoredRequest(path, params_in(params)))
     except Exception:
@@ -388,8 +388,8 @@ def set_aside(db: sqlite3.Connection, batch: str) -> None:
 
 
 def enlist(db: sqlite3.Connection, jobs: Iterable[Begun | tuple[Begun, Moved]]) -> int:
-    """Record jobs that are not there yet, and take up again those that were set aside; how many
-    are new."""
+    """Record jobs that are not in the journal yet, and restore those that were set aside; return
+    how many are new."""
     totals: Counter[str] = Counter()
     new = 0
     for item in jobs:
@@ -410,7 +410,7 @@ def enlist(db: sqlite3.Connection, jobs: Iterable[Begun | tuple[Begun, Moved]]) 
 
 
 def drop_set_aside(db: sqlite3.Connection, batch: str) -> int:
-    """Remove what is still set aside; how many that were."""
+    """Remove the jobs that are still set aside; return how many."""
     totals: Counter[str] = Counter()
     gone = db.execute(f"DELETE {_ASIDE} RETURNING state, key", (batch,)).fetchall()
     for state, key in gone:
@@ -434,8 +434,8 @@ _MAY_RUN: Final = (
 
 
 def put_back(db: sqlite3.Connection, state: JobState, code: str | None) -> int:
-    """Have jobs of `state` submitted anew, or those with this code; how many. Those whose task may
-    still run are left as they are."""
+    """Queue jobs in `state` to be submitted again, only those with this code if it is given; return
+    how many. Jobs whose task may still run are left unchanged."""
     where = f"open = 2 AND state = ? AND coalesce(code, '') <> ? AND NOT ({_MAY_RUN})"
     values = [state.value, FAULTY]
     if code is not None:
@@ -447,8 +447,8 @@ def put_back(db: sqlite3.Connection, state: JobState, code: str | None) -> int:
 
 
 def put_back_each(db: sqlite3.Connection, state: JobState, keys: Iterable[str]) -> int:
-    """Have those of these jobs that are in `state` submitted anew; how many. Whether their tasks
-    have ended is for the caller to know."""
+    """Queue those of these jobs that are in `state` to be submitted again; return how many. The
+    caller must know that their tasks have ended."""
     count = assumed = 0
     for key in keys:
         values = (key, state.value)
@@ -460,7 +460,7 @@ def put_back_each(db: sqlite3.Connection, state: JobState, keys: Iterable[str]) 
 
 
 def _assume(db: sqlite3.Connection, where: str, values: Sequence[Any]) -> int:
-    """Count what the first submits of these jobs may have cost, as nobody will ever say."""
+    """Count what the first submits of these jobs may have cost, since that will never be known."""
     query = f"SELECT seq, path, params FROM jobs WHERE {where}"
     amounts = [
         (listed_nano(path, params) or 0, seq) for seq, path, params in db.execute(query, values)

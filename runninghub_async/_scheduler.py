@@ -68,7 +68,7 @@ _OPEN: Final = Gate()
 #: Task ids that are remembered, so that a stray answer is not taken for another job's.
 _IDS_KEPT: Final = 1_000
 
-#: Where nothing is answered, so long after the last submit that is said, in seconds.
+#: After so many seconds without any answer to the submits that left, that is logged.
 _SILENCE: Final = 15.0
 
 #: So many outdated records in the heap are not worth the work of clearing them out.
@@ -110,11 +110,11 @@ class Source(Protocol):
         ...
 
     def stop(self, entry: Entry, error: RunningHubError) -> None:
-        """This job was refused, and so would be every further one of this source: take no more."""
+        """This job was refused, and every further one of this source would be: take no more."""
         ...
 
     def halt(self, error: RunningHubError) -> None:
-        """Nothing more is submitted in this session: take no more, and end with `error`."""
+        """Nothing more is submitted in this session: take no more and end with `error`."""
         ...
 
     def let_go(self, entry: Entry) -> None:
@@ -170,7 +170,8 @@ class Entry:
         return self.fetching or not self.gone
 
 
-#: Rounds of connecting, with growing pauses, before an address that was never reached is wrong.
+#: Rounds of connecting, with growing pauses, before an address that was never reached counts as
+#: wrong.
 _TRIES_UNREACHED: Final = 4
 
 _NOT_THE_SERVICE: Final = (
@@ -226,9 +227,10 @@ class Scheduler:
         self._outdated = 0
         #: Since when no request could be sent at all, before the first answer of the session.
         self._unreachable_since: float | None = None
-        #: Since when every submit is refused for want of room or rate, with no task alive.
+        #: Since when every submit is refused because no slot is free or the rate limit is reached,
+        #: with no task alive.
         self._refused_since: float | None = None
-        #: Ids of tasks that were created here; the latest ones. An id is no second job's.
+        #: Ids of the latest tasks that were created here. No second job may have one of them.
         self._ids: Bounded[str, None] = Bounded(_IDS_KEPT)
         self._silence_told = False
         self._money_told = False
@@ -482,7 +484,7 @@ class Scheduler:
         self._judge(error, now, sent_at)
 
     def _judge(self, error: RunningHubError, now: float, sent_at: float) -> None:
-        """What a submit without a task says about all the others."""
+        """Learn from a submit without a task what it means for all the others."""
         if isinstance(error, ConnectError):
             self.circuit.not_sent()
             self._judge_reach(error, now, sent_at)
@@ -503,7 +505,7 @@ class Scheduler:
             )
 
     def _judge_reach(self, error: RunningHubError, now: float, sent_at: float) -> None:
-        """Nothing was sent. Before the first answer that is most likely a wrong address."""
+        """Nothing was sent. Before the first answer the most likely cause is a wrong address."""
         if self.circuit.proven or self._rules.retry.attempts is None:
             return
         if self._unreachable_since is None:
@@ -511,15 +513,15 @@ class Scheduler:
         waited = now - self._unreachable_since
         if waited >= self._rules.retry.unreachable_after or self.gate.closings >= _TRIES_UNREACHED:
             self._unreachable_since = None
-            told = ConnectError(
+            failure = ConnectError(
                 f"{error}. No request has reached {self.origin} since the session was opened:"
                 " check base_url, the network and the proxy"
             )
-            told.__cause__ = error
-            self._halt(told)
+            failure.__cause__ = error
+            self._halt(failure)
 
     def _judge_refusal(self, error: RunningHubError, now: float) -> None:
-        """Refusals for want of room or rate may go on for ever."""
+        """Stop after refusals for lack of a slot or by the rate limit that last too long."""
         longest = self._rules.retry.refusal_max
         if not isinstance(error, CapacityError | RateLimitError) or self.alive:
             self._refused_since = None
@@ -527,21 +529,21 @@ class Scheduler:
             self._refused_since = now
         elif longest is not None and now - self._refused_since >= longest:
             seconds, self._refused_since = now - self._refused_since, None
-            told = OutageError(
-                f"the submitting stopped: for {_spell(seconds)} every submit was refused, the last"
+            failure = OutageError(
+                f"submitting stopped: for {_spell(seconds)} every submit was refused, the last"
                 f" with: {error}",
                 seen=str(error), since=self.wall() - seconds, running=self.alive,
             )  # fmt: skip
-            told.__cause__ = error
-            self._halt(told)
+            failure.__cause__ = error
+            self._halt(failure)
 
     def _answered(self, now: float) -> None:
-        """A submit had an answer in the service's own words."""
+        """A submit got an answer from the service itself."""
         self._unreachable_since = None
         self._silence_told = False
         since = self.circuit.useful()
         if since is not None:
-            self.say(f"submits are answered again, after {_spell(now - since)} without")
+            self.say(f"submits get useful answers again, after {_spell(now - since)} without one")
 
     def note_silence(self, now: float) -> None:
         """Say that submits wait because earlier ones have no answer yet."""
@@ -558,17 +560,17 @@ class Scheduler:
         circuit = self.circuit
         origin = isinstance(error, BlockedError | ProtocolError)
         running = self.alive - self._submitting
-        told = OutageError(
-            f"the submitting stopped: the last {circuit.row} submits to {self.origin} got no"
+        failure = OutageError(
+            f"submitting stopped: the last {circuit.row} submits to {self.origin} got no"
             f" useful answer, for {_spell(now - circuit.since)} now; the last one: {error}."
             f" {running} tasks still run. {_NOT_THE_SERVICE if origin else _LATER}",
             seen=str(error), since=self.wall() - (now - circuit.since), running=running,
         )  # fmt: skip
-        told.__cause__ = error
-        return told
+        failure.__cause__ = error
+        return failure
 
     def _halt(self, error: RunningHubError) -> None:
-        """End the submitting of every source with one error."""
+        """End every source with one error: nothing more is submitted."""
         waiting = [entry.source for _, _, entry in self._again]
         for source in dict.fromkeys([*self._sources, *waiting]):
             source.halt(error)

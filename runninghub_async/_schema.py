@@ -48,7 +48,8 @@ __all__ = [
 
 _T = TypeVar("_T")
 
-#: Marks a data base as a journal of this package ("rhj1"), and its version: see `_migrations`.
+#: The mark of a database that is a journal of this package ("rhj1"), and its schema version: see
+#: `_migrations`.
 APPLICATION: Final = 0x72686A31
 VERSION: Final = 2
 
@@ -94,7 +95,7 @@ _FIELDS: Final = (
 )  # fmt: skip
 COLUMNS: Final = ", ".join(_FIELDS)
 
-#: The columns that a table must have, of those tables without which a journal is none.
+#: The columns that the necessary tables of a journal must have.
 TABLES: Final[Mapping[str, frozenset[str]]] = {
     "meta": frozenset({"name", "value"}),
     "lease": frozenset({"one", "name", "pid", "host", "started", "renewed", "file", "logged"}),
@@ -109,7 +110,7 @@ _OPEN_OF: Final = " ".join(
     f"WHEN '{state}' THEN {'NULL' if code is None else code}" for state, code in OPEN.items()
 )
 
-#: Rows that no query for a state finds, or not for their own.
+#: Rows that no query for a state finds, or only one for a wrong state.
 DAMAGED: Final = (
     f"typeof(key) <> 'text' OR state NOT IN ({_STATES}) OR open IS NOT CASE state {_OPEN_OF} END"
     " OR held NOT IN (0, 1)"
@@ -128,13 +129,13 @@ _MAYBE_TEXTS: Final = ("task_id", "task", "code", "error", "files")
 _TIMES: Final = ("sent_at", "accepted_at", "ended_at")
 _DIGEST_LENGTH: Final = 32
 
-#: Those whose task is known by its id.
+#: The states in which the id of the task is known.
 _FOLLOWED: Final = frozenset({JobState.ACCEPTED, JobState.RUNNING})
 _WELL_ENDED: Final = frozenset({JobState.SUCCEEDED, JobState.PARTLY_STORED})
 
 
 class _Damage(Exception):
-    """`column` does not hold what it should, for this reason."""
+    """The value in `column` is invalid, for this reason."""
 
     def __init__(self, column: str, reason: str) -> None:
         super().__init__(reason)
@@ -146,95 +147,95 @@ def record_of(row: Sequence[Any], path: str = "") -> JobRecord:
 
     Raises `JournalError` for a row that is damaged: its text names row, key and column.
     """
-    told = dict(zip(_FIELDS, row, strict=True))
+    fields = dict(zip(_FIELDS, row, strict=True))
     try:
-        return _sound(told)
+        return _sound(fields)
     except _Damage as damage:
-        raise _error_of(told, damage, path) from damage
+        raise _error_of(fields, damage, path) from damage
 
 
 def record_or_damage(row: Sequence[Any], path: str) -> JobRecord:
-    """The same; a damaged row comes as what can be read of it, with its `damage`."""
-    told = dict(zip(_FIELDS, row, strict=True))
+    """The same; for a damaged row, what can be read of it, with its `damage`."""
+    fields = dict(zip(_FIELDS, row, strict=True))
     try:
-        return _sound(told)
+        return _sound(fields)
     except _Damage as damage:
-        return _remains(told, _error_of(told, damage, path))
+        return _remains(fields, _error_of(fields, damage, path))
 
 
-def _sound(told: Mapping[str, Any]) -> JobRecord:
-    _check_types(told)
-    state = _checked(told, "state", JobState)
-    params = _checked(told, "params", params_in)
-    _check_content(told)
-    task_id = told["task_id"]
-    task = _checked(told, "task", lambda text: task_in(task_id, text)) if task_id else None
-    if task is None and (state in _FOLLOWED or told["task"]):
+def _sound(fields: Mapping[str, Any]) -> JobRecord:
+    _check_types(fields)
+    state = _checked(fields, "state", JobState)
+    params = _checked(fields, "params", params_in)
+    _check_content(fields)
+    task_id = fields["task_id"]
+    task = _checked(fields, "task", lambda text: task_in(task_id, text)) if task_id else None
+    if task is None and (state in _FOLLOWED or fields["task"]):
         raise _Damage("task_id", "expected the id of its task, got nothing")
     if state in _WELL_ENDED and (task is None or task.status is not TaskStatus.SUCCESS):
         raise _Damage("task", "expected a task that succeeded")
-    files = _checked(told, "files", files_in)
-    cost = told["cost"]
+    files = _checked(fields, "files", files_in)
+    cost = fields["cost"]
     return JobRecord(
-        seq=told["seq"],
-        key=told["key"],
+        seq=fields["seq"],
+        key=fields["key"],
         state=state,
-        request=StoredRequest(told["path"], params, told["key"], told["place"]),
-        content=told["content"],
-        batch=told["batch"],
+        request=StoredRequest(fields["path"], params, fields["key"], fields["place"]),
+        content=fields["content"],
+        batch=fields["batch"],
         task=task,
-        attempts=told["attempts"],
-        sent_at=told["sent_at"],
-        accepted_at=told["accepted_at"],
-        ended_at=told["ended_at"],
+        attempts=fields["attempts"],
+        sent_at=fields["sent_at"],
+        accepted_at=fields["accepted_at"],
+        ended_at=fields["ended_at"],
         cost=None if cost is None else amount_of(cost),
-        code=told["code"] or "",
-        error=told["error"] or "",
+        code=fields["code"] or "",
+        error=fields["error"] or "",
         files=files,
-        assumed=amount_of(told["assumed"]),
+        assumed=amount_of(fields["assumed"]),
     )
 
 
-def _check_types(told: Mapping[str, Any]) -> None:
+def _check_types(fields: Mapping[str, Any]) -> None:
     for column in _TEXTS:
-        if not _is_text(told[column]):
-            raise _Damage(column, f"expected a text, got {told[column]!r:.40}")
+        if not _is_text(fields[column]):
+            raise _Damage(column, f"expected a text, got {fields[column]!r:.40}")
     for column in _MAYBE_TEXTS:
-        value = told[column]
+        value = fields[column]
         if value is not None and not _is_text(value):
             raise _Damage(column, f"expected a text, got {value!r:.40}")
     for column in _TIMES:
-        value = told[column]
+        value = fields[column]
         if value is not None and not (isinstance(value, int | float) and math.isfinite(value)):
             raise _Damage(column, f"expected a time, got {value!r:.40}")
     for column in ("attempts", "assumed", "seq"):
-        if not isinstance(told[column], int) or told[column] < 0:
-            raise _Damage(column, f"expected a count, got {told[column]!r:.40}")
-    if told["cost"] is not None and not isinstance(told["cost"], int):
-        raise _Damage("cost", f"expected an amount, got {told['cost']!r:.40}")
-    place = told["place"]
+        if not isinstance(fields[column], int) or fields[column] < 0:
+            raise _Damage(column, f"expected a count, got {fields[column]!r:.40}")
+    if fields["cost"] is not None and not isinstance(fields["cost"], int):
+        raise _Damage("cost", f"expected an amount, got {fields['cost']!r:.40}")
+    place = fields["place"]
     if place is not None and (not isinstance(place, int) or place < 0):
         raise _Damage("place", f"expected a number, got {place!r:.40}")
-    if not told["key"]:
+    if not fields["key"]:
         raise _Damage("key", "expected a text, got nothing")
 
 
-def _check_content(told: Mapping[str, Any]) -> None:
-    """Whether path, parameters and key are what they were when the row was written."""
-    content = told["content"]
+def _check_content(fields: Mapping[str, Any]) -> None:
+    """Check that path, parameters and key are unchanged since the row was written."""
+    content = fields["content"]
     if len(content) != _DIGEST_LENGTH:
-        # Not a digest of ours, so there is nothing to compare.
+        # Not a digest of this package, so there is nothing to compare.
         return
-    text = f"{told['path']}\n{told['params']}"
+    text = f"{fields['path']}\n{fields['params']}"
     if blake2b(text.encode(), digest_size=16).hexdigest() != content:
         raise _Damage("params", "path and parameters do not fit the digest of the content")
-    if not is_key_of(told["key"], content, told["place"], told["batch"]):
+    if not is_key_of(fields["key"], content, fields["place"], fields["batch"]):
         raise _Damage("key", "does not fit batch, place and content")
 
 
-def _checked(told: Mapping[str, Any], column: str, read: Any) -> Any:
+def _checked(fields: Mapping[str, Any], column: str, read: Any) -> Any:
     try:
-        return read(told[column])
+        return read(fields[column])
     except Exception as error:
         raise _Damage(column, f"{error}"[:200]) from error
 
@@ -246,9 +247,9 @@ def _is_text(value: Any) -> bool:
     return value.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
-def _error_of(told: Mapping[str, Any], damage: _Damage, path: str) -> JournalError:
-    seq, key, task_id = told["seq"], _key_of(told), told["task_id"]
-    place = f", request {told['place']}" if isinstance(told["place"], int) else ""
+def _error_of(fields: Mapping[str, Any], damage: _Damage, path: str) -> JournalError:
+    seq, key, task_id = fields["seq"], _key_of(fields), fields["task_id"]
+    place = f", request {fields['place']}" if isinstance(fields["place"], int) else ""
     of_task = f"; its task is {task_id}" if _is_text(task_id) and task_id else ""
     return JournalError(
         f"row {seq} (key {key!r}{place}) is damaged: {damage.column}: {damage}{of_task}. It may"
@@ -261,31 +262,31 @@ def _error_of(told: Mapping[str, Any], damage: _Damage, path: str) -> JournalErr
     )
 
 
-def _key_of(told: Mapping[str, Any]) -> str:
-    key = told["key"]
-    return key if _is_text(key) and key else f"row {told['seq']}"
+def _key_of(fields: Mapping[str, Any]) -> str:
+    key = fields["key"]
+    return key if _is_text(key) and key else f"row {fields['seq']}"
 
 
-def _remains(told: Mapping[str, Any], error: JournalError) -> JobRecord:
+def _remains(fields: Mapping[str, Any], error: JournalError) -> JobRecord:
     """What can be read of a damaged row."""
     state, task, params = JobState.UNKNOWN, None, dict[str, Any]()
     files: tuple[KeptFile, ...] = ()
     with suppress(Exception):
-        state = JobState(told["state"])
-    if _is_text(told["task_id"]) and told["task_id"]:
-        task = Task(told["task_id"])
+        state = JobState(fields["state"])
+    if _is_text(fields["task_id"]) and fields["task_id"]:
+        task = Task(fields["task_id"])
         with suppress(Exception):
-            task = task_in(told["task_id"], told["task"])
+            task = task_in(fields["task_id"], fields["task"])
     with suppress(Exception):
-        params = params_in(told["params"])
+        params = params_in(fields["params"])
     with suppress(Exception):
-        files = files_in(told["files"])
-    place = told["place"] if isinstance(told["place"], int) else None
-    path, key = told["path"] if _is_text(told["path"]) else "", _key_of(told)
-    texts = {name: told[name] if _is_text(told[name]) else "" for name in (*_TEXTS, "code")}
-    attempts, cost = told["attempts"], told["cost"]
+        files = files_in(fields["files"])
+    place = fields["place"] if isinstance(fields["place"], int) else None
+    path, key = fields["path"] if _is_text(fields["path"]) else "", _key_of(fields)
+    texts = {name: fields[name] if _is_text(fields[name]) else "" for name in (*_TEXTS, "code")}
+    attempts, cost = fields["attempts"], fields["cost"]
     return JobRecord(
-        seq=told["seq"] if isinstance(told["seq"], int) else 0,
+        seq=fields["seq"] if isinstance(fields["seq"], int) else 0,
         key=key,
         state=state,
         request=StoredRequest(path, params, key, place),
@@ -315,11 +316,11 @@ def of_state(state: JobState) -> tuple[str, list[Any]]:
 def totals_in(
     rows: Iterable[tuple[str, int]], path: str = ""
 ) -> tuple[dict[JobState, int], Decimal, Decimal]:
-    """How many jobs are in each state, what all were billed, and what they are assumed to have
-    cost beside that. Raises `JournalError` for what are no sums."""
+    """How many jobs are in each state, what they were billed, and what they are assumed to have
+    cost in addition. Raises `JournalError` for invalid sums."""
     amounts: dict[str, int] = {}
     for name, amount in rows:
-        # Those of states count rows; the sum of the keys may be any number.
+        # The sums of states count rows; the sum of the keys may be any number.
         if not isinstance(amount, int) or (name != "keys" and amount < 0):
             raise JournalError(f"its sums are damaged: {name!r:.40} is {amount!r:.40}", path)
         amounts[name] = amount
@@ -332,8 +333,8 @@ FACTS: Final = "SELECT substr(name, 6), value FROM meta WHERE name LIKE 'fact:%'
 
 
 def lease_of(db: sqlite3.Connection, path: str = "") -> tuple[Owner, float] | None:
-    """Who has the journal, and when it last said so; None if nobody has. Raises `JournalError`
-    for a lease that is none."""
+    """Who has the journal, and when the lease was last renewed; None if nobody has it. Raises
+    `JournalError` for an invalid lease."""
     row = db.execute("SELECT name, pid, host, started, renewed FROM lease").fetchone()
     if row is None:
         return None
@@ -387,7 +388,7 @@ def _read(
     path: str,
     read: Callable[[sqlite3.Cursor], _T],
 ) -> _T:
-    """What `read` makes of the rows of a query. Text that is not UTF-8 comes with halves of
+    """The results of `read` for the rows of a query. Text that is not UTF-8 contains halves of
     surrogate pairs, so that one bad row does not hide the others."""
     try:
         try:
@@ -415,7 +416,7 @@ def connect(path: str, *, read_only: bool = False) -> sqlite3.Connection:
     mode = "ro" if read_only else "rw"
     uri = f"file:{_quoted(path)}?mode={mode}"
     db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=10.0)
-    # A page whose parts lie where none can be is an error, and not read as something else.
+    # A page with impossible offsets is an error instead of being misread.
     db.execute("PRAGMA cell_size_check = ON")
     return db
 

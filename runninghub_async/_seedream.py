@@ -210,7 +210,7 @@ class SeedreamV5Pro(SeedreamRequest):
         self, params: dict[str, Any] | None = None
     ) -> tuple[tuple[str, ...], dict[str, Any]]:
         """As for every seedream request. The model's page has a shorter limit on prompts than the
-        service's registry; a typed request holds to its page."""
+        service's registry; a typed request follows its page."""
         problems, params = super().checked_params(params)
         if isinstance(self.prompt, str) and len(self.prompt) > _PAGE_LIMIT:
             known = _spec(self.path).param("prompt")
@@ -231,9 +231,9 @@ class ModelRequest:
     A number of 19 digits is a model, too: some are called by it, `/openapi/v2/<19 digits>`. The
     parameters of such a model are not known, so any pass.
 
-    In `params` a media field takes a `pathlib.Path` as well as a URL: the file is uploaded
-    first, once per content. `checked=False` sends `params` unseen, and takes `model` as a path:
-    for models that are newer than the catalogue. `documented_keys` sends the keys of the
+    In `params` a media field takes a `pathlib.Path` as well as a URL: the file is uploaded first,
+    once per content. `checked=False` sends `params` without checking them, and uses `model` as a
+    path: for models that are newer than the catalogue. `documented_keys` sends the keys of the
     documentation where the catalogue knows others that the service takes (see
     `ModelSpec.wire_params`).
     """
@@ -250,7 +250,7 @@ class ModelRequest:
 
     @property
     def _known(self) -> bool:
-        """Whether the catalogue has, or should have, this model."""
+        """Whether the catalogue has this model, or should have it."""
         return self.checked and not is_number(self.model)
 
     def to_params(self) -> dict[str, Any]:

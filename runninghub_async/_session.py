@@ -109,26 +109,26 @@ class Session:
     `api_key`: the key; default `RUNNINGHUB_API_KEY`, else `RH_API_KEY`. `base_url`: the service's
     origin, with or without `/openapi/v2`; default `RUNNINGHUB_BASE_URL`, else `RH_API_BASE_URL`,
     else `https://www.runninghub.ai`. A key works only on its own site (.ai or .cn). `limits`,
-    `polling`, `retry`: see `Limits`, `ExponentialPolling`, `RetryPolicy`. `transport`: the
-    network, or `testing.MockTransport`; the session closes it. `rng`: the source of all chance;
-    seed it for a run that repeats. `webhooks`: have the end of tasks announced, see
-    `runninghub_async.webhooks`; polling then goes on beneath, as `webhooks.polling` says.
-    `key_in_body`: send the key in the bodies of the older API's calls as well as in the header,
-    as it documents; False for a key that it refuses so and takes by the header alone, which was
-    reported of one kind of enterprise key.
+    `polling`, `retry`: see `Limits`, `ExponentialPolling`, `RetryPolicy`. `transport`: the network,
+    or `testing.MockTransport`; the session closes it. `rng`: the source of all chance; seed it for
+    a run that repeats. `webhooks`: have the end of tasks announced, see
+    `runninghub_async.webhooks`; polling continues at the slower pace of `webhooks.polling`.
+    `key_in_body`: send the key in the bodies of the older API's calls as well as in the header, as
+    documented. False sends it in the header only, which was reported to be necessary for one kind
+    of enterprise key.
 
     `journal`: a path, or a `JobStore`: a durable record of every job, written before its request
-    leaves; what a session with the same journal is asked for again is resumed, and not submitted
-    again. `budget`: submit only while what is spent and what is under way stay below;
-    with a journal, what it has spent before counts. `unknown`: what to do about a submit whose
-    answer was lost and whose webhook, if there is one, did not tell of it either: `hold` it,
-    `resubmit` it, at the risk of a second bill, or what a function of the `Unknown` outcome
-    says. `on_cancel`: what becomes of tasks that still run when whoever asked for them leaves,
-    is cancelled, or the session closes: `detach` lets them run on and names them, `cancel` asks
-    the service once to cancel them, `wait` waits for them.
+    leaves. A later session with the same journal resumes unfinished jobs instead of submitting them
+    again. `budget`: submit only while the money that is spent and under way stays below this
+    amount; with a journal, what was spent earlier counts. `unknown`: what to do about a submit
+    whose response was lost and for which no webhook arrived: `hold` it, `resubmit` it at the risk
+    of a second bill, or a function of the `Unknown` outcome that returns one of the two.
+    `on_cancel`: what to do with tasks that still run when their caller leaves or is cancelled, or
+    when the session closes. `detach` lets them run and reports them, `cancel` asks the service once
+    to cancel them, `wait` waits for them.
 
-    Beside the main job: `account`, `apps`, `assets`, `comfyui`, `older`, `quick_create`,
-    `resources`, `webhook_events` and `workflows` hold the calls of a family each.
+    Other calls are grouped in families: `account`, `apps`, `assets`, `comfyui`, `older`,
+    `quick_create`, `resources`, `webhook_events` and `workflows`.
 
     Raises `ValueError` for a base URL or key that cannot be one, and `SessionError` on entering
     without a key.
@@ -285,8 +285,8 @@ class Session:
                 budget.carry(record.key, listed)
             if unpriced:
                 logger.warning(
-                    "budget: %d jobs of earlier sessions may yet be billed, and nothing says how"
-                    " much: they count as nothing",
+                    "budget: %d jobs of earlier sessions may still be billed, at an unknown price;"
+                    " they count as zero",
                     unpriced,
                 )
         return budget
@@ -343,7 +343,7 @@ class Session:
             last.result()
 
     async def _let_go(self, ids: list[str]) -> None:
-        """What is left to do once nothing is under way any more: cancel these tasks, and close."""
+        """What is left to do once nothing is under way: cancel these tasks, and close."""
         try:
             if ids:
                 await self._cancel_all(ids)
@@ -508,19 +508,19 @@ class Session:
     ) -> Download:
         """Fetch a result into the file `path`, whole or not at all.
 
-        It is written beside the target under another name, looked through to its end (a picture
-        is unpacked; of video, audio, archives and models the first bytes have to fit, and nothing
-        may be a web page or an error document) and then renamed over the target. The API key is
-        not sent along. What falters, or is slower than 1 KiB/s over a minute, is tried five times,
-        from where it broke off if the host can; a URL that is refused is asked for again once.
-        HTTP 404 in the first 60 seconds after the end of a task that this session has seen
-        running is waited for. Only the service's own host and public addresses are asked.
-        `max_bytes`: how long it may be, unpacked.
+        It is written beside the target under another name, checked (a picture is unpacked; of
+        video, audio, archives and models the first bytes have to fit; a web page or an error
+        document is refused) and then renamed over the target. The API key is not sent. A transfer
+        that fails, or is slower than 1 KiB/s over a minute, is tried five times and resumed where
+        it broke off if the host supports that; for a URL that is refused, the service is asked for
+        a fresh one once. HTTP 404 in the first 60 seconds after the end of a task that this session
+        has seen running is waited for. Results are fetched only from the service's own host and
+        from public addresses. `max_bytes`: the largest size, unpacked.
 
         Raises `ResultGone`, `ResultIncomplete`, `ResultTooLarge` (beyond `max_bytes`),
-        `ResultBroken`, `ResultUnsafe` or, for a result that is a text, `DownloadError`, of which
-        they are; `TransportError` when no answer came; `OSError`; and what `query` raises, when
-        the URL has expired.
+        `ResultBroken`, `ResultUnsafe` or, for a result that is a text, their base class
+        `DownloadError`; `TransportError` when no answer came; `OSError`; and the errors of `query`,
+        when the URL has expired.
         """
         return await self._fetching.fetch(output, Path(path), max_bytes=max_bytes)
 
@@ -590,7 +590,7 @@ class Session:
                 logger.warning("left submit_many with %d tasks: %s", len(ids), " ".join(ids))
             unknown = sum(isinstance(error, SubmitUnknown) for error in errors.values())
             if unknown:
-                logger.warning("left submit_many with %d submits of unknown fate", unknown)
+                logger.warning("left submit_many with %d submits of unknown outcome", unknown)
             raise
         finally:
             await feed.leave()
@@ -637,27 +637,27 @@ class Session:
         request is always taken. `ordered` hands out in input
         order; a wider `window` then keeps slots busy behind a slow task.
 
-        `folder`: save the results in it, a few at once, each as soon as its task has succeeded;
-        an outcome then comes with its `files`, and with those outputs that could not be saved as
-        `missing`. They are called `00042-slug.png` after place and prompt, or what
-        `name(outcome)` gives, without ending, cut to 200 bytes and with `-` for what some file
-        system refuses. A task of which nothing could be saved comes as `Failed`, with the task.
-        While nothing can be written, or four tasks in a row gave no result from one host,
-        nothing is submitted; a full disk is waited for, anything else for as long as
-        `RetryPolicy` tries a submit that cannot be sent (5 minutes by default).
+        `folder`: save the results in it, a few at once, each as soon as its task has succeeded; an
+        outcome then comes with its `files`, and with those outputs that could not be saved as
+        `missing`. They are named `00042-slug.png` after place and prompt, or after the text that
+        `name(outcome)` returns, without an extension, cut to 200 bytes and with `-` for characters
+        that some file system refuses. A task of which nothing could be saved is a `Failed` with the
+        task. While nothing can be written, or four tasks in a row gave no result from one host,
+        nothing is submitted; a full disk is waited for, anything else for as long as `RetryPolicy`
+        tries a submit that cannot be sent (5 minutes by default).
 
         With a journal, a job is known by its request, its place and `batch`, or by what
         `key(request)` gives. What the journal knows is not submitted again: its outcome is
         handed out, once it has one. `reuse`: serve a request with what another one with the same
         content made, at no cost: its files if they are stored and whole, its task if that runs,
-        has succeeded or is of unknown fate. Only content that failed, was refused or never left
+        has succeeded or is of unknown outcome. Only content that failed, was refused or never left
         is submitted. Equal requests within the stream share one job.
 
-        A faulty request becomes a `Failed` with a `PayloadError`. A wrong key, an exhausted
-        balance or budget, a journal that cannot be read, a plan that forbids the call, results
-        that cannot be saved (`DownloadError`), or a `name` that raises or gives no text
-        (`PolicyError`) stops the submitting; what runs is still handed out, and then that error
-        is raised, once. An input that raises has its error raised in the same way. `on_cancel`: see
+        A faulty request becomes a `Failed` with a `PayloadError`. A wrong key, an exhausted balance
+        or budget, a journal that cannot be read, a plan that forbids the call, results that cannot
+        be saved (`DownloadError`), or a `name` that raises or returns no text (`PolicyError`) stop
+        further submits. Tasks that run are still handed out, and then that error is raised, once.
+        An input that raises has its error raised in the same way. `on_cancel`: see
         `JobStream.aclose`; by default the session's.
         """
         dispatcher = self._open()
@@ -683,15 +683,14 @@ class Session:
         name: Callable[[Succeeded], str] | None = None,
         check: bool = True,
     ) -> JobStream:
-        """Resume what the journal holds and that has not ended: an async iterator of outcomes.
+        """Resume the jobs of the journal that have not ended: an async iterator of outcomes.
 
         Tasks that exist are followed, and jobs that were never submitted are submitted. With a
-        `folder` results are saved, and where some are stored already, the missing ones alone.
-        Submits of unknown fate are treated as the session's `unknown` says, and handed out. What
-        has ended is not handed out again; but with `check`, files that are stored in `folder` are
-        compared, last of all, and fetched again if they have changed.
-        `outcome.request` is a `StoredRequest`, `outcome.index` counts what is handed out. See
-        `stream` for the rest.
+        `folder` results are saved; if some are stored already, only the missing ones. Submits of
+        unknown outcome are treated as the session's `unknown` says, and handed out. Jobs that have
+        ended are not handed out again. With `check`, files that are stored in `folder` are compared
+        at the end, and fetched again if they have changed. `outcome.request` is a `StoredRequest`,
+        `outcome.index` counts what is handed out. See `stream` for the rest.
 
         Raises `ValueError` without a journal.
         """
@@ -709,14 +708,14 @@ class Session:
     async def retry(
         self, *, state: JobState = JobState.FAILED, code: str | None = None, missing: bool = False
     ) -> Retried:
-        """Queue jobs of the journal that came to nothing, to be submitted again by `resume`, or by
-        `stream` over the same requests.
+        """Queue failed jobs of the journal, to be submitted again by `resume`, or by `stream` over
+        the same requests.
 
-        `state`: `FAILED`, `CANCELLED` or `UNKNOWN`, of which the last may mean a second bill.
-        `code`: only those that failed with it. A job that failed while its task may still run, as
-        when the service did not know the task, is queried first: a task that is there is followed
-        by `resume`, and one that the service says failed is submitted again. `missing`: also
-        submit again what the service still does not know; it may have been billed.
+        `state`: `FAILED`, `CANCELLED` or `UNKNOWN`; the last may cause a second bill. `code`: only
+        those that failed with it. The task of a job that failed although the task may still run,
+        for example because the service did not know it for a while, is queried first. If the task
+        exists, `resume` follows it; if the service says that it failed, the job is submitted again.
+        `missing`: also submit again what the service still does not know; it may have been billed.
 
         Raises `ValueError` without a journal or for another state, and `JournalError`.
         """
@@ -961,7 +960,7 @@ class Session:
         """A webhook said that the task of this job has ended; any thread may bring it."""
         dispatcher = self._dispatcher
         if dispatcher is not None:
-            # A loop that is closed takes nothing, and then there is nobody to look either.
+            # A closed loop accepts nothing, and then nobody waits for it either.
             with contextlib.suppress(RuntimeError):
                 dispatcher.loop.call_soon_threadsafe(dispatcher.hint, name, task_id)
 
@@ -977,7 +976,7 @@ class Session:
             await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, dispatcher.loop))
 
     def _break(self, error: BaseException) -> None:
-        """Something failed that no job can be blamed for: end all with one error."""
+        """A failure that is not the fault of any job: end everything with one error."""
         if isinstance(error, PolicyError) and self._dispatcher is not None:
             running = [entry.job for feed in self._feeds for entry in feed.entries.values()]
             running += [call.entry.job for call in self._calls]
@@ -1013,7 +1012,8 @@ async def _each_open(store: JobStore, states: Sequence[JobState]) -> AsyncIterat
 
 
 async def _assumed(store: JobStore) -> Decimal:
-    """What jobs of earlier sessions cost by the catalogue, where the service named no cost."""
+    """The cost by the catalogue of those jobs of earlier sessions for which the service named
+    none."""
     if isinstance(store, AssumingStore):
         return await store.assumed()
     total = Decimal(0)
@@ -1034,7 +1034,7 @@ async def _each(requests: Iterable[Any] | AsyncIterable[Any]) -> AsyncIterator[A
 
 
 def _is_large(request: Any) -> bool:
-    """Whether a request holds what should not be looked at on the event loop."""
+    """Whether a request is too large to be checked on the event loop."""
     try:
         values = request.to_params().values()
     except Exception:

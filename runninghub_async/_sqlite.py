@@ -71,7 +71,7 @@ _LATER: Final = 0.2
 #: be in memory alone; its submit was at risk, too, while the answer was on its way.
 _PACE: Final = 0.1
 
-#: So many who wait are nearly all that ever do: they wait no longer.
+#: With so many waiting nearly all callers are there, so the commit starts.
 _MANY: Final = MOST_SUBMITTING - 4
 
 #: How long it may take until it is written that a task was seen running, in seconds. That only
@@ -85,16 +85,16 @@ _TOLD_EVERY: Final = 60.0
 #: How long a session that closes waits for a disk that takes nothing, in seconds.
 _LAST_TRY: Final = 5.0
 
-#: After so many commits the log is worked into the file: seldom, as most pages change again soon.
+#: After so many commits the log is checkpointed: rarely, since most pages change again soon.
 _CHECKPOINT: Final = 150
 
-#: Jobs of one content that are told apart.
+#: The most jobs of one content that are found at once.
 _EQUAL_MAX: Final = 100
 
 #: How many tasks a warning names.
 _NAMED_MAX: Final = 1000
 
-#: Set to 1, it opens a journal whatever process has it.
+#: If this is set to 1, a journal is opened whatever process has it.
 _TAKE_OVER: Final = "RUNNINGHUB_JOURNAL_TAKE_OVER"
 
 #: The first schema in which the lease says which file it is of.
@@ -108,14 +108,14 @@ class _Lost(JournalError):
 
 
 class SqliteJobStore:
-    """A journal in the file `path`, which is made if it is not there, readable by its owner only.
+    """A journal in the file `path`, which is created if it is missing, readable by its owner only.
 
     `lease`: seconds after which a process that has not been heard of counts as dead, where this
-    machine cannot tell: on another machine, in another container, or without `/proc`.
-    `take_over`: open the journal whatever process has it, for one that is dead and judged alive;
-    the environment variable `RUNNINGHUB_JOURNAL_TAKE_OVER=1` does the same. If that process lives
-    after all, it notices and submits nothing more. `repair`: go on with a damaged journal, of
-    which jobs may be missing, and count its rows anew.
+    machine cannot tell: on another machine, in another container, or without `/proc`. `take_over`:
+    open the journal whatever process has it, if that process is dead but counts as alive; the
+    environment variable `RUNNINGHUB_JOURNAL_TAKE_OVER=1` does the same. If that process lives after
+    all, it notices and submits nothing more. `repair`: continue with a damaged journal, from which
+    jobs may be missing, and recount its rows.
 
     A write that fails, as on a full disk, is tried again every second, and nothing is submitted
     meanwhile; warnings of the logger `runninghub_async.trouble` say so. A journal that is deleted,
@@ -143,9 +143,9 @@ class SqliteJobStore:
         self._thread: threading.Thread | None = None
         self._db: sqlite3.Connection | None = None
         self._file: JournalFile | None = None
-        #: Its files belong to another journal by now: they are not to be touched at the end.
+        #: Its files now belong to another journal and must not be touched when it is closed.
         self._abandoned = False
-        #: Commits since the log was last worked into the file.
+        #: Commits since the last checkpoint.
         self._commits = 0
         self._batch: list[Begun | Moved] = []
         self._waiting: _Waiting = []
@@ -155,7 +155,7 @@ class SqliteJobStore:
         self._sent = 0
         self._done = 0
         self._timer: asyncio.TimerHandle | None = None
-        #: When it is due, by the loop's clock: not every loop's handle says so.
+        #: When it is due, by the loop's clock: not every loop's timer handle has that.
         self._due = math.inf
         #: The delay after which a write is arranged for; infinite if none is, and 0 while one is
         #: under way, after which more is looked for.
@@ -204,10 +204,10 @@ class SqliteJobStore:
             await self._stop()
 
     async def _stop(self) -> None:
-        """Close, and end the thread, whoever is cancelled meanwhile: the next one may be waiting
-        for the journal."""
+        """Close, and end the thread, even if the caller is cancelled meanwhile: another session may
+        be waiting for the journal."""
         assert self._loop is not None
-        # Whoever begins from here on is told so.
+        # Every later call gets this error.
         self._error = self._error or _Lost("is closed", self.path)
         for timer in (self._timer, self._seen_timer):
             if timer is not None:
@@ -266,7 +266,7 @@ class SqliteJobStore:
         application, version = _pragma(db, "application_id"), _pragma(db, "user_version")
         tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         if tables and application != APPLICATION:
-            raise JournalError("is no journal of this package", self.path)
+            raise JournalError("is not a journal of this package", self.path)
         if tables and version > VERSION:
             raise JournalError(
                 f"has the schema {version}, and this version of the package knows {VERSION}:"
@@ -279,14 +279,15 @@ class SqliteJobStore:
             self._refuse_if_busy(lease_of(db, self.path), time.time())
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
-        # The log is worked into the file by `_checkpoint`.
+        # `_checkpoint` copies the log into the file.
         db.execute("PRAGMA wal_autocheckpoint = 0")
         if tables:
             _, frames, _ = db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
             self._refuse_if_log_lost(db, frames)
 
     def _refuse_if_log_lost(self, db: sqlite3.Connection, frames: int) -> None:
-        """A process that died left its last commits in the log; without them, jobs are missing."""
+        """Check the log: a process that died left its last commits there, and without them jobs are
+        missing."""
         if self._repair:
             return
         lost = lost_commits(self.path, frames)
@@ -298,8 +299,8 @@ class SqliteJobStore:
         else:
             return
         raise JournalError(
-            f"{what}. The jobs in it would be submitted and paid for again: bring it back, or go"
-            " on without it by SqliteJobStore(path, repair=True)",
+            f"{what}. The jobs in it would be submitted and paid for again: restore it, or"
+            " continue without it with SqliteJobStore(path, repair=True)",
             self.path,
         )
 
@@ -315,8 +316,8 @@ class SqliteJobStore:
             if not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                 _make(db, base_url)
             self._refuse_if_busy(lease_of(db, self.path), now)
-            told = self._facts_of(db)
-            self._refuse_if_of_another(told["base_url"], base_url)
+            facts = self._facts_of(db)
+            self._refuse_if_of_another(facts["base_url"], base_url)
             self._renew(db, now)
         for step in steps_from(_pragma(db, "user_version")):
             with _transaction(db):
@@ -333,24 +334,24 @@ class SqliteJobStore:
             _rows.settle_left(db, now)
             self._parked = _rows.find_parked(db) > 0
         self._checkpoint(db, self._file)
-        self.identity, self.secret = told["identity"], bytes.fromhex(told["secret"])
+        self.identity, self.secret = facts["identity"], bytes.fromhex(facts["secret"])
         self._renewed = now
 
     def _facts_of(self, db: sqlite3.Connection) -> dict[str, str]:
-        """What the journal knows of itself. Raises `JournalError` if that is damaged."""
-        told = dict(fetch(db, "SELECT name, value FROM meta", (), self.path))
+        """The settings that the journal holds. Raises `JournalError` if they are damaged."""
+        facts = dict(fetch(db, "SELECT name, value FROM meta", (), self.path))
         for name in ("identity", "secret", "base_url"):
-            if not isinstance(told.get(name), str) or not told[name]:
+            if not isinstance(facts.get(name), str) or not facts[name]:
                 raise JournalError(f"is damaged: table meta: {name} is missing", self.path)
         try:
-            bytes.fromhex(told["secret"])
+            bytes.fromhex(facts["secret"])
         except ValueError:
-            raise JournalError("is damaged: table meta: secret is none", self.path) from None
-        return told
+            raise JournalError("is damaged: table meta: secret is invalid", self.path) from None
+        return facts
 
     def _checkpoint(self, db: sqlite3.Connection, file: JournalFile) -> None:
-        """Work the log into the file. From here on the file alone says that its log is missing:
-        what says that it is not, is in the log."""
+        """Checkpoint the log. From here on the file alone says that its log is missing; the record
+        that it exists is in the log."""
         self._commits = 0
         with _transaction(db):
             db.execute("UPDATE lease SET logged = 0, file = ?", (file.number,))
@@ -380,7 +381,8 @@ class SqliteJobStore:
             raise _Lost("was taken over by another process", self.path)
 
     def _refuse_if_moved(self, db: sqlite3.Connection) -> None:
-        """What is written into a file that is not at its place is never read again."""
+        """Raise `JournalError` if the files have changed: writes into a file that was moved are
+        lost."""
         if self._file is None or not (fault := self._file.fault()):
             return
         tasks = ""
@@ -394,8 +396,8 @@ class SqliteJobStore:
         )
 
     def _rescue(self, db: sqlite3.Connection, file: JournalFile) -> str:
-        """Save what can be saved of a journal whose files were taken away: name its tasks, and
-        work the log into the file, wherever that is now."""
+        """Save what can be saved of a journal whose files were moved or deleted: log its tasks, and
+        checkpoint the log into the file, wherever that is now."""
         self._abandoned = True
         ids: list[str] = []
         with contextlib.suppress(sqlite3.Error):
@@ -405,7 +407,7 @@ class SqliteJobStore:
             )
             ids = [str(task_id) for (task_id,) in db.execute(query)]
         logger.error(
-            "%s: its files are not at their place; %d tasks run: %s",
+            "%s: its files were deleted, moved or replaced; %d tasks still run: %s",
             self.path,
             len(ids),
             " ".join(ids),
@@ -443,7 +445,7 @@ class SqliteJobStore:
         try:
             self._give_back_lease(db)
         except sqlite3.Error as error:
-            logger.warning("%s: the lease was not given back: %s", self.path, error)
+            logger.warning("%s: the lease was not released: %s", self.path, error)
         db.close()
 
     # -- the thread ---------------------------------------------------------------------------
@@ -462,7 +464,7 @@ class SqliteJobStore:
                 self._keep_lease()
 
     def _is_lease_due(self, now: float) -> bool:
-        # Also where the clock was put back.
+        # This also holds if the clock was set back.
         return abs(now - self._renewed) > self._lease / 3
 
     def _keep_lease(self) -> None:
@@ -496,7 +498,7 @@ class SqliteJobStore:
             self._file.written()
             self._commits += 1
             if self._commits >= _CHECKPOINT:
-                # It is tried again with the next commit; what was asked for is on the disk.
+                # It is tried again with the next commit; the change itself is on disk.
                 with contextlib.suppress(sqlite3.Error):
                     self._checkpoint(db, self._file)
         return result
@@ -674,7 +676,7 @@ class SqliteJobStore:
             for item in batch:
                 answers |= self._write_alone(item)
         except Exception as error:
-            # Without an answer those who wait would wait for ever.
+            # Without an answer the callers would wait forever.
             lost = _Lost(f"cannot be written: {error!r}", self.path)
             lost.__cause__ = error
             self._name_lost(batch, lost)
@@ -788,7 +790,7 @@ class SqliteJobStore:
 
     async def find_damaged(self, after: int, limit: int) -> Sequence[JobRecord]:
         """The first `limit` jobs, in order, whose `seq` is beyond `after` and which `find_open`
-        does not find, as their state or place among the states is damaged."""
+        does not find because their state is damaged."""
         records = await self._read_records(
             f"SELECT {COLUMNS} FROM jobs WHERE seq > ? AND ({DAMAGED}) ORDER BY seq LIMIT ?",
             (after, limit),
@@ -801,7 +803,7 @@ class SqliteJobStore:
         error = JournalError(
             f"row {record.seq} (key {record.key!r}) is damaged: open: does not fit the state"
             f" {record.state}. The job is not submitted again; a stream over the same request"
-            " goes on with it",
+            " resumes it",
             self.path,
             seq=record.seq,
             key=record.key,
@@ -830,10 +832,10 @@ class SqliteJobStore:
 
     async def facts(self) -> Mapping[str, str]:
         """See `JobStore.facts`."""
-        told = dict(await self._read(FACTS))
-        if not all(isinstance(text, str) for pair in told.items() for text in pair):
-            raise JournalError("is damaged: table meta holds what is no text", self.path)
-        return told
+        facts = dict(await self._read(FACTS))
+        if not all(isinstance(text, str) for pair in facts.items() for text in pair):
+            raise JournalError("is damaged: table meta holds a value that is not text", self.path)
+        return facts
 
     async def put(self, facts: Mapping[str, str]) -> None:
         """See `JobStore.put`."""
@@ -859,8 +861,8 @@ class SqliteJobStore:
         return await self._change(lambda db: _rows.put_back(db, state, code))
 
     async def put_back_each(self, state: JobState, keys: Sequence[str]) -> int:
-        """Have those of these jobs that are in `state` submitted anew; how many. The caller knows
-        that their tasks have ended: this does not look."""
+        """Queue those of these jobs that are in `state` to be submitted again; return how many. The
+        caller must know that their tasks have ended; this is not checked."""
         return await self._change(lambda db: _rows.put_back_each(db, state, keys))
 
 
@@ -878,7 +880,7 @@ def _transaction(db: sqlite3.Connection) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _translated(path: str) -> Iterator[None]:
-    """What goes wrong with the opening of a journal, as a `JournalError`."""
+    """Raises the errors of opening a journal as `JournalError`."""
     try:
         yield
     except JournalError:
@@ -886,8 +888,8 @@ def _translated(path: str) -> Iterator[None]:
     except sqlite3.OperationalError as error:
         raise JournalError(f"cannot be opened: {error}", path) from error
     except sqlite3.DatabaseError as error:
-        told = "is no journal" if "not a database" in str(error) else f"is damaged: {error}"
-        raise JournalError(told, path) from error
+        reason = "is no journal" if "not a database" in str(error) else f"is damaged: {error}"
+        raise JournalError(reason, path) from error
     except OSError as error:
         raise JournalError(f"cannot be opened: {error.strerror or error}", path) from error
     except Exception as error:
@@ -895,13 +897,13 @@ def _translated(path: str) -> Iterator[None]:
 
 
 def _leave_open(db: sqlite3.Connection) -> None:
-    """Leave a connection whose files are gone as it is. SQLite would delete what stands under the
-    names of its log by now, which may be the log of another process."""
+    """Leave a connection whose files are gone open. Closing it, SQLite would delete the file that
+    now has the name of its log, which may be the log of another process."""
     if hasattr(db, "setconfig"):
         db.setconfig(sqlite3.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE)  # type: ignore[attr-defined]
         db.close()
     else:
-        # Before Python 3.12 nothing else keeps it from being closed at the end of the process.
+        # Before Python 3.12 only this keeps it from being closed at the end of the process.
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(db))
 
 
@@ -938,7 +940,7 @@ def _tell(loop: asyncio.AbstractEventLoop, callback: Callable[..., object], *val
         loop.call_soon_threadsafe(callback, *values)
     except RuntimeError:
         # The loop is closed: whoever asked has gone.
-        logger.debug("nobody waits for the journal any more")
+        logger.debug("nobody waits for the journal now")
 
 
 def _fulfil(future: asyncio.Future[_T], result: _T) -> None:

@@ -5,8 +5,8 @@
      ^          │
      └ refused <┴─> unknown, failed;     accepted, running ──> failed, cancelled
 
-A job is `submitting` from before its request leaves until the answer is understood. Whoever finds
-it so later, without the process that sent it, knows nothing about its fate: it becomes `unknown`.
+A job is `submitting` from before its request leaves until the answer is understood. If the process
+that sent it is gone, the outcome cannot be known: the job becomes `unknown`.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ MOVES: Final[Mapping[JobState, Mapping[JobState, str]]] = {
     },
 }
 
-#: What a resumed run goes on with.
+#: The states that a resumed run continues.
 OPEN: Final = (
     _S.NEW,
     _S.SUBMITTING,

@@ -35,8 +35,8 @@ class JobStore(Protocol):
         ...
 
     async def find_content(self, digests: Sequence[str]) -> Mapping[str, JobRecord]:
-        """For each of these contents for which there is a job that was paid for, or may have been,
-        one of them; a stored one, if there is any."""
+        """One job for each of these contents that was paid for or may have been; a stored one, if
+        there is one."""
         ...
 
     async def find_open(
@@ -85,9 +85,9 @@ class JobStore(Protocol):
         ...
 
     async def put_back(self, state: JobState, code: str | None) -> int:
-        """Have all jobs of this state submitted anew, or those with this code; how many. None that
-        was recorded at fault, and none with a task that may still run: one whose end the service
-        did not name."""
+        """Queue all jobs in this state to be submitted again, only those with this code if it is
+        given; return how many. Leaves out jobs whose request was faulty, and jobs whose task may
+        still run because the service did not confirm its end."""
         ...
 
     async def spent(self) -> Decimal:
@@ -105,21 +105,21 @@ class JobStore(Protocol):
 
 @runtime_checkable
 class AssumingStore(Protocol):
-    """A `JobStore` that also knows what jobs are assumed to have cost. With another store, a later
-    session looks through the jobs that succeeded."""
+    """A `JobStore` that also records what jobs are assumed to have cost. Without it, a later
+    session reads all jobs that succeeded."""
 
     async def assumed(self) -> Decimal:
-        """What jobs are assumed to have cost, beside what `spent` says: by the catalogue, tasks
-        that succeeded without a `cost`, and submits of unknown fate that were made again."""
+        """What jobs are assumed to have cost in addition to `spent`, at the catalogue's price:
+        tasks that succeeded without a `cost`, and submits of unknown outcome that were repeated."""
         ...
 
 
 @runtime_checkable
 class MatchingStore(Protocol):
-    """A `JobStore` that finds all jobs of a content, so that each of several equal requests gets a
-    job of its own. With another store, `find_content` is asked."""
+    """A `JobStore` that finds all jobs of a content, so that each of several equal requests gets
+    its own job. Without it, `find_content` is used."""
 
     async def find_equal(self, digests: Sequence[str]) -> Mapping[str, Sequence[JobRecord]]:
-        """For each of these contents, its jobs in order: those that have not ended, were stored,
-        or are of unknown fate; none that failed or was cancelled."""
+        """For each of these contents, its jobs in order: those that have not ended, are stored, or
+        are of unknown outcome; none that failed or was cancelled."""
         ...

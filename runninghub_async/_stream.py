@@ -84,7 +84,7 @@ class JobStream(_Stream["Outcome"]):
     @property
     def unfinished(self) -> tuple[Unfinished, ...]:
         """What had been taken from the input and did not end, once the stream was left or
-        stopped: tasks that still run, submits of unknown fate, requests never submitted."""
+        stopped: tasks that still run, submits of unknown outcome, requests never submitted."""
         return tuple(sorted(self._feed.unfinished, key=lambda left: left.index))
 
     @property
@@ -103,8 +103,8 @@ class JobStream(_Stream["Outcome"]):
     def paused(self) -> Iterator[None]:
         """Submit nothing while the context is open: `with stream.paused(): ...`.
 
-        For a consumer that cannot keep what it is given, as on a full disk. It is the whole
-        session that pauses; tasks that run are followed, and their outcomes handed out.
+        For a consumer that cannot store its outcomes, for example because the disk is full. The
+        whole session pauses; tasks that run are followed, and their outcomes are handed out.
         """
         dispatcher = self._feed.dispatcher
         dispatcher.scheduler.paused += 1

@@ -50,7 +50,7 @@ def text_faults(value: Any, name: str, at: str) -> tuple[str, ...]:
     try:
         return tuple(_faults(value, name, at))
     except RecursionError:
-        # No JSON either, and refused as such.
+        # Not valid JSON either, and refused elsewhere.
         return ()
 
 

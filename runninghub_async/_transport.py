@@ -46,7 +46,7 @@ MAX_ANSWER_BYTES: Final = 8 * 2**20
 
 _CHUNK: Final = 2**18
 
-#: From here on a body is sent in pieces, in bytes.
+#: A body of this size or more is sent in pieces, in bytes.
 _LARGE_BODY: Final = 2**20
 
 #: How often a silent socket is asked whether it still lives, in seconds.
@@ -115,7 +115,7 @@ class StreamingTransport(Transport, Protocol):
         ...
 
 
-#: Their errors to ours, once a request has left; the first class that fits wins.
+#: aiohttp's errors and ours, once a request has left; the first class that fits wins.
 #: ServerDisconnectedError is "perhaps sent": a kept-alive connection may have died under the
 #: request, or after the service had read it.
 _AFTER: Final[dict[type[BaseException], type[TransportError]]] = {
@@ -135,7 +135,7 @@ _PLAIN: Final = (
 
 
 def _translated(error: BaseException, *, sent: bool, connect_timeout: float) -> TransportError:
-    """Our error for theirs; `sent` if the request may have left."""
+    """Our error for aiohttp's; `sent` if the request may have left."""
     if isinstance(error, aiohttp.ClientConnectorError) and isinstance(
         error.os_error, PrivateAddressError
     ):
@@ -189,9 +189,9 @@ class AiohttpTransport:
     closed, belongs to another event loop or has middlewares (which might repeat a submit) is
     refused with `SessionError` when the `Session` is entered.
 
-    The names of `Request.public_only` are connected to only where they resolve to public
-    addresses. A proxy resolves names itself, and the connector of a session that was brought is
-    used as it is: with either, the judging of names is left to it.
+    Hosts of `Request.public_only` are connected to only if they resolve to public addresses. A
+    proxy resolves names itself, and the connector of a session of yours uses its own resolver: with
+    either, this check does not happen here.
     """
 
     #: A request's `file` may hold bytes from memory (`FileBody.content`).
@@ -222,7 +222,7 @@ class AiohttpTransport:
         self._urls: dict[str, yarl.URL] = {}
 
     async def open(self) -> None:
-        """Check what was brought along. Raises `SessionError` for a `ClientSession` that cannot
+        """Check the session that was given. Raises `SessionError` for a `ClientSession` that cannot
         be used here."""
         own = self._brought
         if own is None:
@@ -264,7 +264,7 @@ class AiohttpTransport:
                 allow_redirects=False,
                 **proxy,
             ) as answer:
-                # Once more, and not for each piece: a body that drips has to end, too.
+                # Once more in total, and not for each piece: a slow body has to end, too.
                 exchange.restart()
                 await _read(answer, body)
             return Response(answer.status, bytes(body), answer.headers)
@@ -317,8 +317,8 @@ class AiohttpTransport:
         except RunningHubError:
             raise
         except Exception as error:
-            # A download is harmless: whether its request had left makes no difference, but what
-            # could not be reached should be called so.
+            # A download is harmless, so it does not matter whether its request had left; but a host
+            # that could not be reached should be reported as such.
             sent = not isinstance(error, _UNREACHED)
             raise self._translated(error, sent=sent) from _cause(error)
         try:
@@ -385,7 +385,7 @@ class AiohttpTransport:
         options: dict[str, Any] = {}
         own = self._brought if kind != "sockets" else None
         if own is not None:
-            # Its connections, but not its settings: each may change what an answer means.
+            # Use its connections, but not its settings: each may change the meaning of an answer.
             options |= {
                 "connector": own.connector,
                 "connector_owner": False,
@@ -408,7 +408,8 @@ class AiohttpTransport:
             # Answers are small, and one that is packed and cut off would lose all it holds.
             skip_auto_headers=("Accept-Encoding",),
             request_class=WatchedRequest,
-            # Gateways put long policies into one header; 8 kB of aiohttp's default lose the answer.
+            # Gateways put long policies into one header; aiohttp's default of 8 kB loses the
+            # answer.
             max_line_size=_MAX_HEADER,
             max_field_size=_MAX_HEADER,
             # A socket cannot be told to stay where it is; a call is told each time.
@@ -443,7 +444,7 @@ class AiohttpTransport:
 
 _NO_PROXY: Final[Mapping[str, Any]] = {}
 
-#: What says that a host was not reached at all.
+#: Errors that mean that a host was not reached at all.
 _UNREACHED: Final = (
     aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError,
     aiohttp.InvalidURL,
@@ -451,7 +452,7 @@ _UNREACHED: Final = (
 
 
 def _with_length(request: Request) -> dict[str, str]:
-    # Given beforehand, or the body would go out in chunks, which storage hosts refuse.
+    # Without it the body would be sent chunked, which storage hosts refuse.
     size = len(request.file) if request.file is not None else len(request.body or b"")
     return {**request.headers, "Content-Length": str(size)}
 
@@ -463,7 +464,7 @@ def _late(request: Request, partial: Response | None) -> ReadTimeout:
 
 
 def _partial(answer: aiohttp.ClientResponse | None, body: bytearray) -> Response | None:
-    """What of an answer had arrived when it broke off."""
+    """The part of an answer that had arrived when it broke off."""
     return None if answer is None else Response(answer.status, bytes(body), answer.headers)
 
 
@@ -474,7 +475,7 @@ async def _read(answer: aiohttp.ClientResponse, body: bytearray) -> None:
         try:
             body += await content.readany()
         except Exception:
-            # What had arrived before the connection broke lies there, and aiohttp keeps it.
+            # aiohttp still holds what had arrived before the connection broke.
             body += b"".join(getattr(content, "_buffer", ()))
             raise
         if len(body) > MAX_ANSWER_BYTES:

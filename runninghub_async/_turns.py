@@ -1,4 +1,4 @@
-"""Whose turn it is to fetch: a few transfers at once, of which slow ones hold at most half."""
+"""Turns for transfers: a few at once, of which slow ones hold at most half."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Turn:
         self._turns = turns
 
     def slow(self) -> None:
-        """It is slow: let others begin beside it."""
+        """Mark it as slow, so that others may begin beside it."""
         if not self.is_slow:
             self.is_slow = True
             self._turns.found_slow(self.host)

@@ -1,4 +1,4 @@
-"""Text that others sent: how much of it is read as JSON, and how it is shown. No I/O."""
+"""Text from outside: how much of it is read as JSON, and how it is shown. No I/O."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ def has_few_values(text: str | bytes) -> bool:
 
 
 def shown(text: str, limit: int = 100) -> str:
-    """`text` for a log line: at most `limit` characters, and nothing that a terminal would act
-    on."""
+    """`text` for a log line: at most `limit` characters, without control sequences."""
     cut = text if len(text) <= limit else f"{text[:limit]}…"
     return cut if cut.isprintable() else ascii(cut)

@@ -52,11 +52,10 @@ GUIDANCE: Final = 30 * 2**20
 #: also counts while the machine sleeps.
 _FRESH_FOR: Final = 20 * 3600.0
 
-#: So far, in seconds, may the wall clock be set back without an upload being made anew for it.
+#: How far the wall clock may be set back before uploads are repeated, in seconds.
 _SET_BACK: Final = 60.0
 
-#: How often the files of one request are uploaded because the first has expired before the last
-#: was sent.
+#: How often the files of one request are uploaded if the first expires before the last is sent.
 _ROUNDS: Final = 3
 
 #: Uploads and digests that are remembered.
@@ -81,7 +80,8 @@ class _File:
         return sniff(self.head) or self.name.rpartition(".")[2].lower()
 
     def body(self, progress: OnProgress | None, *, in_pieces: bool) -> bytes | FileBody:
-        """What is sent. `in_pieces`: bytes that are no file may be sent without being copied."""
+        """The body to send. `in_pieces`: bytes that are not in a file may be sent without a
+        copy."""
         if self.content is not None and not (in_pieces and _is_large(self)):
             return self.content
         report = None if progress is None else _with_total(progress, self.size)
@@ -184,7 +184,7 @@ class Uploader:
                     raise PayloadError([f"{file.name}: was uploaded but got no URL @ {at}"])
                 given[at] = value
                 oldest = min(oldest, since)
-            # The last of many large files may take so long that the first has expired by then.
+            # The last of many large files may take so long that the first has expired.
             if _is_fresh(oldest):
                 break
         else:
@@ -289,7 +289,7 @@ class Uploader:
             build = partial(build_upload, site, file.name, file.kind, body)
         else:
             build = partial(build_old_upload, site, older, file.name, file.kind, body)
-        # A form that is one piece holds a copy of the bytes, which takes long for many.
+        # A form in one piece holds a copy of the bytes, which takes long if they are many.
         large = isinstance(body, bytes) and _is_large(file)
         request = await run_in_thread(build) if large else build()
         # A good key has been refused here for a moment, so a refusal is not believed at once.
@@ -321,7 +321,7 @@ def _replaced(value: Any, given: Mapping[str, str], at: str = "$") -> Any:
 
 
 def _placed(error: PayloadError, at: str) -> list[str]:
-    """The faults of a file, which it has wherever it stands, as those of the place `at`."""
+    """The faults of a file, with the place `at` of the request as their address."""
     return [f"{p.removesuffix(' @ $')} @ {at}" for p in error.problems]
 
 
@@ -336,7 +336,7 @@ def _is_fresh(since: float) -> bool:
 
 
 def _give_up(sent: asyncio.Future[Upload], _: object) -> None:
-    """Tell those who still wait, although the helper has ended, that the session was closed."""
+    """Give those who still wait the error that the session was closed."""
     if not sent.done():
         sent.set_exception(SessionError("the session was closed"))
         sent.exception()
@@ -365,9 +365,9 @@ def _with_total(progress: OnProgress, total: int) -> Callable[[int], object]:
 
 
 def _is_own(url: str, base_url: str) -> bool:
-    """Whether the LoRA goes to the service's own origin, which may be an emulator on loopback.
-    Any other place has to be https and public, so that no answer can make this process write
-    into its own network. Raises `ProtocolError` for other places."""
+    """Whether the LoRA goes to the service's own origin, which may be an emulator on loopback. Any
+    other address has to be https and public, so that no answer can make this process write into its
+    own network. Raises `ProtocolError` for any other address."""
     reason = why_not(url, urlsplit(base_url).hostname or "")
     if not reason and _origin(url) == _origin(base_url):
         return True

@@ -1,4 +1,4 @@
-"""Whether a file is what it was announced as and, if that is a picture, whether it is whole.
+"""Checks that a file is what was announced and, if it is a picture, that it is whole.
 
 PNG pictures are unpacked to their last pixel, the other kinds walked through by their structure;
 `_decode` has more to say of those. Video, audio and archives are known by their first bytes,
@@ -23,8 +23,8 @@ _MARKER: Final = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 _SIZES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _START, _END, _SCAN, _TEMPORARY = 0xD8, 0xD9, 0xDA, 0x01
 
-#: What the format's pictures are bounded by; its header has room for pictures a thousand times
-#: as wide, over which decoders spend minutes.
+#: The format's limit for pictures; its header has room for pictures a thousand times as wide, on
+#: which decoders spend minutes.
 _MAX_WEBP_SIDE: Final = 2**14
 
 #: Uncompressed, and the same with masks for its channels.
@@ -32,10 +32,10 @@ _PLAIN_BMP: Final = (0, 3, 6)
 
 
 def check_whole(reader: Reader, announced: str) -> tuple[str, int]:
-    """The type of a file as its first bytes show it, and how many pixels it has (0 for what is no
-    picture that is known here).
+    """The type of a file as its first bytes show it, and how many pixels it has (0 unless it is a
+    known kind of picture).
 
-    `announced` is the type it should have; empty if nobody said. A picture may be of another kind
+    `announced` is the type it should have; empty if unknown. A picture may be of another kind
     than announced, and so may video or audio. Raises `Broken` and `TooLarge`.
     """
     head = reader.take(min(HEAD, reader.left))

@@ -8,13 +8,13 @@
 The slash at the end matters: frameworks answer a mount's bare path with a redirect, which the
 service is not known to follow.
 
-The service signs nothing, so each job gets an address of its own with a keyed digest in it. A
-request without it is refused before its body is read. Even a good event only makes the session
-ask the service (Query V2) for the task: what is delivered is the service's answer. Events may
-come more than once, late or never, so polling continues, only less often.
+The service signs nothing, so each job gets its own address with a keyed digest in it. A request
+without it is refused before its body is read. Even a valid event only makes the session query the
+service (Query V2) for the task: the service's answer is what you get. Events may come more than
+once, late or never, so polling continues, only less often.
 
-Source: the service's documentation, "Webhook" in "Start ComfyUI Task" and on the model pages, and
-four forms of the event that were seen in use.
+Source: the service's documentation ("Webhook" in "Start ComfyUI Task" and on the model pages) and
+four forms of the event that were observed.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ logger = logging.getLogger("runninghub_async")
 #: of values in it is bounded, too.
 MAX_EVENT_BYTES: Final = 4 * 2**20
 
-#: Bounds on the reading of bodies, all of them with a good digest: seconds for one, bytes held at
-#: once, and how many are read at once.
+#: Bounds on reading bodies of requests with a valid digest: seconds for one body, bytes held at
+#: once, and bodies read at once.
 _BODY_SECONDS: Final = 30.0
 _HELD: Final = 32 * 2**20
 _READING: Final = 256
@@ -64,7 +64,7 @@ _LINGER: Final = 2.0
 _MAX_QUERY: Final = 16 * 2**10
 _MAX_FIELDS: Final = 100
 
-#: The service's ids are digits; whatever else it may use, it is short and in plain characters.
+#: The service's ids are digits; any other form is expected to be short and ASCII.
 _TASK_ID: Final = re.compile(r"[!-~]{1,64}")
 
 #: What begins the keys that sessions give to their own jobs.
@@ -88,8 +88,8 @@ _Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 @attrs.frozen
 class TaskEvent:
-    """One event. `task` is what it says about the task, which nobody has confirmed; `name` is the
-    event's (always `TASK_END` so far, empty in the form that has none)."""
+    """One event. `task` is its unconfirmed statement about the task; `name` is the name of the
+    event (always `TASK_END` so far, empty in the form that has none)."""
 
     task: Task
     name: str = ""
@@ -117,7 +117,7 @@ def parse(body: bytes, headers: Mapping[str, str] | None = None) -> TaskEvent:
     task_id = next((found for holder in holders if (found := id_in(holder))), "")
     task = told_task(data, task_id) if _TASK_ID.fullmatch(task_id) else None
     if task is None:
-        raise ProtocolError("the webhook's body names no task and its status", answer)
+        raise ProtocolError("the webhook's body does not name a task and its status", answer)
     return TaskEvent(task, str(envelope.get("event") or ""))
 
 
@@ -131,16 +131,16 @@ class Webhooks:
     """A receiver for a session's webhooks. `url` is where the service reaches it from outside.
 
     `secret`: signs the addresses. Default: the secret of the session's journal, or a new one for
-    each process; give one if several processes, or a later one without a journal, are to take
-    the events. `patience`: seconds, from 0, for which the event of a submit whose response was
-    lost is awaited; the job keeps its slot for as long. `polling`: how a session that is given
-    this polls its tasks all the same; its own `polling` is not used. `on_task(key, task)`: called
-    once for each task that was submitted with `webhook_url=webhooks.url_for(key)`, with the task
-    as the session got it from the service. If it fails, or the session closes first, the task is
-    named in a warning and its event may come again; `session.webhook_events.resend` requests it.
-    Raises `ValueError` for a `url` that is not http(s) and a `patience` that is no such number.
+    each process; give one if several processes, or a later one without a journal, are to take the
+    events. `patience`: seconds, from 0, for which the event of a submit whose response was lost is
+    awaited; the job keeps its slot for as long. `polling`: how a session with webhooks still polls
+    its tasks; its own `polling` is not used. `on_task(key, task)`: called once for each task that
+    was submitted with `webhook_url=webhooks.url_for(key)`, with the task as the session got it from
+    the service. If it fails, or the session closes first, the task is named in a warning and its
+    event may come again; `session.webhook_events.resend` requests it. Raises `ValueError` for a
+    `url` that is not http(s) and a `patience` that is no such number.
 
-    `asgi` and `aiohttp` answer 204 for an event, at once and before anything is asked; 403 for a
+    `asgi` and `aiohttp` answer 204 for an event, at once and before the task is queried; 403 for a
     request without its digest, whose body is not read; 400 for a body that is no event, 405 for
     another method than POST, 408 for a body that takes more than 30 seconds, 413 beyond 4 MB, and
     503 while too many wait, too much is being read, or the session of its job is not open, so
@@ -196,7 +196,7 @@ class Webhooks:
         return hmac.new(self._secret, signed, hashlib.sha256).hexdigest()
 
     def _key_in(self, query: str) -> str | None:
-        """The key in an address; None if its digest is not there or not good."""
+        """The key in an address; None if its digest is missing or wrong."""
         fields: dict[str, list[str]] = {}
         if len(query) <= _MAX_QUERY:
             with contextlib.suppress(ValueError):
@@ -207,7 +207,7 @@ class Webhooks:
         self._refused += 1
         # A line for each would let anybody fill the disk.
         if str(self._refused).strip("0") == "1":
-            logger.warning("refused webhooks without their digest: %d so far", self._refused)
+            logger.warning("refused webhooks without a valid digest: %d so far", self._refused)
         return None
 
     # -- the session's side -------------------------------------------------------------------
@@ -233,13 +233,13 @@ class Webhooks:
         self._sessions[name] = _Attached(hint, hear, query, start)
 
     def detach(self, name: str) -> None:
-        """Tell the session called `name` of no further events."""
+        """Stop delivering events to the session called `name`."""
         self._sessions.pop(name, None)
 
     # -- the service's side -------------------------------------------------------------------
 
     def is_signed(self, query: str) -> bool:
-        """Whether an address with this `query` has a good digest. If not, answer 403 without
+        """Whether an address with this `query` has a valid digest. If not, answer 403 without
         reading the request's body: anybody can send one."""
         return self._key_in(query) is not None
 
@@ -283,7 +283,7 @@ class Webhooks:
         try:
             event = parse(body, headers)
         except ProtocolError as error:
-            logger.warning("a webhook with a good digest is no event: %s", error)
+            logger.warning("a webhook with a valid digest holds no event: %s", error)
             return 400
         if not key.startswith(_MARK):
             return self._take_own(key, event.task)
@@ -302,7 +302,7 @@ class Webhooks:
             return 204
         attached = next(iter(self._sessions.values()), None)
         if attached is None or self._waiting >= _WAITING:
-            # Nobody to ask, or no room: the service sends it again.
+            # No session to query with, or no room: the service sends it again.
             return 503
         self._seen[key, task.id] = None
         self._waiting += 1
@@ -336,7 +336,7 @@ class Webhooks:
         """The same event may come again, and the id is not lost."""
         self._seen.pop((key, task_id), None)
         logger.warning(
-            "task %s, job %s, was not told to on_task: %s", task_id, shown(key), shown(reason, 500)
+            "task %s, job %s, not delivered to on_task: %s", task_id, shown(key), shown(reason, 500)
         )
 
     # -- adapters -----------------------------------------------------------------------------
@@ -372,7 +372,7 @@ class Webhooks:
         if not request.content.at_eof():
             answer.force_close()
             if request.transport is not None:
-                # aiohttp goes on reading for longer, to discard it.
+                # aiohttp would go on reading for longer, only to discard it.
                 asyncio.get_running_loop().call_later(_LINGER, request.transport.close)
         return answer
 

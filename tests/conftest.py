@@ -23,7 +23,7 @@ for name, examples, full in (("everyday", 25, False), ("full", 100, True)):
     hypothesis.settings.register_profile(
         name,
         max_examples=examples,
-        # How long an example takes says nothing on a machine that others use, too.
+        # The duration of an example says nothing on a machine that other programs use, too.
         deadline=None,
         suppress_health_check=[hypothesis.HealthCheck.too_slow],
         database=None,
@@ -39,7 +39,7 @@ loops.install()
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# What a user's own environment says must not reach the tests, nor the commands that they start.
+# A user's own environment must not reach the tests or the commands that they start.
 for name in list(os.environ):
     if (
         name.startswith(("RUNNINGHUB_", "RH_"))
@@ -54,7 +54,8 @@ FIRST = survivors.mark()
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_sessionfinish() -> Iterator[None]:
-    """Fail where a process outlived the suite: after the workers have ended, and the summary."""
+    """Fail if a process outlived the suite, after the workers have ended and the summary was
+    printed."""
     yield
     if FIRST and (left := survivors.ended()):
         pytest.exit("\n".join(["these processes outlived the suite:", *left]), returncode=1)
@@ -89,7 +90,7 @@ KEYS = ("a-key", "any-key", "a-key-of-16-chars", "secret")
 
 
 def leaks(record: logging.LogRecord) -> bool:
-    """Whether a key is in anything that a handler could write of `record`."""
+    """Whether a key is in any part of `record` that a handler could write."""
     text = logging.Formatter().format(record)
     return any(key in text for key in KEYS)
 
@@ -100,7 +101,7 @@ class _Watch(logging.Handler):
         self.found: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        # What the tests' own servers write down of what they were asked is none of ours.
+        # What the tests' own servers record about requests is not a log of the package.
         if record.name != "aiohttp.access" and leaks(record):
             self.found.append(f"{record.name}: {record.msg}")
 

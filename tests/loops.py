@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-#: What makes a loop.
+#: A factory of event loops.
 Factory = Callable[[], asyncio.AbstractEventLoop]
 
 CHOSEN = os.environ.get("TEST_LOOP", "asyncio")
@@ -36,7 +36,7 @@ def names() -> list[str]:
 
 
 def factory(name: str, usual: Factory | None = None) -> Factory:
-    """What makes the loop of this name, on top of `usual` where that can be."""
+    """The factory of the loop of this name, on top of `usual` where possible."""
     if name == "asyncio":
         return usual or asyncio.new_event_loop
     if name == "uvloop":
@@ -56,12 +56,12 @@ def factory(name: str, usual: Factory | None = None) -> Factory:
 
 
 def runner(name: str) -> asyncio.Runner:
-    """Runs coroutines on the loop of this name, whatever `TEST_LOOP` says."""
+    """Runs coroutines on the loop of this name, regardless of `TEST_LOOP`."""
     return _Runner(loop_factory=factory(name))
 
 
 def install() -> None:
-    """Have `asyncio.run` and `testing.run` use the chosen loop from now on."""
+    """Make `asyncio.run` and `testing.run` use the chosen loop from now on."""
     if CHOSEN not in names():
         raise RuntimeError(f"TEST_LOOP={CHOSEN}: this Python has {', '.join(names())}")
     if CHOSEN == "asyncio":

@@ -44,7 +44,7 @@ def http(
 
 @attrs.define
 class Raw:
-    """The server while it runs; `asked` are the requests that came, whole."""
+    """The running server; `asked` holds the complete requests that came."""
 
     url: str = ""
     port: int = 0

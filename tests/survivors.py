@@ -10,13 +10,13 @@ import uuid
 from pathlib import Path
 
 _MARK = "TEST_RUN_ID"
-#: How long, in seconds, processes have to end that are on their way out.
+#: How long processes that are about to end may take, in seconds.
 _PATIENCE = 10.0
 
 
 def mark() -> bool:
-    """Have every process that is started from now on be known. False for a worker of another
-    process that has done so."""
+    """Mark every process that is started from now on. Returns False in a worker of another process
+    that has done so."""
     first = _MARK not in os.environ
     os.environ.setdefault(_MARK, uuid.uuid4().hex)
     return first
@@ -43,7 +43,7 @@ def _running() -> dict[int, str]:
         pid = int(folder.name)
         if pid == os.getpid():
             continue
-        # Those of others, and those that end meanwhile, cannot be read; the dead have nothing.
+        # Processes of other users, and those that end meanwhile, cannot be read.
         with contextlib.suppress(OSError):
             if wanted in (folder / "environ").read_bytes().split(b"\0"):
                 command = (folder / "cmdline").read_bytes().replace(b"\0", b" ")

@@ -39,7 +39,7 @@ from runninghub_async.emulator import Emulator
 
 COMMAND = [sys.executable, "-P", "-m", "runninghub_async"]
 
-#: What a terminal obeys, and what turns the direction of writing.
+#: Control sequences, and marks that change the direction of writing.
 EVIL = "\x1b]0;OWNED\x07\x1b[2J\x7f\x9b31m\u202e\u2066\u200f\u2028"
 CONTROLS = set(EVIL) - set("]0;OWNED[2J31m")
 
@@ -48,7 +48,7 @@ Answer = Callable[[str, dict[str, Any]], Any]
 
 @contextlib.contextmanager
 def service(answer: Answer) -> Iterator[str]:
-    """A server whose JSON answers, or bytes, `answer(path, body)` decides; its URL."""
+    """The URL of a server whose answers (JSON or bytes) `answer(path, body)` decides."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -162,7 +162,7 @@ def lines_of(folder: Path) -> list[dict[str, Any]]:
 
 
 def drain(pipe: Any) -> list[str]:
-    """What comes out of a pipe, line by line, as it comes."""
+    """The lines of a pipe as they arrive."""
     lines: list[str] = []
     threading.Thread(target=lambda: lines.extend(iter(pipe.readline, "")), daemon=True).start()
     return lines
@@ -208,7 +208,7 @@ MODEL = "seedream-v5-lite/text-to-image"
 def test_text_of_others_does_not_control_the_terminal(
     run: Run, status: int, words: list[str]
 ) -> None:
-    """Of a server, a file or an argument: it is shown, escaped, on both outputs."""
+    """Text of a server, a file or an argument is shown, escaped, on both outputs."""
     Path("evil.csv").write_text(f"prompt,{EVIL}\na poster,1\n", "utf-8")
     with service(hostile) as url:
         more = ["--base-url", url] if words[0] in ("run", "account", "app", "upload") else []
@@ -219,7 +219,7 @@ def test_text_of_others_does_not_control_the_terminal(
 
 
 def test_json_is_ascii_and_exact(run: Run) -> None:
-    """Programs get what the server wrote, and a terminal nothing that it obeys."""
+    """Programs get exactly what the server wrote, and a terminal gets no control sequences."""
     with service(hostile) as url:
         ran = run("app", "list", "--json", "--base-url", url)
     assert ran.out.isascii()
@@ -228,7 +228,7 @@ def test_json_is_ascii_and_exact(run: Run) -> None:
 
 
 def test_a_warning_replaces_the_live_line() -> None:
-    """It is neither hidden behind the progress nor does it garble it."""
+    """A warning is not hidden behind the progress and does not garble it."""
 
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
@@ -247,7 +247,7 @@ def test_a_warning_replaces_the_live_line() -> None:
 
 
 def test_warnings_of_the_library_are_shown(run: Run, tmp_path: Path) -> None:
-    """Also in a run of many, whose summary says nothing of them."""
+    """Also in a run of many requests, whose summary does not mention them."""
     (tmp_path / "in.txt").write_text("a poster of a boat\n")
     tips = json.dumps({"node_errors": {"6": {"errors": [{"message": f"too wide {EVIL}"}]}}})
 
@@ -326,7 +326,7 @@ def test_ids_are_named_where_the_manifest_cannot_be_written(
 
 
 def test_a_manifest_that_was_deleted_is_written_again(tmp_path: Path) -> None:
-    """With all lines; a line that was cut off before is ended, and stays the only one at fault."""
+    """With all lines; a line that was cut off earlier is ended, and is the only faulty one."""
     path = tmp_path / "out/manifest.jsonl"
     path.parent.mkdir()
     path.write_text('{"index": 0}\n{"ind')
@@ -344,7 +344,7 @@ def test_a_manifest_that_was_deleted_is_written_again(tmp_path: Path) -> None:
 def test_a_reader_that_goes_away_does_not_stop_a_run(
     process: Callable[..., Any], tmp_path: Path
 ) -> None:
-    """What was paid for is saved; the exit status says that not all was shown."""
+    """What was paid for is saved; the exit status says that not everything was shown."""
     (tmp_path / "in.txt").write_text("a poster of a boat\n")
     read, write = os.pipe()
     os.close(read)
@@ -427,7 +427,7 @@ def test_spreadsheets_are_read_as_they_are_exported(tmp_path: Path, content: str
 
 
 def test_names_of_columns_may_have_blanks_and_cells_may_be_large(tmp_path: Path) -> None:
-    """A picture as a data URI, below a title as a person writes it."""
+    """A picture as a data URI, under a column title as a person would write it."""
     uri = "data:image/png;base64," + "A" * 300_000
     path = tmp_path / "in.csv"
     path.write_text(f'prompt,Image URLs\n"a ""quoted"" poster\nof two lines","{uri}"\n')
@@ -445,9 +445,7 @@ def test_faults_of_a_row_name_its_line_and_column(tmp_path: Path) -> None:
     problems = [faults for _, faults in read(path)]
     assert problems[0] == ("line 3: width: more than 4704 @ $.width",)
     assert problems[1] == ("line 5: column C has no name in the header: 'stray'",)
-    assert problems[2] == (
-        "line 6: column D is one of more cells than the header has columns: 'more'",
-    )
+    assert problems[2] == ("line 6: column D has a cell, but no name in the header: 'more'",)
     assert problems[3] == ()
 
 
@@ -607,7 +605,7 @@ async def journal(url: str, fill: Callable[[rh.JobStore], Any], folder: Path) ->
 
 
 def test_a_retry_asks_before_it_submits_a_task_that_may_be_alive(run: Run, tmp_path: Path) -> None:
-    """What has failed for certain, or has no task, is submitted; the others are named."""
+    """Jobs that have certainly failed, or have no task, are submitted; the others are named."""
     failed = {"errorCode": "1501", "errorMessage": "blocked", "status": "FAILED"}
     states: dict[str, dict[str, Any]] = {
         "1": failed,
@@ -629,7 +627,7 @@ def test_a_retry_asks_before_it_submits_a_task_that_may_be_alive(run: Run, tmp_p
         for place in range(1, 6):
             facts = rh.JobFacts(task_id=f"{place}", code="1501", error="TaskFailed: blocked")
             if place == 5:
-                # Its end was documented when it came.
+                # The service had confirmed its end.
                 facts["task"] = task
             await job(store, place, (S.ACCEPTED, {"task_id": f"{place}"}), (S.FAILED, facts))
         await job(store, 6, (S.FAILED, {"code": "1007", "error": "InvalidRequestError: no"}))
@@ -719,7 +717,7 @@ def test_a_journal_shows_what_is_partly_stored(run: Run, tmp_path: Path) -> None
 def test_results_behind_a_vpn_can_be_allowed(
     run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A name that leads to a private address is refused, and the error names the option."""
+    """A name that resolves to a private address is refused, and the error names the option."""
     resolve = socket.getaddrinfo
 
     def answer_all(host: Any, *args: Any, **options: Any) -> Any:
@@ -738,7 +736,7 @@ def test_results_behind_a_vpn_can_be_allowed(
         words = ("task", "1", "--base-url", url, "--download")
         refused = run(*words, "a")
         assert refused.status == 1
-        assert "results.example' leads to no public address, but to 127.0.0.1" in refused.err
+        assert "results.example' resolves to no public address, but to 127.0.0.1" in refused.err
         assert "--result-network" in refused.err
         assert run(*words, "b", "--result-network", "127.0.0.0/8").status == 0
         monkeypatch.setenv("RUNNINGHUB_RESULT_NETWORKS", "198.18.0.0/15, 127.0.0.1/32")

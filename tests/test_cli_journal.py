@@ -217,7 +217,7 @@ def test_a_faulty_line_is_put_down_as_failed_with_its_number(place: Place) -> No
         assert error["message"].startswith("line 2: widht: unknown field")
         again = place.run("retry", "run.db", "--failed")
         assert again.status == 1
-        assert "not queued: 1 whose lines of the input are at fault" in again.out
+        assert "not queued: 1 whose input lines are faulty" in again.out
         assert emulator.stats.submits == 1
     assert place.states() == {"stored": 1, "failed": 1}
     (place.folder / "in.jsonl").write_text(
@@ -240,7 +240,7 @@ def test_standard_input_is_streamed_and_gone_on_with(
         first.send_signal(signal.SIGINT)
         out, err = first.communicate(timeout=60)
         assert first.returncode == 130
-        assert "interrupted; to go on: runninghub-async resume run.db" in err
+        assert "interrupted; to continue: runninghub-async resume run.db" in err
         resumed = place.run("resume", "run.db")
         assert resumed.status == 0
         assert "standard input was not read to its end" in resumed.err
@@ -276,7 +276,7 @@ def test_a_budget_stops_with_status_3_and_a_larger_one_goes_on(place: Place) -> 
         ran = place.generate(emulator, "--budget", "0.5 CNY")
         assert ran.status == 3
         assert "the budget of 0.5 CNY is used up: 0.44 CNY are spent" in ran.err
-        assert "to go on: runninghub-async resume run.db" in ran.err
+        assert "to continue: runninghub-async resume run.db" in ran.err
         assert "2 done, 0 failed, 2 not submitted in " in ran.out
         assert place.run("resume", "run.db", "--budget", "0.5").status == 3
         assert emulator.stats.submits == 2
@@ -352,7 +352,7 @@ def test_sigterm_brings_submits_home_and_resume_goes_on(
         run.send_signal(signal.SIGTERM)
         out, err = run.communicate(timeout=60)
         assert run.returncode == 143
-        assert err.splitlines()[-1] == "interrupted; to go on: runninghub-async resume run.db"
+        assert err.splitlines()[-1] == "interrupted; to continue: runninghub-async resume run.db"
         assert " running" in out
         assert " not submitted" in out
         assert place.states()["unknown"] == 0

@@ -303,7 +303,7 @@ def test_a_second_process_is_told_of_the_first_and_takes_over_from_a_dead_one(
     tmp_path: Path,
 ) -> None:
     """By its number while it lives; at once when it does not, and what it was submitting then
-    is of unknown fate."""
+    is of unknown outcome."""
     faults = [Fault(on="submit", kind="delay", seconds=60, after=20)]
     emulator = Emulator(duration=0.2, max_concurrency=None, faults=faults)
 
@@ -383,7 +383,7 @@ def a_newer_one(path: Path) -> None:
     [
         (a_text, "is no journal"),
         (a_folder, "directory"),
-        (of_another_program, "is no journal of this package"),
+        (of_another_program, "is not a journal of this package"),
         (a_newer_one, "written by a newer one"),
     ],
 )

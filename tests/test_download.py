@@ -128,7 +128,7 @@ def test_only_http_is_fetched(tmp_path: Path, url: str) -> None:
     """Whatever the service names; nothing is asked for."""
     with pytest.raises(rh.ResultUnsafe, match=r"not http"):
         fetch(tmp_path, lambda _: pytest.fail("asked"), rh.Output(url, "png"))
-    with pytest.raises(rh.DownloadError, match="it is a text"):
+    with pytest.raises(rh.DownloadError, match="is a text"):
         fetch(tmp_path, lambda _: pytest.fail("asked"), rh.Output(None, "txt", "a text"))
 
 
@@ -593,7 +593,7 @@ def test_an_endless_body_is_cut_off(tmp_path: Path) -> None:
 
 
 def test_an_endless_answer_of_the_api_is_cut_off() -> None:
-    """A submit answered without end is a submit of unknown fate, not a full memory."""
+    """A submit answered without end is a submit of unknown outcome, not a full memory."""
 
     async def endless(request: web.BaseRequest) -> web.StreamResponse:
         answer = web.StreamResponse()

@@ -112,12 +112,12 @@ def test_forms_that_nothing_shows_to_be_refused_are_taken() -> None:
         picture = "https://media.example/a.png"
         assert (await client.post(edit, {**BODY, "imageUrls": picture}))["taskId"]
         video = "/openapi/v2/alibaba/happyhorse-1.0/text-to-video"
-        film = {"prompt": "a boat", "resolution": "720p", "duration": 5}
+        spec = {"prompt": "a boat", "resolution": "720p", "duration": 5}
         preview = "/openapi/v2/price-preview" + video.removeprefix("/openapi/v2")
-        number = await client.post(preview, film)
-        text = await client.post(preview, {**film, "duration": "5"})
+        number = await client.post(preview, spec)
+        text = await client.post(preview, {**spec, "duration": "5"})
         assert number["estimatedPrice"] == text["estimatedPrice"]
-        assert (await client.post(video, film))["taskId"]
+        assert (await client.post(video, spec))["taskId"]
 
     assert emulated(use).refused == 0
 

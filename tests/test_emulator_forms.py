@@ -1,4 +1,4 @@
-"""What public clients send, each form as they send it, and answers that few of them reported."""
+"""Requests in every form that public clients send, and answers that few of them reported."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ NUMBER = "2034461796984971265"
 NODES = {"nodeInfoList": [PROMPT]}
 PLAIN = {"accept": "*/*", "user-agent": "node"}
 
-#: Method, path, body, headers; each path of each public client that was run against the emulator,
-#: in the form in which it is sent.
+#: Method, path, body, headers: each path of each public client that was run against the emulator,
+#: in the form in which the client sends it.
 FORMS: list[tuple[str, str, Any, dict[str, str]]] = [
     # account
     ("POST", "/uc/openapi/accountStatus", {"apikey": "any-key"}, BEARER),
@@ -241,7 +241,7 @@ def test_each_site_words_an_upload_in_its_own_way(site: Any, code: int, key: str
 
 
 def test_wan_27_takes_2048_characters_and_no_more() -> None:
-    """Whatever its page says; a sister model takes what its own page says."""
+    """Whatever its page says; a related model follows its own page."""
 
     async def use(client: Client) -> None:
         for path, length, code in (

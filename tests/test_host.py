@@ -22,7 +22,7 @@ from runninghub_async.testing import MockTransport, json_response, run
 
 
 class Schedule:
-    """Polling whose delay is decided by a function of the looks."""
+    """Polling whose delay is a function of the number of polls."""
 
     def __init__(self, decide: Callable[[int], Any]) -> None:
         self._decide = decide
@@ -33,7 +33,7 @@ class Schedule:
 
 
 class Dice(random.Random):
-    """Chance that gives what it was told to."""
+    """A random source that returns given values."""
 
     def __init__(self, decide: Callable[[], Any]) -> None:
         super().__init__(0)
@@ -70,7 +70,7 @@ def test_a_schedule_that_returns_nonsense_ends_the_session(value: Any, since: in
 
 @pytest.mark.parametrize("since", [0, 1])
 def test_a_schedule_that_raises_ends_the_session(since: int) -> None:
-    """What it raised is the cause."""
+    """The exception that it raised is the cause."""
     error = check_schedule(lambda looks: 1.0 if looks < since else fails())
     assert isinstance(error.__cause__, ZeroDivisionError)
 
@@ -93,7 +93,7 @@ def check_schedule(decide: Callable[[int], Any]) -> rh.PolicyError:
 
 @pytest.mark.parametrize("value", [math.nan, 1.0, -0.1, None, "0.5", fails])
 def test_chance_that_fails_ends_the_session(value: Any) -> None:
-    """As a schedule does; the ids of the tasks are in the error."""
+    """As with a schedule; the ids of the tasks are in the error."""
 
     async def main() -> None:
         service = Service(100.0)
@@ -259,7 +259,8 @@ def test_success_before_its_results_is_asked_again(early: Any) -> None:
 
 
 def test_success_that_stays_without_results_is_reported_as_such() -> None:
-    """Asked for a minute; then `Failed` with `ResultsMissing`, the task and its id."""
+    """The task is queried for a minute, then `Failed` with `ResultsMissing`, the task and its
+    id."""
 
     async def main() -> None:
         service = Service(
@@ -388,7 +389,7 @@ def test_only_an_answer_about_the_task_decides_about_it(
 
 @pytest.mark.parametrize("seconds", [15, 60, 110])
 def test_a_task_that_is_not_visible_yet_is_not_gone(seconds: float) -> None:
-    """The stream, and `wait` with the id alone, ask on."""
+    """The stream, and `wait` with the id alone, keep querying."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()

@@ -490,7 +490,7 @@ def test_a_budget_in_another_currency_is_refused() -> None:
 
 
 def test_the_report_tells_how_much_is_at_stake() -> None:
-    """What the submits of unknown fate cost at most."""
+    """What the submits of unknown outcome cost at most."""
     service = Service(5.0, after_submit=lambda prompt: LOST if prompt[-1] in "12" else None)
 
     async def main() -> rh.Statistics:

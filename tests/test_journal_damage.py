@@ -1,4 +1,4 @@
-"""A journal that was damaged: no stream waits for ever, no error is a foreign one, and nothing is
+"""A damaged journal: no stream waits forever, every error is one of the package, and nothing is
 paid for again without an outcome or an error that says so.
 
 `DAMAGED_JOURNALS` says how many journals are damaged at random; `nox -s storms` may have more.
@@ -68,7 +68,7 @@ def left(service: Service, journal: Path, count: int = 6) -> None:
 
 
 def run_again(service: Service, journal: Path, count: int = 6, **options: Any) -> Any:
-    """Outcomes of the same stream, or of `resume`, in the time that the longest may take."""
+    """Outcomes of the same stream, or of `resume`, within the longest time that these may take."""
     resume = options.pop("resume", False)
 
     async def main() -> list[Any]:
@@ -161,7 +161,7 @@ def test_a_bad_row_is_one_failed_outcome(change: str, column: str, tmp_path: Pat
     ],
 )
 def test_resume_names_a_bad_row_of_a_job_that_runs(change: str, tmp_path: Path) -> None:
-    """With its task, which may be looked at by hand; the others are brought home."""
+    """With its task, which the user may query; the others are finished."""
     service, journal = Service(50.0), tmp_path / "run.db"
 
     async def start() -> None:
@@ -236,7 +236,7 @@ def test_a_reader_shows_what_is_left_of_a_bad_row(tmp_path: Path) -> None:
     ],
 )
 def test_a_journal_of_which_jobs_may_be_missing_is_refused(statement: str, tmp_path: Path) -> None:
-    """They would be submitted again; the error says what to do, and leaves the journal free."""
+    """They would be submitted again; the error says what to do, and the journal is released."""
     service, journal = Service(5.0), tmp_path / "run.db"
     left(service, journal)
     edit(journal, statement)
@@ -253,7 +253,7 @@ def test_a_journal_of_which_jobs_may_be_missing_is_refused(statement: str, tmp_p
     "statement", ["DELETE FROM totals", "DELETE FROM jobs WHERE seq = 1", "DROP INDEX jobs_open"]
 )
 def test_a_damaged_journal_is_repaired_if_its_user_says_so(statement: str, tmp_path: Path) -> None:
-    """Its sums are counted anew, and what is in it goes on."""
+    """Its sums are counted again, and its jobs are resumed."""
     service, journal = Service(5.0), tmp_path / "run.db"
     left(service, journal)
     edit(journal, statement)
@@ -271,7 +271,7 @@ def test_a_damaged_journal_is_repaired_if_its_user_says_so(statement: str, tmp_p
 
 
 def test_a_table_that_goes_missing_ends_the_submitting(tmp_path: Path) -> None:
-    """In the middle of a run: with an error, and not with a wait without end."""
+    """In the middle of a run: it ends with an error instead of waiting forever."""
     journal = tmp_path / "run.db"
 
     class Spoiling(Service):
@@ -292,21 +292,21 @@ def test_a_table_that_goes_missing_ends_the_submitting(tmp_path: Path) -> None:
 
 
 class Broken(rh.SqliteJobStore):
-    """One that fails in a way of its own."""
+    """A store that fails with an error of its own."""
 
     async def find(self, keys: Any) -> Any:
         raise KeyError(keys[0])
 
 
 class Odd(rh.SqliteJobStore):
-    """One that gives what is no record."""
+    """A store that returns something that is not a record."""
 
     async def find(self, keys: Any) -> Any:
         return dict.fromkeys(keys, "nothing")
 
 
 class Unopen(rh.SqliteJobStore):
-    """One that fails when it is asked for what is open."""
+    """A store that fails when it is asked for open jobs."""
 
     async def find_open(self, states: Any, after: int, limit: int) -> Any:
         raise ZeroDivisionError
@@ -315,7 +315,8 @@ class Unopen(rh.SqliteJobStore):
 @pytest.mark.parametrize("store", [Broken, Odd, Unopen])
 @pytest.mark.parametrize("resume", [False, True])
 def test_a_store_that_fails_ends_the_stream(store: Any, resume: bool, tmp_path: Path) -> None:
-    """Whatever it raises: with an error or outcomes that say so, and never with a wait."""
+    """Whatever it raises: the stream ends with an error or outcomes that say so, and never
+    hangs."""
     service, journal = Service(5.0), tmp_path / "run.db"
 
     async def start() -> None:
@@ -374,7 +375,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> tuple[Service, Path]:
 
 
 def damage(journal: Path, chance: random.Random) -> str:
-    """Do one thing to a journal, as disks, programs and people do; what it was."""
+    """Damage a journal in one way, as disks, programs and people do; return a description."""
     kind = chance.choice(["flip", "flip", "flip the log", "cut", "cut the log", "edit", "edit"])
     log = Path(f"{journal}-wal")
     path = log if kind.endswith("log") and log.exists() else journal
@@ -409,8 +410,8 @@ def damage(journal: Path, chance: random.Random) -> str:
 def test_a_journal_that_was_damaged_at_random(
     seed: int, sound: tuple[Service, Path], tmp_path: Path
 ) -> None:
-    """It is refused, or resumed: each request has an outcome, and what was submitted before
-    is submitted again only if an error or an outcome told so."""
+    """It is refused or resumed: each request has an outcome, and what was submitted before is
+    submitted again only if an error or an outcome said so."""
     service, folder = sound
     source = "dead.db" if seed % 2 else "run.db"
     for end in ("", "-wal", "-shm"):

@@ -1,5 +1,5 @@
-"""The files of a journal, taken away while a session has it open: the submitting ends at once, and
-a later run does not pay again without saying so."""
+"""The files of a journal are moved or deleted while a session has it open: nothing more is
+submitted, and a later run does not pay again without saying so."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def collect(stream: Any) -> list[Any]:
 
 
 class Disturbed(Service):
-    """A service during whose fifth submit something is done to the journal."""
+    """A service that damages the journal during the fifth submit."""
 
     def __init__(self, act: Callable[[], None]) -> None:
         super().__init__(5.0)
@@ -135,11 +135,11 @@ def test_a_journal_whose_files_are_taken_away_ends_the_submitting(
     with pytest.raises(rh.JournalError, match=told) as caught:
         streamed(service, journal)
     assert str(journal) in str(caught.value)
-    # What was on its way then, and what was written before; and far from all.
+    # The jobs under way at that moment and those recorded before; far from all.
     assert len(service.created) < JOBS / 2
-    assert "its files are not at their place" in caplog.text
+    assert "its files were deleted, moved or replaced" in caplog.text
     first = dict(service.submitted)
-    # Its owner lives on in this process, and would be waited for.
+    # Its owner is this process, which lives on.
     next_store = rh.SqliteJobStore(journal, take_over=True)
     if next_run == "refuses":
         with pytest.raises(rh.JournalError):
@@ -149,7 +149,7 @@ def test_a_journal_whose_files_are_taken_away_ends_the_submitting(
         assert len(streamed_with(service, next_store)) == JOBS
         assert set(service.submitted.values()) == {1}
     else:
-        # Nothing is left that could tell of the first run.
+        # Nothing is left that records the first run.
         assert len(streamed_with(service, next_store)) == JOBS
 
 
@@ -184,7 +184,7 @@ def test_an_end_of_the_first_run_leaves_the_files_of_the_next_one_alone(tmp_path
 
 
 def test_a_journal_that_is_only_touched_or_read_goes_on(tmp_path: Path) -> None:
-    """What backups, readers and file managers do is nothing to stop for."""
+    """What backups, readers and file managers do does not stop the run."""
     journal = tmp_path / "run.db"
 
     def harmless() -> None:
@@ -202,7 +202,7 @@ def test_a_journal_that_is_only_touched_or_read_goes_on(tmp_path: Path) -> None:
 
 
 def test_a_copy_made_by_sqlite_may_be_gone_on_with(tmp_path: Path) -> None:
-    """Its log is not beside it, and need not be."""
+    """Its log is not beside it, and is not needed."""
     journal = tmp_path / "run.db"
 
     def copy() -> None:
@@ -217,7 +217,7 @@ def test_a_copy_made_by_sqlite_may_be_gone_on_with(tmp_path: Path) -> None:
 
 
 def killed(service: Service, journal: Path, where: Path) -> None:
-    """Leave in `where` what a process leaves that is killed in the middle of a run."""
+    """Write to `where` the files of a process that was killed in the middle of a run."""
     where.mkdir()
 
     def copy() -> None:
@@ -243,7 +243,7 @@ def killed(service: Service, journal: Path, where: Path) -> None:
 
 
 def test_a_log_that_is_deleted_after_a_crash_is_missed(tmp_path: Path) -> None:
-    """What looks like litter is where the last jobs are."""
+    """The files that look like litter hold the last jobs."""
     service = Service(5.0)
     killed(service, tmp_path / "run.db", tmp_path / "left")
     journal = tmp_path / "left" / "run.db"
@@ -261,7 +261,7 @@ def test_a_log_that_is_deleted_after_a_crash_is_missed(tmp_path: Path) -> None:
 
 
 def test_a_log_that_another_program_worked_in_is_not_missed(tmp_path: Path) -> None:
-    """Whoever looks into a journal after a crash leaves it whole."""
+    """A reader of a journal after a crash leaves it whole."""
     service = Service(5.0)
     killed(service, tmp_path / "run.db", tmp_path / "left")
     journal = tmp_path / "left" / "run.db"
@@ -277,7 +277,7 @@ def test_a_log_that_another_program_worked_in_is_not_missed(tmp_path: Path) -> N
 def test_what_is_left_of_a_journal_is_not_begun_anew(
     left: str, empty: bool, tmp_path: Path
 ) -> None:
-    """Not there, or empty: the user decides, and a file alone that is empty is a new one."""
+    """Missing or empty: the user decides. An empty file without the others is a new journal."""
     service, journal = Service(5.0), tmp_path / "run.db"
     Path(f"{journal}{left}").write_bytes(b"left")
     if empty:

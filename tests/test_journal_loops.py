@@ -1,4 +1,4 @@
-"""The store on an event loop that gives less than asyncio's own."""
+"""The store on an event loop whose timers offer less than asyncio's."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def begun(number: int, old: JobState | None = None) -> Begun:
 
 
 def test_a_store_keeps_its_own_times(tmp_path: Path) -> None:
-    """On uvloop, whose timers do not say when they are due, or are none where that is now."""
+    """On uvloop, whose timer handles do not say when they are due."""
     uvloop = pytest.importorskip("uvloop")
 
     async def main() -> list[str]:

@@ -76,7 +76,7 @@ def test_what_failed_without_a_price_counts_as_nothing(tmp_path: Path) -> None:
 
 
 def test_a_task_that_is_waited_for_by_its_id_counts_too(tmp_path: Path) -> None:
-    """Whoever waits gives no request: the journal has it."""
+    """`wait` takes no request: the journal has it."""
     service, journal = Service(on_query=silent()), tmp_path / "run.db"
 
     async def main() -> None:
@@ -91,7 +91,7 @@ def test_a_task_that_is_waited_for_by_its_id_counts_too(tmp_path: Path) -> None:
 
 
 def test_the_first_of_two_submits_counts_after_a_resubmit(tmp_path: Path) -> None:
-    """Of those whose answer was lost, nobody will ever say what they cost."""
+    """The cost of submits whose response was lost will never be known."""
     lost = {f"a poster of the number {n}" for n in range(2)}
     service = Service(after_submit=lambda prompt: LOST if prompt in lost else None)
     journal = tmp_path / "run.db"
@@ -155,7 +155,8 @@ def test_the_bill_of_a_failed_task_counts_after_its_retry(tmp_path: Path) -> Non
 
 
 def test_a_price_in_another_currency_counts_as_so_many_of_the_budgets() -> None:
-    """Too much rather than nothing: a budget in USD ends, too, where no answer names a cost."""
+    """An overestimate is better than nothing: a budget in USD also ends if no answer names a
+    cost."""
     service = Service(on_query=silent())
 
     async def main() -> int:
@@ -168,7 +169,7 @@ def test_a_price_in_another_currency_counts_as_so_many_of_the_budgets() -> None:
 
 
 def test_a_store_that_knows_no_assumed_costs_is_looked_through(tmp_path: Path) -> None:
-    """`JobStore` has not changed: one of a user's own still counts right."""
+    """`JobStore` has not changed: a user's own store still counts correctly."""
 
     class Own:
         """A store with the methods of `JobStore` alone."""
@@ -202,7 +203,7 @@ def test_a_store_that_knows_no_assumed_costs_is_looked_through(tmp_path: Path) -
 def test_what_may_yet_be_billed_at_a_price_nobody_knows_is_named(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It cannot be counted, so it is said."""
+    """It cannot be counted, so a warning says so."""
     service, journal = Service(after_submit=lambda _: LOST), tmp_path / "run.db"
     requests = [rh.ModelRequest("new-model/x", {"prompt": "a boat"}, checked=False)]
 
@@ -212,13 +213,13 @@ def test_what_may_yet_be_billed_at_a_price_nobody_knows_is_named(
             await collect(session.stream(requests))
 
     run(main)
-    assert "nothing says how much" not in caplog.text
+    assert "at an unknown price" not in caplog.text
     run(main)
-    assert "1 jobs of earlier sessions may yet be billed, and nothing says how much" in caplog.text
+    assert "1 jobs of earlier sessions may still be billed, at an unknown price" in caplog.text
 
 
 def test_a_reader_adds_nothing_up_twice(tmp_path: Path) -> None:
-    """The sums are those of the rows, whatever order jobs ended in."""
+    """The sums agree with the rows, in whatever order jobs ended."""
     usages = iter([None, "0.10", None, "0.30"] * 5)
     known: dict[str, Any] = {}
 

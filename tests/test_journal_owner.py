@@ -1,4 +1,4 @@
-"""Which process has a journal: judged right on machines that tell little, and by wrong clocks."""
+"""Which process has a journal: correct on machines that reveal little, and with wrong clocks."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def journal(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def other() -> Any:
-    """A process that has nothing to do with journals, and lives."""
+    """A living process that has nothing to do with journals."""
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     yield process.pid
     process.send_signal(signal.SIGTERM)
@@ -123,7 +123,7 @@ def test_a_journal_is_taken_over_if_its_user_says_so(
 
 
 def test_an_owner_that_was_judged_dead_submits_nothing_more(tmp_path: Path) -> None:
-    """A machine that was asleep finds that another one has its journal."""
+    """A machine that was asleep finds that another one has taken its journal."""
     service = Service(5.0)
 
     async def main() -> None:

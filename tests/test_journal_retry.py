@@ -1,4 +1,4 @@
-"""What failed, submitted again: only after a look at a task that may still be there."""
+"""Retries of failed jobs: a task that may still run is queried first."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Forgetful(Service):
 
 
 def failed(service: Forgetful, journal: Path, count: int = 3) -> None:
-    """Jobs that failed since the service said that it knew no such tasks."""
+    """Jobs that failed because the service said that it knew no such tasks."""
     service.says = "807"
 
     async def main() -> None:
@@ -66,7 +66,7 @@ def states(journal: Path) -> dict[rh.JobState, int]:
 
 
 def test_put_back_leaves_what_may_still_run(tmp_path: Path) -> None:
-    """Its task was paid for, and is perhaps only not found."""
+    """Its task was paid for, and may just not be visible yet."""
     service, journal = Forgetful(), tmp_path / "run.db"
     failed(service, journal)
 
@@ -113,7 +113,8 @@ def test_a_task_of_which_the_service_says_that_it_failed_is_submitted_again(
 def test_a_task_that_cannot_be_looked_at_is_left(
     says: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """And named; what the service does not know is submitted again if its user says so."""
+    """And named; a task that the service does not know is submitted again only if the user asks for
+    it."""
     service, journal = Forgetful(), tmp_path / "run.db"
     failed(service, journal, 2)
 

@@ -26,7 +26,7 @@ def poster(what: Any) -> rh.SeedreamV5Lite:
 
 
 def edited(count: int) -> list[rh.SeedreamV5Lite]:
-    """An input at whose top a line was put in: all places are others."""
+    """An input with a line inserted at its top: all places have changed."""
     return [poster("what is new"), *map(poster, range(count))]
 
 
@@ -127,7 +127,8 @@ def test_what_was_never_submitted_is_submitted_once(tmp_path: Path) -> None:
 
 
 def test_two_equal_jobs_are_both_brought_home(tmp_path: Path) -> None:
-    """Who asked for a picture twice gets two, also after a line was put in; a third is shared."""
+    """A picture that was requested twice exists twice, also after a line was inserted; a third is
+    shared."""
     service, journal = Kept(), tmp_path / "run.db"
     left(service, journal, [poster(0), poster(0)])
     outcomes = again(service, journal, [poster("what is new"), poster(0), poster(0), poster(0)])
@@ -148,7 +149,7 @@ def test_equal_requests_of_one_stream_share_a_job(tmp_path: Path) -> None:
 
 
 def test_a_job_of_another_call_or_stream_is_followed(tmp_path: Path) -> None:
-    """Within one session, whichever of them is left first."""
+    """Within one session, whichever stream is left first."""
     service, journal = Kept(20.0), tmp_path / "run.db"
 
     async def main() -> list[Any]:
@@ -172,7 +173,8 @@ def test_a_job_of_another_call_or_stream_is_followed(tmp_path: Path) -> None:
 
 
 def test_a_stream_that_is_left_leaves_nobody_waiting(tmp_path: Path) -> None:
-    """What waits for a job of the same stream is unfinished with it, and sends nothing."""
+    """A request that waits for a job of the same stream is unfinished like it, and sends
+    nothing."""
     service, journal = Kept(1e5), tmp_path / "run.db"
 
     async def main() -> int:

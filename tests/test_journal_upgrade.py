@@ -1,4 +1,4 @@
-"""Journals that earlier releases wrote: they open, go on, and nothing in them is paid for twice."""
+"""Journals of earlier releases: they open and resume, and nothing in them is paid for twice."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_an_old_journal_is_read_as_it_is(journal: Path) -> None:
 
 
 def test_an_old_journal_is_resumed(journal: Path) -> None:
-    """What runs is followed, what never left is submitted once, the rest stays as it is."""
+    """Running tasks are followed, unsent jobs are submitted once, the rest is unchanged."""
     cloud = Cloud()
 
     async def main() -> list[Any]:
@@ -167,7 +167,7 @@ def test_the_same_requests_again_find_their_jobs_in_an_old_journal(journal: Path
 
 
 def test_an_event_that_an_old_journal_kept_is_matched(journal: Path) -> None:
-    """Its task exists: it is not made again."""
+    """Its task exists, so the job is not submitted again."""
     cloud = Cloud()
 
     async def main() -> rh.Task:
@@ -195,7 +195,7 @@ def test_a_budget_counts_what_an_old_journal_knows(journal: Path) -> None:
 
 
 def test_a_migration_that_is_interrupted_leaves_the_journal_as_it_was(journal: Path) -> None:
-    """It is one transaction: a later session does it again, and then goes on."""
+    """It is one transaction: a later session repeats it and resumes."""
     with contextlib.closing(sqlite3.connect(journal)) as db:
         # A page in the middle that cannot be read stands for whatever ends it.
         db.execute(
@@ -241,7 +241,7 @@ def test_only_a_newer_journal_is_called_newer(number: int, told: str, journal: P
 
 
 def test_an_old_journal_that_another_process_has_is_not_migrated(journal: Path) -> None:
-    """That process would not know what it finds then."""
+    """That process would not know the new schema."""
     with contextlib.closing(sqlite3.connect(journal)) as db:
         db.execute("UPDATE lease SET renewed = unixepoch() + 5")
         db.commit()

@@ -1,4 +1,4 @@
-"""Before and after a request left: what certainly was not sent, and what has arrived."""
+"""Before and after a request leaves: what was certainly not sent, and what has arrived."""
 
 from __future__ import annotations
 
@@ -263,7 +263,8 @@ def test_an_answer_that_came_while_the_loop_was_blocked_is_read() -> None:
 
 
 def test_silence_after_the_request_left_is_a_time_out() -> None:
-    """Nothing comes, or the answer's body drips: `ReadTimeout`, and what had come is in it."""
+    """Nothing comes, or the answer's body is too slow: `ReadTimeout`, with the part that had
+    arrived."""
 
     async def main() -> None:
         never = asyncio.Event()
@@ -357,7 +358,7 @@ def test_one_odd_byte_loses_no_answer(bad: str, around: str) -> None:
     ],
 )
 def test_an_id_is_looked_for_in_an_answer_that_cannot_be_read(body: bytes, found: bool) -> None:
-    """Where it stands under its name; a mere number is no id."""
+    """If it stands under its key; a mere number is not an id."""
 
     async def main() -> None:
         async def answer(asked: Asked) -> bytes:
@@ -375,7 +376,7 @@ def test_an_id_is_looked_for_in_an_answer_that_cannot_be_read(body: bytes, found
 
 
 def test_a_stray_answer_on_a_reused_connection_is_not_taken() -> None:
-    """The server sends one answer too many; the next submit does not take it for its own."""
+    """The server sends one answer too many; the next submit does not mistake it for its own."""
 
     async def main() -> None:
         usual = service()

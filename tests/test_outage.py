@@ -1,4 +1,4 @@
-"""What meets every submit alike: the circuit opens, one submit is tried, the input waits."""
+"""Faults that meet every submit alike: the circuit opens, one submit is tried, the input waits."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_a_silent_service_gets_no_more_submits() -> None:
 
 
 def test_what_is_held_back_is_neither_unknown_nor_spent() -> None:
-    """The budget pays for what was made and for what may have been, not for what waited."""
+    """The budget counts what was made and what may have been made, not what waited."""
 
     async def main() -> tuple[Counter[str], int]:
         loop = asyncio.get_running_loop()
@@ -236,7 +236,7 @@ def test_refusals_without_end_are_logged_and_end(
 def test_an_interruption_after_the_first_success_is_waited_out(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The network is gone for two minutes: everything waits, and it is said."""
+    """The network is gone for two minutes: everything waits, and a warning says so."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -309,7 +309,7 @@ def test_requests_that_wait_are_bounded_in_bytes() -> None:
 
 
 def test_a_service_that_answers_again_closes_the_circuit_for_all() -> None:
-    """Streams and single calls share the circuit, and all of them go on."""
+    """Streams and single calls share the circuit, and all of them continue."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -345,7 +345,7 @@ def test_an_answer_that_names_its_task_in_words_only_is_reported_with_them() -> 
 
 
 def test_null_is_no_id() -> None:
-    """`"null"` beside a refusal for want of room: the job waits and is submitted again."""
+    """`"null"` beside a refusal for lack of a free slot: the job waits and is submitted again."""
 
     async def main() -> None:
         answers = [json_response({"taskId": "null", "errorCode": "421", "errorMessage": "full"})]

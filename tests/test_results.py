@@ -1,5 +1,5 @@
-"""Results saved one by one: all that can be had is had, no wrong file is kept, and nothing is
-submitted while none can be saved."""
+"""Results are saved one by one: everything that can be fetched is saved, no wrong file is kept, and
+nothing is submitted while nothing can be saved."""
 
 from __future__ import annotations
 
@@ -501,7 +501,7 @@ def body_of(request: rh.Request) -> Any:
 def test_a_transfer_below_the_lowest_speed_is_tried_again_from_where_it_was(
     tmp_path: Path,
 ) -> None:
-    """8 bytes a second for ever: broken off each minute, resumed by a range, and given up."""
+    """8 bytes a second without end: broken off each minute, resumed by a range, and given up."""
     host = SlowHosts(lambda _: Drip(PNG * 9, 4, 0.5), lambda n: f"https://x.example/{n}.png")
 
     async def main() -> float:
@@ -531,7 +531,7 @@ def test_a_transfer_just_above_the_lowest_speed_is_left_alone(tmp_path: Path) ->
 
 
 def test_a_host_that_never_answers_is_given_up(tmp_path: Path) -> None:
-    """Also one whose headers come for ever: the transport shows no answer."""
+    """Also a host whose headers never end: the transport shows no answer."""
 
     class Silent(MockTransport):
         @asynccontextmanager
@@ -725,7 +725,7 @@ def test_content_and_url_together_outvote_the_announced_type(tmp_path: Path) -> 
 def test_a_file_has_the_ending_of_what_it_is(
     tmp_path: Path, kind: str, url: str, ending: str
 ) -> None:
-    """The service's word where it is one; else content, then URL."""
+    """The service's type if it is an extension; else content, then URL."""
     site = Site()
     site.result = lambda _t, _n, _l: {"url": f"{site.url}/{url}", "outputType": kind}
     (outcome,) = stream_from(site, tmp_path)
@@ -881,7 +881,7 @@ def trouble(caplog: pytest.LogCaptureFixture) -> list[str]:
 def test_while_the_folder_is_away_nothing_is_submitted(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """And with it, all goes on: no result is lost, and none is billed twice."""
+    """When there is room, the run continues: no result is lost, and none is billed twice."""
     site, out = Site(), tmp_path / "out"
     told = asyncio.Event()
 
@@ -959,8 +959,8 @@ FAULTS: dict[str, Any] = {
 def test_while_a_host_gives_no_results_nothing_is_submitted(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, fault: str, *, heals: bool
 ) -> None:
-    """After four in a row; it goes on when the host is back, or stops with one error. No task is
-    lost: a resumed run fetches what is missing."""
+    """After four in a row. The run continues when the host is back, or stops with one error. No
+    task is lost: a resumed run fetches what is missing."""
     created: list[str] = []
     broken = True
 
@@ -1024,7 +1024,7 @@ def test_while_a_host_gives_no_results_nothing_is_submitted(
 def test_a_hold_that_lasts_is_reported_ever_less_often_and_ends_with_those_in_it(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Without end where the policy has none; a hold that nobody waits in any longer is over."""
+    """Without a limit if the policy has none; a hold in which nobody waits is over."""
     times: list[float] = []
     stopped: list[rh.RunningHubError] = []
 
@@ -1102,7 +1102,7 @@ def test_one_task_that_is_gone_holds_nothing_up(tmp_path: Path) -> None:
 def test_an_address_that_is_refused_says_how_to_allow_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By a name that leads into a private network."""
+    """By a name that resolves to a private network."""
     resolve_to(monkeypatch, "198.18.0.17")
 
     async def main() -> None:
@@ -1211,7 +1211,7 @@ def in_chunks(encoding: str = "", body: bytes = PNG) -> Reply:
 
 
 def by_ranges(request_of: list[str | None]) -> Reply:
-    """Half of it, and then from where it is asked for."""
+    """Half of it, and then the requested rest."""
 
     async def reply(request: web.BaseRequest) -> web.StreamResponse:
         wanted = request.headers.get("Range")
@@ -1243,7 +1243,7 @@ HOSTS: dict[str, tuple[list[Reply], bool]] = {
     "expired": ([status(403)], False),
     "expired once": ([status(403), picture], True),
     "moved": ([moved(302)], True),
-    "moved for ever": ([moved(308)], True),
+    "moved forever": ([moved(308)], True),
     "busy": ([status(503), status(429), status(502), picture], True),
     "teapot": ([status(418)], False),
     "empty": ([status(200)], False),
@@ -1316,7 +1316,7 @@ def test_what_is_bounded_is_unpacked(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES, errno.EIO, errno.EMFILE])
 def test_whatever_the_system_says_of_writing_counts(code: int) -> None:
-    """But for the faults of one name, and what is no fault of the system."""
+    """Except faults of one file name, and faults that are not the system's."""
 
     async def main() -> None:
         async with rh.Session("a-key", transport=MockTransport(lambda _: PNG)) as session:  # type: ignore[arg-type, return-value]

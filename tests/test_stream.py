@@ -421,7 +421,7 @@ def test_a_service_that_cannot_be_reached_stops_the_submitting() -> None:
     ids=["connect", "timeout", "503", "garbage", "1002", "1005", "1011", "1007"],
 )
 def test_failing_queries_never_fail_a_task(answer: Any) -> None:
-    """Queries fail for an hour: the job stays, is looked at ever less often, and comes home."""
+    """Queries fail for an hour: the task is queried less and less often, and its result arrives."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()

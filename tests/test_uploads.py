@@ -304,7 +304,7 @@ def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path) -> None:
     async def main() -> None:
         async with host.session() as session:
             for path in (pipe, tmp_path, Path("/dev/zero")):
-                with pytest.raises(rh.PayloadError, match="no file"):
+                with pytest.raises(rh.PayloadError, match="not a regular file"):
                     await session.submit(image_to_image(path))
 
     asyncio.run(main())

@@ -255,7 +255,7 @@ def test_ones_own_jobs_are_confirmed_and_told_once(caplog: pytest.LogCaptureFixt
                 assert hooks.receive(query, event) == 204
             await asyncio.sleep(30)
             assert told == []
-            assert f"task {task.id}, job order 17/β, was not told" in caplog.text
+            assert f"task {task.id}, job order 17/β, not delivered to" in caplog.text
             for _ in range(3):
                 assert hooks.receive(query, event) == 204
                 await asyncio.sleep(12)
@@ -292,7 +292,7 @@ def test_what_on_task_does_not_take_may_come_again(caplog: pytest.LogCaptureFixt
             await asyncio.sleep(1)
             later = event.replace(task.id.encode(), b"99")
             assert hooks.receive(query, later) == 204
-        assert "task 99, job order 17, was not told to on_task: the session" in caplog.text
+        assert "task 99, job order 17, not delivered to on_task: the session" in caplog.text
 
     run(main)
     assert told == ["order 17", "order 17"]

@@ -20,7 +20,7 @@ __all__ = ["main"]
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status.
 
-    It is 1, too, where standard output could not be written, by a command that went well.
+    It is also 1 if the command succeeded but standard output could not be written.
     """
     with screens() as screen:
         args = build_parser().parse_args(argv)
@@ -47,7 +47,7 @@ def _run(args: argparse.Namespace) -> int:
         say(f"{_name(args)}: {error}")
         return FAILED
     except Exception:
-        # A fault of ours; what it quotes may be a stranger's, and is escaped on its way.
+        # A bug of ours. Its traceback may quote text of others, which is escaped when printed.
         traceback.print_exc()
         return FAILED
     return status

@@ -60,9 +60,9 @@ async def open_session(
     without: str = "try `runninghub-async emulator`, which takes any, with --base-url",
     **options: Any,
 ) -> Session:
-    """A session with the key of the environment, open for as long as `stack`; `options` are more
-    of its arguments. `networks`: those of `--result-network`. Raises `UsageError` for an address
-    that is none, or without a key; then `without` is the advice; and `JournalError`."""
+    """A session with the key of the environment, open for as long as `stack`; `options` are more of
+    its arguments. `networks`: those of `--result-network`. Raises `UsageError` for an invalid
+    address or a missing key (with `without` as the advice), and `JournalError`."""
     try:
         options["transport"] = _transport(networks)
         session = Session(base_url=base_url, limits=limits, **options)
@@ -76,9 +76,9 @@ async def open_session(
 def _transport(networks: Sequence[str]) -> AiohttpTransport | None:
     """The transport for results in these networks, and in those of the environment; None for the
     session's own."""
-    told = os.environ.get(_NETWORKS, "").replace(",", " ").split()
+    more = os.environ.get(_NETWORKS, "").replace(",", " ").split()
     try:
-        return AiohttpTransport(result_networks=[*networks, *told]) if networks or told else None
+        return AiohttpTransport(result_networks=[*networks, *more]) if networks or more else None
     except ValueError as error:
         raise UsageError(f"{_NETWORKS}: {error}") from None
 

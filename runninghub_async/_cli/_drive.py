@@ -31,9 +31,9 @@ async def drive(
     """Give every outcome to `take`, also those that come while the stream is left; return what
     stopped the run early, if anything did.
 
-    `waits`: leaving the stream waits for the tasks that run. `spent`: tells the money spent so
-    far, where that is kept elsewhere than in `progress`. `kept`: waits until what `take` was
-    given is on disk, before the next outcome is taken; a `RunningHubError` of it stops the run.
+    `waits`: leaving the stream waits for the tasks that run. `spent`: returns the money spent so
+    far, if it is counted elsewhere than in `progress`. `kept`: waits until what `take` was given is
+    on disk, before the next outcome is taken; a `RunningHubError` that it raises stops the run.
     """
     stopped: BaseException | None = None
     # However this ends, what was paid for is written down.

@@ -111,7 +111,7 @@ class _Run:
         self._stream: JobStream | None = None
 
     async def drive(self, items: AsyncIterator[Any]) -> BaseException | None:
-        """Bring everything home; return what stopped the run early, if anything did."""
+        """Run all requests to their end; return what stopped the run early, if anything did."""
         stream = self._stream = self._session.stream(items, folder=self._folder)
         self._manifest.hold = stream.paused
         waits = self._session.on_cancel == "wait"
@@ -127,10 +127,10 @@ class _Run:
         """What to say if the process has to end at once: the tasks that no file names."""
         lines = list(self._manifest.unwritten)
         running = () if self._stream is None else self._stream.running
-        told = _unwritten(lines)
+        parts = _unwritten(lines)
         if running:
-            told.append(_running(running))
-        return "\n".join(told)
+            parts.append(_running(running))
+        return "\n".join(parts)
 
     async def finish(self, stopped: BaseException | None, spec: ModelSpec, stop: Stop) -> int:
         """Write the rest of the manifest, and the page; say how it went, return the exit
@@ -148,14 +148,14 @@ class _Run:
             "Model": spec.path,
             "Service": self._session.base_url,
             "Took": duration(took),
-            "Cost": money or "not told",
+            "Cost": money or "not known",
         }
-        told = [f"{tally.stored} done", f"{tally.failed} failed"]
+        parts = [f"{tally.stored} done", f"{tally.failed} failed"]
         if tally.partly:
-            told.insert(1, f"{tally.partly} partly")
+            parts.insert(1, f"{tally.partly} partly")
         if tally.unknown:
-            told.append(f"{tally.unknown} unknown")
-        print(f"{', '.join(told)} in {duration(took)}" + (money and f", {money}"))
+            parts.append(f"{tally.unknown} unknown")
+        print(f"{', '.join(parts)} in {duration(took)}" + (money and f", {money}"))
         if tally.unknown:
             stakes = self._stream.statistics().at_stake
             print(at_stake(tally.unknown, stakes))
@@ -180,7 +180,7 @@ class _Run:
         return FAILED if ended_badly or lost or not page_written else 0
 
     async def _write_page(self, facts: dict[str, str], *, patient: bool) -> bool:
-        """Write the page and name it; whether that was possible."""
+        """Write the page and print its path; return whether that succeeded."""
         page = self._folder / "index.html"
         write = functools.partial(_write_page, page, self._manifest.file, facts)
         try:
@@ -228,7 +228,7 @@ def _running(ids: Sequence[str]) -> str:
 
 def _unwritten(lines: Sequence[Line]) -> list[str]:
     """The tasks whose lines could not be written, a line each."""
-    told = [
+    texts = [
         f"not in manifest.jsonl: task {line['task_id']} of request {line['index']},"
         f" {line['status']}"
         for line in lines
@@ -236,5 +236,5 @@ def _unwritten(lines: Sequence[Line]) -> list[str]:
     ]
     unknown = sum(line["status"] == "unknown" for line in lines)
     if unknown:
-        told.append(f"not in manifest.jsonl: {unknown} submits whose responses were lost")
-    return told
+        texts.append(f"not in manifest.jsonl: {unknown} submits whose responses were lost")
+    return texts

@@ -37,23 +37,23 @@ async def generate_journaled(
         )
 
     async def work(stop: Stop) -> int:
-        told = await run_in_thread(facts_in, args.journal)
+        known = await run_in_thread(facts_in, args.journal)
         mark = await run_in_thread(mark_of, args, spec)
         streamed = args.reuse or args.prompts == "-"
-        enlisted = not streamed and told.get("enlisted") == mark
+        enlisted = not streamed and known.get("enlisted") == mark
         if not enlisted:
             await run_in_thread(look_over, args.prompts, spec)
-        folder = await run_in_thread(take_folder, "--out", args.out, args.journal, told)
+        folder = await run_in_thread(take_folder, "--out", args.out, args.journal, known)
         items = _Counted(first(read_items(args.prompts, spec, common), args.limit))
-        facts = await run_in_thread(new_facts, args, spec, told)
+        facts = await run_in_thread(new_facts, args, spec, known)
         if not enlisted:
             facts["enlisted"] = ""
-        async with opened(args, told, args.base_url, folder, facts) as run:
+        async with opened(args, known, args.base_url, folder, facts) as run:
             if streamed:
                 return await _stream(run, items, mark, stop, reuse=args.reuse)
             if not enlisted:
                 await _enlist(run, items, mark)
-                if told:
+                if known:
                     await _warn_of_repeated(run)
             return await run.go_on([lambda: run.session.resume(folder=folder)], stop)
 
@@ -61,9 +61,9 @@ async def generate_journaled(
 
 
 async def _stream(run: Run, items: _Counted, mark: str, stop: Stop, *, reuse: bool) -> int:
-    """Take the input as it comes. `reuse`: what was submitted from an earlier state of the input,
-    or for another place in it, is brought home first, so that its results can be used; what was
-    never submitted and is no longer in the input is removed at the end."""
+    """Read the input as a stream. `reuse`: first finish the jobs that were submitted for an earlier
+    version of the input, or for another place in it, so that their results can be reused. Jobs that
+    were never submitted and are no longer in the input are removed at the end."""
 
     def stream() -> JobStream:
         return run.session.stream(items, folder=run.folder, reuse=reuse)
@@ -75,7 +75,7 @@ async def _stream(run: Run, items: _Counted, mark: str, stop: Stop, *, reuse: bo
 
     if not reuse:
         return await run.go_on([stream], stop, at_end)
-    # Not found open until the input names it again.
+    # These are not resumed unless the input names them again.
     await run.store.set_aside("")
     return await run.go_on(
         [lambda: run.session.resume(folder=run.folder, check=False), stream], stop, at_end
@@ -83,7 +83,7 @@ async def _stream(run: Run, items: _Counted, mark: str, stop: Stop, *, reuse: bo
 
 
 async def _warn_of_repeated(run: Run) -> None:
-    """Before anything is spent: the input was edited, and its requests have other places now."""
+    """Warn, before anything is spent, that the input was edited and its requests have moved."""
     count = await run_in_thread(_count_repeated, run.journal)
     if count:
         same = "1 request is" if count == 1 else f"{count} requests are"
@@ -114,8 +114,8 @@ async def resume(args: argparse.Namespace) -> int:
 
 
 async def retry(args: argparse.Namespace) -> int:
-    """Queue jobs that ended badly for retry, and resume. Exit status: as of `generate`; 1 if there
-    was nothing to retry, and then nothing is done."""
+    """Queue jobs that ended badly for retry, and resume. The exit status is that of `generate`; 1
+    if there was nothing to retry."""
     if not (args.failed or args.unknown_ones or args.cancelled):
         raise UsageError("name what to try again: --failed, --unknown or --cancelled")
     if args.code and not args.failed:
@@ -124,17 +124,17 @@ async def retry(args: argparse.Namespace) -> int:
 
 
 async def _resume(args: argparse.Namespace, stop: Stop, *, retrying: bool = False) -> int:
-    told = (await run_in_thread(summary_of, args.journal)).facts
-    name = args.out or told.get("folder")
+    known = (await run_in_thread(summary_of, args.journal)).facts
+    name = args.out or known.get("folder")
     if not name:
         raise UsageError(f"{args.journal} does not say where the results go: add --out")
-    folder = await run_in_thread(take_folder, "--out", name, args.journal, told)
-    base_url = args.base_url or told.get("base_url")
-    async with opened(args, told, base_url, folder, {}) as run:
+    folder = await run_in_thread(take_folder, "--out", name, args.journal, known)
+    base_url = args.base_url or known.get("base_url")
+    async with opened(args, known, base_url, folder, {}) as run:
         if retrying and not await _put_back(run, args):
             return FAILED
-        if told.get("input") and not told.get("enlisted"):
-            source = told["input"]
+        if known.get("input") and not known.get("enlisted"):
+            source = known["input"]
             again = "" if source == STANDARD_INPUT else " with the same input"
             say(
                 f"{source} was not read to its end when this run was interrupted; going on with"
@@ -145,7 +145,7 @@ async def _resume(args: argparse.Namespace, stop: Stop, *, retrying: bool = Fals
 
 
 async def _put_back(run: Run, args: argparse.Namespace) -> bool:
-    """Queue jobs to be submitted anew; whether there are any."""
+    """Queue jobs to be submitted again; return whether there are any."""
     store, count = run.store, 0
     if args.failed:
         back = await queue_failed(run, args.code)
@@ -153,7 +153,7 @@ async def _put_back(run: Run, args: argparse.Namespace) -> bool:
         print(f"queued for retry: {back} failed", flush=True)
         faulty = await run_in_thread(_count_faulty, run.journal)
         if faulty and not args.code:
-            print(f"not queued: {faulty} whose lines of the input are at fault", flush=True)
+            print(f"not queued: {faulty} whose input lines are faulty", flush=True)
     if args.unknown_ones:
         back = await store.put_back(JobState.UNKNOWN, None)
         count += back

@@ -42,7 +42,7 @@ Line = dict[str, Any]
 #: Lines of a manifest that are sorted at once.
 _SORTED: Final = 10_000
 
-#: What can be fetched by whoever has it.
+#: URLs that need no key: anybody who has one can fetch the file.
 _URL: Final = re.compile(r"https?://\S+")
 
 #: Bytes of a manifest that are copied at once.
@@ -117,7 +117,7 @@ def outputs_of(
     task: Task | None, *, stored: bool, missing: Collection[int] = ()
 ) -> list[dict[str, Any]]:
     """What a task made, as the service describes it, each with its state: `stored`, `missing`, or
-    `not_stored` where nothing of the task is. `missing`: places of outputs, from 0."""
+    `not_stored` if none of them is stored. `missing`: places of outputs, from 0."""
     states = ("stored" if stored else "not_stored", "missing")
     return [
         {"url": o.url, "type": o.type, "text": o.text, "state": states[place in missing]}
@@ -128,8 +128,8 @@ def outputs_of(
 def missing_of(
     task: Task | None, places: Collection[int], reason: str | None = None
 ) -> list[dict[str, Any]]:
-    """The outputs at these places, which could not be saved, without their URLs: which one of
-    how many, what it is, and why, if that is known."""
+    """The outputs at these places, which could not be saved, without their URLs: number, type, and
+    the reason if it is known."""
     outputs = task.outputs if task else ()
     return [
         {
@@ -203,15 +203,15 @@ class ManifestFile:
     """`manifest.jsonl`, a line for each job in the order in which they ended. For one thread at
     a time; all methods raise `OSError`.
 
-    A line is written whole or not at all: what a full disk took of it is removed again. A file
+    A line is written whole or not at all: a part that a full disk accepted is removed again. A file
     that was deleted is written again; if that is not possible, `append` fails.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        # Kept open: a full disk or a folder that is moved away does not take back what is in it.
+        # Kept open, so that a full disk or a folder that is moved away does not lose what is in it.
         self._file = path.open("a+b", buffering=0)
-        #: Up to where it holds whole lines, in bytes.
+        #: Its length in whole lines, in bytes.
         self._size = _end_last_line(self._file)
         #: Of each line, the index of its job and where it begins.
         self._indices, self._offsets = array("q"), array("q")
@@ -272,7 +272,7 @@ class ManifestFile:
 
 
 def _end_last_line(file: IO[bytes]) -> int:
-    """End a line that an earlier process was not able to write to its end; the size then."""
+    """End a line that an earlier process did not finish; return the size of the file."""
     size = file.seek(0, os.SEEK_END)
     if size:
         file.seek(size - 1)
@@ -314,7 +314,7 @@ class Manifest:
     async def written(self) -> None:
         """Return when all lines are on disk. Raises `ManifestError` if they cannot be written."""
         if self._work is not None:
-            # Who is cancelled leaves; the line is written all the same.
+            # A caller that is cancelled leaves; the line is written all the same.
             await asyncio.shield(self._work)
         if self._error is not None:
             reason = self._error.strerror or self._error
@@ -331,7 +331,7 @@ class Manifest:
                 self.unwritten.popleft()
 
     async def finish(self, *, patient: bool) -> list[Line]:
-        """Write what is left, and return the lines that cannot be written. `patient`: wait while
+        """Write the remaining lines, and return those that cannot be written. `patient`: wait while
         the disk is full; otherwise each line is tried once."""
         try:
             if patient:

@@ -19,9 +19,9 @@ from .._states import JobState
 __all__ = ["build_parser"]
 
 _STATUS = """\
-exit status: 0 done, 1 failed (the task, the service, or nothing found), 2 usage (what is wrong is
-named) or journal, 3 stopped by key, plan, balance or budget, 130 interrupted, 143 terminated.
-COMMAND --help tells what each takes.
+exit status: 0 done, 1 failed (the task, the service, or nothing found), 2 usage or journal error,
+3 stopped by key, plan, balance or budget, 129 terminal closed, 130 interrupted, 143 terminated.
+COMMAND --help lists the options of a command.
 The key is taken from RUNNINGHUB_API_KEY, proxies from HTTPS_PROXY, HTTP_PROXY and NO_PROXY.
 """
 
@@ -29,10 +29,10 @@ _GENERATE = """\
 PROMPTS is a .txt file (a prompt a line), a .csv or .jsonl file (columns or keys are the request's
 fields, such as prompt, width, height), or - for a prompt a line on standard input. Lists in a .csv
 cell are separated by |; @PATH in a field for pictures, videos or audio uploads a file. DIR gets a
-file per result, manifest.jsonl and index.html. With a journal, the same command goes on.
+file per result, manifest.jsonl and index.html. With a journal, run the command again to resume.
 
-exit status: 0 all done, 1 some not, 2 usage or journal, 3 stopped by key, plan, balance or budget,
-130 interrupted, 143 terminated
+exit status: 0 all done, 1 some not, 2 usage or journal error, 3 stopped by key, plan, balance or
+budget, 129 terminal closed, 130 interrupted, 143 terminated
 """
 
 _RESUME = """\
@@ -135,7 +135,7 @@ def _add_generate(commands: Any) -> None:
     )
     command.add_argument("--limit", type=_count, metavar="N", help="take only the first N requests")
     command.add_argument(
-        "--journal", metavar="FILE", help="remember every job there, and go on with what it holds"
+        "--journal", metavar="FILE", help="record every job there, and resume the jobs it holds"
     )
     command.add_argument(
         "--reuse", action="store_true", help="take what an equal request in the journal made"
@@ -150,7 +150,9 @@ def _add_generate(commands: Any) -> None:
 
 
 def _add_resume(commands: Any) -> None:
-    command = _command(commands, "resume", "go on with a journal, without its input", _RESUME)
+    command = _command(
+        commands, "resume", "resume the jobs of a journal, without its input", _RESUME
+    )
     _add_journal(command)
     _add_resumed(command)
     command.set_defaults(run=_late("_journaled", "resume"))
@@ -158,7 +160,7 @@ def _add_resume(commands: Any) -> None:
 
 def _add_retry(commands: Any) -> None:
     command = _command(
-        commands, "retry", "try again what failed, and go on as `resume` does", _RETRY
+        commands, "retry", "queue failed jobs for retry, then do what `resume` does", _RETRY
     )
     _add_journal(command)
     command.add_argument("--failed", action="store_true", help="what failed")
@@ -177,9 +179,7 @@ def _add_retry(commands: Any) -> None:
 
 
 def _add_runs(commands: Any) -> None:
-    command = _command(
-        commands, "runs", "how the run of a journal stands, also while it goes on", _RUNS
-    )
+    command = _command(commands, "runs", "show the progress of a run, live or finished", _RUNS)
     _add_journal(command)
     _add_state(command, "list the jobs in this state")
     _add_limit(command)
@@ -465,7 +465,7 @@ def _add_progress(commands: Any) -> None:
 
 
 def _add_upload(commands: Any) -> None:
-    command = _command(commands, "upload", "upload files; tells the names and addresses they get")
+    command = _command(commands, "upload", "upload files; prints the resulting file names and URLs")
     command.add_argument("files", nargs="+", metavar="FILE")
     how = command.add_mutually_exclusive_group()
     how.add_argument("--older", action="store_true", help="by the older call; gives a name only")
@@ -532,7 +532,7 @@ def _add_webhook(commands: Any) -> None:
     _add_service(show)
     show.set_defaults(run=_late("_hooks", "show_webhook"))
     resend = _command(actions, "resend", "deliver an event again")
-    resend.add_argument("id", metavar="EVENT_ID", help="as `webhook show` tells it")
+    resend.add_argument("id", metavar="EVENT_ID", help="as `webhook show` prints it")
     resend.add_argument("--url", metavar="URL", help="another address to deliver it to")
     _add_service(resend)
     resend.set_defaults(run=_late("_hooks", "resend_webhook"))

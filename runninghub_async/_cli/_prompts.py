@@ -47,7 +47,7 @@ class _Row(NamedTuple):
 _PAGE: Final = 200
 _PAGE_BYTES: Final = 2**20
 
-#: Bytes that are no UTF-8, as they are read with "surrogateescape".
+#: Bytes that are not UTF-8, as "surrogateescape" reads them.
 _NOT_UTF8: Final = re.compile("[\udc80-\udcff]")
 
 _ONE_TABLE: Final = 'save it as UTF-8 (in a spreadsheet: "CSV UTF-8")'
@@ -141,8 +141,8 @@ async def first(items: AsyncIterator[Item], limit: int | None) -> AsyncIterator[
 
 
 def _take(rows: Iterator[_Row], count: int) -> tuple[list[_Row], Exception | None]:
-    """The next rows, at most `count` and at least one, none at the end; and what went wrong after
-    them."""
+    """The next rows (at most `count`; empty at the end), and the error that follows them, if
+    any."""
     page: list[_Row] = []
     size = 0
     try:
@@ -159,8 +159,8 @@ def _take(rows: Iterator[_Row], count: int) -> tuple[list[_Row], Exception | Non
 def look_over(source: str, spec: ModelSpec) -> int | None:
     """How many requests `source` holds; None for standard input.
 
-    Raises `UsageError` for what would spoil the whole run: no such file, an unknown kind, an
-    encoding that is not UTF-8, a table that cannot be read, a column that is no field of the
+    Raises `UsageError` for faults that concern the whole run: no such file, an unknown kind, an
+    encoding that is not UTF-8, a table that cannot be read, a column that is not a field of the
     model, or no request at all.
     """
     if source == "-":
@@ -259,7 +259,7 @@ def _csv_rows(lines: Iterable[str]) -> Iterator[_Row]:
             elif not problem:
                 what = "has no name in the header"
                 if place >= len(titles):
-                    what = "is one of more cells than the header has columns"
+                    what = "has a cell, but no name in the header"
                 problem = f"{column_name(place, titles)} {what}: {cell[:40]!r}"
         yield _Row(f"line {line}", fields, problem, sum(map(sys.getsizeof, cells)))
 
@@ -271,14 +271,14 @@ def _titles(header: SheetRow | None) -> list[str]:
 
 
 def _check_header(source: str, spec: ModelSpec) -> None:
-    """Raise `UsageError` for columns that are not of the model."""
+    """Raise `UsageError` for columns that are not fields of the model."""
     header = next(read_sheet(_lines(source)), None)
     titles = _titles(header)
     places: dict[str, list[int]] = {}
     problems: list[str] = []
     for place, title in enumerate(titles):
         if not title:
-            # Its cells may be empty, too; one that is not is named with its line.
+            # Its cells may all be empty; one that is not is named with its line.
             continue
         named, faults = _fields(spec, {title: ""})
         problems += [f"{column_name(place, ())}: {fault}" for fault in faults]
@@ -335,7 +335,7 @@ def _fields(spec: ModelSpec, given: Mapping[str, Any]) -> tuple[dict[str, Any], 
 
 
 def _param(spec: ModelSpec, key: str) -> ParamSpec | None:
-    """The field that `key` means, also in other letters: `Image URLs` is `imageUrls`."""
+    """The field that `key` means, whatever its case and spacing: `Image URLs` is `imageUrls`."""
     if param := spec.param(key) or spec.param(_camel(key)):
         return param
     wanted = _letters(key)

@@ -85,7 +85,7 @@ def missing_places(record: JobRecord) -> list[int]:
         # A second name of the job's has eight digits of its key.
         if not any(re.fullmatch(rf"{own}(-[0-9a-f]{{8}})?\.[^.]*", name) for name in names):
             missing.append(number)
-    # Names that somebody else gave tell how many there are, and not which.
+    # Names that the user gave show how many there are, and not which.
     count = max(0, len(record.task.outputs) - len(names))
     return missing if len(missing) == count else list(range(len(names), len(names) + count))
 

@@ -57,7 +57,7 @@ def in_words(money: Decimal, currency: str) -> str:
 
 
 def at_stake(count: int, stakes: Sequence[Money]) -> str:
-    """What the submits of unknown fate, of which there are `count`, may have cost at most."""
+    """What the submits of unknown outcome, of which there are `count`, may have cost at most."""
     told = " and ".join(in_words(m.amount, m.currency) for m in stakes) or "an amount nobody knows"
     whose = "1 submit whose answer was" if count == 1 else f"{count} submits whose answers were"
     return f"at stake: at most {told}, for {whose} lost"

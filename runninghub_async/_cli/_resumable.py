@@ -74,9 +74,9 @@ class Run:
         stop: Stop,
         at_end: Callable[[], Awaitable[None]] | None = None,
     ) -> int:
-        """Bring everything home, one stream after the other, say how it went, return the exit
-        status. `at_end` is called where the last stream takes an input and comes to its end."""
-        stop.farewell = lambda: f"interrupted; to go on: {self._again}"
+        """Run all streams to their end, one after the other, print how it went, and return the exit
+        status. `at_end` is called when the last stream has read all of its input."""
+        stop.farewell = lambda: f"interrupted; to continue: {self._again}"
         begun = await self._summary()
         print(f"{Path(self.journal).name}: {outline(begun.states)}", flush=True)
         left = sum(begun.states[state] for state in (*OPEN, JobState.UNKNOWN))
@@ -112,7 +112,7 @@ class Run:
                 "Service": self.session.base_url,
                 "Journal": self.store.path,
                 "Took": took,
-                "Cost": cost or "not told",
+                "Cost": cost or "not known",
             }
             written = await self._write_pages(
                 facts, patient=not isinstance(stopped, asyncio.CancelledError)
@@ -125,7 +125,7 @@ class Run:
             return stop.status or INTERRUPTED
         if isinstance(stopped, RunningHubError):
             say(f"stopped: {stopped}")
-            say(f"to go on: {self._again}")
+            say(f"to continue: {self._again}")
             return status_of(stopped)
         if stopped is not None:
             raise stopped
@@ -141,8 +141,8 @@ class Run:
         return await run_in_thread(summary_of, self.journal)
 
     async def _write_pages(self, facts: Mapping[str, str], *, patient: bool) -> bool:
-        """Write manifest and page, and name the page; whether that was possible. What they would
-        hold is in the journal."""
+        """Write manifest and page, and print the page's path; return whether that succeeded. The
+        journal has everything that they would hold."""
         page = self.folder / "index.html"
         write = functools.partial(write_pages, self.journal, self.folder, facts)
         try:

@@ -15,7 +15,7 @@ from ._resumable import Run
 
 __all__ = ["queue_failed"]
 
-#: Jobs that are looked at at once, and of those, the tasks that are asked for at once.
+#: How many jobs are read at once, and how many of their tasks are queried at once.
 _PAGE: Final = 200
 _QUERIES: Final = 8
 
@@ -23,7 +23,8 @@ _ENDED_BADLY: Final = (TaskStatus.FAILED, TaskStatus.CANCEL)
 
 
 async def queue_failed(run: Run, code: str | None) -> int:
-    """Queue failed jobs, of `code` if it is given, to be submitted anew; how many.
+    """Queue failed jobs, only those with `code` if it is given, to be submitted again; return how
+    many.
 
     A job that has a task is queued only if the service confirms now that the task has failed or
     was cancelled: one that still runs would be billed twice. The others are named on standard

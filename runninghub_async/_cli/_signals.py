@@ -22,8 +22,8 @@ _PATIENCE: Final = 8.0
 
 
 class Stop:
-    """`status`: the exit status that a signal asked for, 0 as long as none came. `farewell()`:
-    what to say, a line each, if the process has to end at once."""
+    """`status`: the exit status that a signal asked for, 0 as long as none came. `farewell()`: the
+    lines to print if the process has to end at once."""
 
     def __init__(self) -> None:
         self.status = 0
@@ -33,9 +33,9 @@ class Stop:
 async def until_stopped(work: Callable[[Stop], Awaitable[int]]) -> int:
     """The exit status of `work`, which is cancelled by the first SIGINT, SIGTERM or SIGHUP.
 
-    A second one ends the process at once, and so do eight seconds after SIGTERM or SIGHUP: what
-    was written to a journal is on disk by then. Without such handlers, as on Windows, Ctrl+C is
-    what asyncio makes of it.
+    A second one ends the process at once. So does a time-out, eight seconds after SIGTERM or
+    SIGHUP: what was written to a journal is on disk by then. Without such handlers, as on Windows,
+    asyncio handles Ctrl+C.
     """
     stop, loop, task = Stop(), asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None

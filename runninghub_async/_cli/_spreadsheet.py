@@ -39,8 +39,8 @@ def read_sheet(lines: Iterable[str]) -> Iterator[SheetRow]:
     rest = iter(lines)
     first = next(rest, "")
     separator, skipped = ",", 0
-    if told := _SEPARATOR.fullmatch(first):
-        separator, skipped = told[1], 1
+    if found := _SEPARATOR.fullmatch(first):
+        separator, skipped = found[1], 1
         first = next(rest, "")
     elif separator not in first:
         # No field's name holds these, so a header without a comma is not of one column then.

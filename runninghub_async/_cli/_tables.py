@@ -57,7 +57,7 @@ def cut(value: Any) -> str:
 
 def print_json(value: Any, *, line: bool = False) -> None:
     """Print JSON data in ASCII to standard output; on one line for streams, each as soon as it is
-    known. What a terminal would obey is an escape of JSON's own, so the data stay exact."""
+    known. Control characters are JSON escapes, so the data stay exact."""
     text = json.dumps(value, indent=None if line else 2)
     # The one control character that JSON leaves as it is.
     print(text.replace("\x7f", "\\u007f"), flush=line)

@@ -1,4 +1,4 @@
-"""The one place where the command's text leaves for people.
+"""The one place through which the command prints text for people.
 
 `main` puts a `Screen` in the place of standard output and of standard error. Whatever is printed,
 by whichever command, by argparse or by a log handler, is escaped there: texts of servers, task
@@ -53,15 +53,16 @@ def _visible(found: re.Match[str]) -> str:
 class Screen(io.TextIOBase):
     """A stream of text for people, over `file`, which is None where the process has none.
 
-    All text is escaped. A reader that has gone, as in `generate ... | head -1`, does not end the
-    command: what is paid for is saved first. The text is lost then, and `broken` is True. What a
-    full disk does not take of a redirected output is held until it can be written.
+    All text is escaped. A reader that has closed its end, as in `generate ... | head -1`, does not
+    end the command: what is paid for is saved first. The text is then lost, and `broken` is True.
+    Text that a full disk does not accept is held until it can be written.
     """
 
     def __init__(self, file: IO[str] | None) -> None:
         self.file = file
         self.broken = False
-        #: The file below all buffers, so that it is known what was written; None for a stand-in.
+        #: The file below all buffers, so that the number of bytes written is known; None for a
+        #: stand-in.
         self._raw: Any = None
         self._held = bytearray()
         self._drawn = False
@@ -106,7 +107,7 @@ class Screen(io.TextIOBase):
             while self._held:
                 count = self._raw.write(self._held)
                 if count is None:
-                    # Somebody else has made it a file that does not wait.
+                    # Another program has made it non-blocking.
                     time.sleep(_SHORT)
                     continue
                 del self._held[:count]
@@ -174,7 +175,7 @@ def unescaped(file: IO[str]) -> IO[str]:
 
 
 def is_broken(file: IO[str]) -> bool:
-    """Whether nobody can read any more what is written to `file`."""
+    """Whether the reader of `file` has closed it."""
     return isinstance(file, Screen) and file.broken
 
 
@@ -194,7 +195,7 @@ def screens() -> Iterator[Screen]:
 
 
 def _fill_descriptors() -> None:
-    """With standard output closed, a journal or a socket must not get its descriptor."""
+    """Open what is closed: otherwise a journal or a socket could get its descriptor."""
     for number in (0, 1, 2):
         try:
             os.fstat(number)
@@ -204,8 +205,8 @@ def _fill_descriptors() -> None:
 
 
 def _let_exit(screen: Screen) -> None:
-    """The interpreter flushes at its end what could not be written: a second complaint, and
-    another exit status, help nobody."""
+    """At its end the interpreter flushes what could not be written, which would print a second
+    error and change the exit status."""
     if screen.broken and isinstance(screen.file, io.TextIOWrapper):
         with contextlib.suppress(OSError, ValueError):
             null = os.open(os.devnull, os.O_WRONLY)

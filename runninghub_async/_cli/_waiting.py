@@ -18,13 +18,13 @@ logger = logging.getLogger("runninghub_async.trouble")
 
 _T = TypeVar("_T")
 
-#: What a file system reports that has no room. That mends: somebody makes room.
+#: What a full file system reports. It is waited for, since the user can make room.
 FULL: Final = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
 
 #: Seconds between two attempts.
 AGAIN: Final = 2.0
 
-#: Attempts before any other error is believed to stay.
+#: Attempts before any other error counts as permanent.
 _ATTEMPTS: Final = 5
 
 _Hold = Callable[[], contextlib.AbstractContextManager[object]]
@@ -50,7 +50,7 @@ async def until_written(
                     held.enter_context(hold())
                     idle = "" if hold is contextlib.nullcontext else "; nothing is submitted"
                     logger.warning(
-                        "%s cannot be written: %s%s until it can",
+                        "%s cannot be written: %s%s until it can be",
                         path,
                         error.strerror or error,
                         idle or "; waiting",

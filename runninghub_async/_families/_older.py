@@ -50,12 +50,12 @@ class Older:
         return await self._uploader.upload(source, name, progress, older=file_type)
 
     def view_url(self, name: str | Upload) -> str:
-        """Where the service shows an uploaded file, or a file that an app was saved with (the
-        `default` of a media input): `GET /task/openapi/view/<fileName>`.
+        """The URL of an uploaded file, or of a file that an app was saved with (the `default` of a
+        media input): `GET /task/openapi/view/<fileName>`.
 
-        `name` is the file's name at the service, or what an upload gave. The URL needs no API
-        key, so anybody who has it sees the file. The call does not ask whether the file is there.
-        How long the service shows it is not known. Raises `PayloadError` for an empty name.
+        `name` is the file's name at the service, or the result of an upload. The URL needs no API
+        key, so anybody who has it can see the file. The call does not check that the file exists.
+        How long the URL works is not known. Raises `PayloadError` for an empty name.
         """
         text = name.name if isinstance(name, Upload) else name
         if not isinstance(text, str) or not text.strip("/"):

@@ -32,7 +32,7 @@ __all__ = ["TaskProgress"]
 _ASKING: Final = ExponentialPolling(initial=0.5, factor=1.3, maximum=5.0)
 
 
-#: After so much silence, in seconds, the service is asked whether the run has ended.
+#: After this much silence, in seconds, the service is asked whether the run has ended.
 _SILENCE: Final = 60.0
 
 #: What may come after the end of a run: seconds, and events.
@@ -165,7 +165,7 @@ class TaskProgress:
             raise ProtocolError("the progress socket is not at the service's", Response(200))
         messages = await self._stack.enter_async_context(transport.connect(address))
         self._reader = self._caller.opened().help(self._read(messages))
-        # A reader that was cancelled before it began ends nothing by itself.
+        # A reader that was cancelled before it began has put no end into the queue.
         self._reader.add_done_callback(lambda _: self._queue.put_nowait(_End()))
 
     async def _read(self, messages: AsyncIterator[str | bytes]) -> None:

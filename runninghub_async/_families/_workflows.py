@@ -38,9 +38,9 @@ class Workflows:
         """Copy a workflow, such as a public one of another user, into this account; gives the id
         of the copy (`POST /api/openapi/workflow/duplicate`).
 
-        Every call makes a new copy, so it is not repeated once it may have been done: after a
-        `TransportError` look into the account before you call it again. It costs nothing. The
-        service may want the copy to be saved and run once in its web page (code 810).
+        Every call makes a new copy, so it is not repeated if it may have succeeded: after a
+        `TransportError` check the account before you call it again. It costs nothing. The service
+        may require the copy to be saved and run once on its web page (code 810).
 
         Raises `PayloadError`, `NotFoundError` (code 380) or another `APIError`, `ProtocolError`
         or `TransportError`.

@@ -55,13 +55,13 @@ class Fault:
     v1 status and outputs), `upload` (both uploads and the PUT of a LoRA), `result` (a download),
     `call` (every other endpoint), `task` or `webhook` (a delivery).
 
-    `kind`: `refuse` answers the error `code`, in the envelope of that endpoint ("-1" is
-    HTTP 401); `rate` answers HTTP 429, with `seconds` as Retry-After if given; `delay` answers
-    after `seconds`; `drop` closes the connection before anything is done; `reset` does what was
-    asked and closes the connection instead of answering; `half` answers half a body; `garbage`
-    answers what is not JSON (or not an image); `status` answers HTTP `status`. What comes in
-    place of an answer comes after the work was done; for `status`, `half` and `garbage` that is
-    so unless `created` is False.
+    `kind`: `refuse` answers the error `code`, in the envelope of that endpoint ("-1" is HTTP 401);
+    `rate` answers HTTP 429, with `seconds` as Retry-After if given; `delay` answers after
+    `seconds`; `drop` closes the connection before anything is done; `reset` does what was asked and
+    closes the connection instead of answering; `half` answers half a body; `garbage` answers what
+    is not JSON (or not an image); `status` answers HTTP `status`. A fault in place of an answer
+    comes after the work was done; with `status`, `half` and `garbage` and `created=False` the work
+    is not done.
 
     Of a submit, `both` answers `code` together with the id of a task that was created, and
     `late` creates one at once and answers after `seconds`, when its event may have been sent. Of

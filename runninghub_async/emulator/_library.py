@@ -160,8 +160,7 @@ class Library:
                     yield node["fieldValue"]
 
     def models(self, params: Any) -> dict[str, Any] | None:
-        """The page of the site's list of models that was asked for; None for a request that makes
-        no sense."""
+        """The requested page of the site's list of models; None for an invalid request."""
         fields = params if isinstance(params, dict) else {}
         word = str(fields.get("search") or fields.get("name") or "").casefold()
         catalogue = Catalogue.load()
@@ -266,7 +265,7 @@ def _page(records: Sequence[Any], params: Mapping[str, Any]) -> dict[str, Any] |
 
 
 def _count(value: Any) -> int:
-    """A number of a page, which may come as text; 0 for what is none."""
+    """A page number, which may come as text; 0 if it is invalid."""
     if isinstance(value, str) and value.isdecimal() and len(value) < 9:
         return int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) else 0

@@ -94,12 +94,12 @@ Handler = Callable[[State, Call], Answer | Awaitable[Answer]]
 class Route:
     """How requests to a path are taken.
 
-    `method`: the documented one; empty for all. `also`: another one that is taken.
-    `key`: where the API key is looked for beside the Bearer header: a field of body, query or
-    form; "/" for the path, "raw" for the header without its scheme, "" for nowhere else, and
-    None where it does not matter. `denied`: the code of a wrong one in the older envelope, if it
-    is not the usual one. `body`: how it is read; a "stream" is left to the handler. `first`: what
-    is looked at before the key; it gives the answer if that is the end of it.
+    `method`: the documented one; empty for all. `also`: another one that is taken. `key`: where the
+    API key is looked for beside the Bearer header: a field of body, query or form; "/" for the
+    path, "raw" for the header without its scheme, "" for nowhere else, and None where it does not
+    matter. `denied`: the code of a wrong one in the older envelope, if it is not the usual one.
+    `body`: how it is read; a "stream" is left to the handler. `first`: a check before the key; it
+    may give the answer.
     """
 
     method: str
@@ -287,7 +287,7 @@ def _app_page(state: State, call: Call) -> Answer:
 
 
 async def _model_list(state: State, call: Call) -> Answer:
-    # To go through all models takes long enough to keep others waiting.
+    # Going through all models would keep other requests waiting.
     return _data(await run_in_thread(state.stock.models, call.params))
 
 

@@ -83,7 +83,7 @@ class Emulator:
     `key_type`: what the key may do. Only SHARED ones may call standard models (1014). NORMAL
     ones pay in coins. EXCLUSIVE ones have `max_concurrency` machines: beyond them it is 415, or
     a place in the key's own queue if `usePersonalQueue` is set, up to 1000 (814).
-    `bad_key`: what a wrong key is answered by the newer endpoints, "806", "1002", "1601" or
+    `bad_key`: how the newer endpoints answer a wrong key, "806", "1002", "1601" or
     "802" with HTTP 200, or "401" for HTTP 401. The older ones answer 301 "user not exist", but
     802 and HTTP 401 where those are chosen. `error_status`: the HTTP status of the newer
     endpoints' errors.
@@ -220,7 +220,7 @@ class Emulator:
     # -- requests -----------------------------------------------------------------------------
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Answer a request, whichever page of whichever site it was sent by."""
+        """Answer a request, from a page of any site."""
         if request.method == "OPTIONS":
             self._record(request, b"")
             answer: web.StreamResponse = web.Response(status=204)

@@ -56,7 +56,7 @@ _PURSE: Final = 177814
 #: parameters of such models, so any are taken.
 _BY_NUMBER: Final = re.compile(r"[1-9]\d{18}")
 
-#: Longest prompts, in characters, where clients were refused below what the model's page says.
+#: Longest prompts, in characters, of models that refused shorter ones than their page allows.
 _PROMPT_LIMITS: Final = (("alibaba/wan-2.7/", 2048), ("alibaba/wan-2.7-spicy/", 2048))
 
 _LAYERS: Final = "seedream-v5-pro/layer-decomposition"
@@ -255,7 +255,7 @@ class Service:
         }
 
     def full(self, now: float, *, personal: bool) -> str:
-        """The code that a new task is refused with for want of room; empty if there is room."""
+        """The code that refuses a new task for lack of a free slot; empty if there is one."""
         if self.max_concurrency is None or self.alive(now) < self.max_concurrency:
             return ""
         if self.key_type != "EXCLUSIVE":
@@ -269,7 +269,7 @@ class Service:
         """A new task. Whether there is room for it is `full`'s business."""
         takes = self.duration * self._rng.uniform(0.5, 1.5)
         free = self._free(now)
-        # A model's own machines stand ready; one that runs a graph is fetched first.
+        # A model's own machines are ready; a machine for a graph has to start first.
         waits = 0.0 if work.family == "model" else takes * 0.1
         starts = free + (waits if self._queue is None else self._queue)
         task = Emulated(
@@ -670,8 +670,8 @@ def _model(path: str) -> ModelSpec | None:
 
 
 def _layer(number: int, rng: random.Random) -> dict[str, Any]:
-    """What a layer's result says beside its picture: its place in the pile, 0 at the bottom, and
-    left, top, right and bottom of what is on it."""
+    """The further keys of a layer's result: its place in the pile, 0 at the bottom, and left, top,
+    right and bottom of its content."""
     left, top = (0, 0) if number == 0 else (rng.randrange(0, 900), rng.randrange(0, 900))
     right = 2048 if number == 0 else left + rng.randrange(100, 1100)
     bottom = 2048 if number == 0 else top + rng.randrange(100, 1100)
@@ -679,12 +679,12 @@ def _layer(number: int, rng: random.Random) -> dict[str, Any]:
 
 
 def _coins(instance: str) -> Decimal:
-    """Coins per second of a machine of this name; one nobody knows costs as the default one."""
+    """Coins per second of a machine of this name; an unknown one costs as much as the default."""
     return _COINS.get(instance, _COINS["default"])
 
 
 def _as_documented(spec: ModelSpec, params: Mapping[str, Any]) -> dict[str, Any]:
-    """`params` with choices as text and switches as such, as the catalogue's rules have them."""
+    """`params` with choices as text and switches as booleans, as in the catalogue's rules."""
     found = dict(params)
     for key, value in params.items():
         kind = param.type if (param := spec.param(key)) is not None else ""
@@ -698,8 +698,8 @@ def _as_documented(spec: ModelSpec, params: Mapping[str, Any]) -> dict[str, Any]
 def _fault_in(spec: ModelSpec, params: Mapping[str, Any]) -> str:
     """The first parameter that the service would refuse, in its words; unknown ones pass.
 
-    Refused is what a model's page rules out, and nothing else: numbers may come as text, choices
-    as numbers, and one item of a list without the list.
+    Only what a model's page rules out is refused: numbers may come as text, choices as numbers, and
+    a single item without its list.
     """
     for param in spec.params:
         given = [key for key in (param.name, param.alias) if key and params.get(key) is not None]

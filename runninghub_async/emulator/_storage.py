@@ -56,7 +56,7 @@ async def give(
         headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{len(body)}"
         status, body = 206, body[part.start : part.stop]
     if what == "half":
-        # Rounded up, so that a client that asks for the rest again and again ends.
+        # Rounded up, so that a client that requests the rest again and again comes to an end.
         return await _unfit(request, status, headers, body[: -(-len(body) // 2)], len(body))
     if what == "longer":
         return await _unfit(request, status, headers, body, 2 * len(body))

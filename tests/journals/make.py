@@ -1,4 +1,5 @@
-"""Leave a journal with jobs in every state: `make.py JOURNAL`, run with the release it is to be of.
+"""Write a journal with jobs in every state: `make.py JOURNAL`, run with the release that is to
+write it.
 
 It starts itself again as a process that is killed in the middle of two submits, and then turns
 what that process left into one file without any trace of the machine.
@@ -39,7 +40,7 @@ async def collect(stream: Any) -> list[Any]:
 
 
 async def fill(journal: str) -> None:
-    """Leave jobs in every state, and die."""
+    """Write jobs in every state, and be killed."""
     store = rh.SqliteJobStore(journal)
     async with contextlib.AsyncExitStack() as stack:
         slow = await stack.enter_async_context(Emulator(duration=60, faults=FAULTS))
@@ -88,12 +89,12 @@ async def fill(journal: str) -> None:
 
 
 def tidy(journal: str) -> None:
-    """One file, on a machine of no name, whose owner died long ago."""
+    """Make one file of it, from an unnamed machine, whose owner died long ago."""
     with contextlib.closing(sqlite3.connect(journal)) as db, db:
         states = dict(db.execute("SELECT state, count(*) FROM jobs GROUP BY state"))
         if "running" not in states:
             raise SystemExit(f"no job was seen running: {states}")
-        # As of a task whose answer told no cost.
+        # As if the task's answer had named no cost.
         db.execute("UPDATE jobs SET cost = NULL WHERE batch = 'stored 1'")
         db.execute("UPDATE totals SET amount = amount - 220000000 WHERE name = 'spent'")
         db.execute("UPDATE lease SET host = 'machine boot space', pid = 1, renewed = 1e9")
