@@ -1,4 +1,4 @@
-"""How much memory a request holds, roughly: the length of the texts in it. No I/O."""
+"""How much memory a request holds, roughly: the bytes of the texts in it. No I/O."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ _DEPTH = 8
 
 
 def size_of(value: Any, depth: int = _DEPTH) -> int:
-    """The characters and bytes in `value`, a request or a part of one."""
-    if isinstance(value, str | bytes | bytearray):
+    """The bytes of the texts in `value`, a request or a part of one."""
+    if isinstance(value, str):
+        # Letters beyond Latin-1 take two or four bytes each.
+        return len(value) if value.isascii() else value.__sizeof__()
+    if isinstance(value, bytes | bytearray):
         return len(value)
     if not depth:
         return 0
