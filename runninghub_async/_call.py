@@ -11,6 +11,7 @@ from ._exceptions import RunningHubError
 from ._job import Accepted, Job
 from ._outcomes import Outcome, Unknown
 from ._scheduler import Entry
+from ._sizes import size_of
 from ._states import JobState
 
 __all__ = ["Call", "OnCancel"]
@@ -27,7 +28,7 @@ class Call:
     def __init__(self, dispatcher: Dispatcher, job: Job, on_cancel: OnCancel = "detach") -> None:
         self.closed = False
         self.on_cancel: OnCancel = on_cancel
-        self.entry = Entry(job, self)
+        self.entry = Entry(job, self, size=size_of(job.request))
         self._dispatcher = dispatcher
         self._taken = False
         self._result: asyncio.Future[Outcome | Accepted] = (

@@ -194,10 +194,10 @@ class Feed:
         """A job for `request`, of this feed from now on."""
         index = self._pulled
         job = Job(index, request, follow=self._follow, key="" if row is None else row.key)
-        entry = Entry(job, self, row=row)
+        size = size_of(request)
+        entry = Entry(job, self, row=row, size=size)
         self.entries[index] = entry
         self._pulled += 1
-        size = size_of(request)
         if size >= _LARGE:
             self._large[index] = size
             self._held_bytes += size

@@ -78,6 +78,10 @@ _MANY: Final = 64
 #: submits must not keep everybody from asking after what is done.
 MOST_SUBMITTING: Final = 48
 
+#: No further submit is begun while those under way hold so many bytes. Each holds its request
+#: twice: as its JSON body, and until it is in the journal as the text that is written there.
+MOST_BYTES_SUBMITTING: Final = 2**23
+
 
 class Step(enum.Enum):
     """What a free worker should do."""
@@ -148,7 +152,8 @@ class Entry:
     announced meanwhile, of the task `told`; `announced` is what its webhook will
     call it. `fetching`: its task has ended, and what it made is being brought home. `taken`: a
     worker is about to submit it. `lost` is what happened to the answer of a submit of unknown
-    fate. `other` waits for the same task. `row` is its place in the journal, if there is one."""
+    fate. `other` waits for the same task. `row` is its place in the journal, if there is one.
+    `size`: about how many bytes its request holds."""
 
     job: Job
     source: Source
@@ -163,6 +168,7 @@ class Entry:
     row: Row | None = None
     fetching: bool = False
     taken: bool = False
+    size: int = 0
 
     @property
     def under_way(self) -> bool:
@@ -204,6 +210,7 @@ class Scheduler:
         self.alive = 0
         self.in_flight = 0
         self._submitting = 0
+        self._submitting_bytes = 0
         #: A worker is waiting for the rate limiter; a second one would only queue behind it.
         self.pacing_submit = False
         self.pacing_query = False
@@ -351,7 +358,7 @@ class Scheduler:
             return False
         if self.paused or self._poor:
             return False
-        if self._submitting >= MOST_SUBMITTING:
+        if self._submitting >= MOST_SUBMITTING or self._submitting_bytes >= MOST_BYTES_SUBMITTING:
             return False
         if self._again and self._again[0][0] <= now:
             return True
@@ -395,6 +402,7 @@ class Scheduler:
             self.alive += 1
             self.in_flight += 1
             self._submitting += 1
+            self._submitting_bytes += entry.size
         return entry
 
     def _take_again(self, now: float) -> Entry | None:
@@ -462,13 +470,18 @@ class Scheduler:
         self.circuit.not_sent()
         self.in_flight -= 1
         self.alive -= 1
-        self._submitting -= 1
+        self._submitted(entry)
         if self.budget is not None and self.budget.unsent(entry.number):
             self._poor = False
 
+    def _submitted(self, entry: Entry) -> None:
+        """The submit of `entry` is under way no longer."""
+        self._submitting -= 1
+        self._submitting_bytes -= entry.size
+
     def accepted(self, entry: Entry, task: Task, now: float, sent_at: float) -> None:
         """The submit sent at `sent_at` was answered with `task`."""
-        self._submitting -= 1
+        self._submitted(entry)
         self._passed(sent_at)
         self._refusals = 0
         self._refused_since = None
@@ -478,7 +491,7 @@ class Scheduler:
 
     def refused(self, entry: Entry, error: RunningHubError, now: float, sent_at: float) -> None:
         """The submit sent at `sent_at` was not answered with a task."""
-        self._submitting -= 1
+        self._submitted(entry)
         self.in_flight -= 1
         self._apply(entry, Refused(error, bool(entry.announced)), now, sent_at)
         self._judge(error, now, sent_at)
@@ -581,7 +594,7 @@ class Scheduler:
         """The exchange about `entry` broke off for a reason that is none of the service's."""
         self.in_flight -= 1
         if not entry.job.task_id:
-            self._submitting -= 1
+            self._submitted(entry)
             self.circuit.not_sent()
         if not entry.gone:
             entry.gone = True

@@ -1,4 +1,4 @@
-"""How much memory a request holds, roughly: the length of the texts in it. No I/O."""
+"""How much memory a request holds, roughly: the bytes of the texts in it. No I/O."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ _SMALL = frozenset({int, float, bool, type(None)})
 
 
 def size_of(request: Any) -> int:
-    """The characters and bytes in a request."""
+    """The bytes of the texts in a request."""
     size = 0
     for name in _fields_of(request):
         value: Any = getattr(request, name, None)
         kind = type(value)
         if kind is str:
-            size += len(value)
+            # Letters beyond Latin-1 take two or four bytes each.
+            size += len(value) if value.isascii() else value.__sizeof__()
         elif kind not in _SMALL:
             size += _deep(value, _DEPTH)
     return size
@@ -38,7 +39,9 @@ def _fields(kind: Hashable) -> tuple[str, ...]:
 
 
 def _deep(value: Any, depth: int) -> int:
-    if isinstance(value, str | bytes | bytearray):
+    if isinstance(value, str):
+        return len(value) if value.isascii() else value.__sizeof__()
+    if isinstance(value, bytes | bytearray):
         return len(value)
     if not depth:
         return 0

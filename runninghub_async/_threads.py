@@ -7,14 +7,19 @@ the application. So each kind of work here has a limiter of its own, one for eac
 
 from __future__ import annotations
 
+import asyncio
+import queue
+import threading
 from collections.abc import Callable
-from typing import Final, Literal, TypeVar, TypeVarTuple, Unpack
+from typing import Any, Final, Literal, TypeVar, TypeVarTuple, Unpack
 
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
-__all__ = ["run_in_thread"]
+from ._shielded import wait_out
+
+__all__ = ["Lane", "run_in_thread"]
 
 _T = TypeVar("_T")
 _Args = TypeVarTuple("_Args")
@@ -52,3 +57,73 @@ def _limiter(kind: str) -> anyio.CapacityLimiter:
         limiters = {name: anyio.CapacityLimiter(count) for name, count in _THREADS.items()}
         _limiters.set(limiters)
     return limiters[kind]
+
+
+class Lane:
+    """One thread for work on texts of megabytes, one piece of work at a time.
+
+    The C library keeps freed memory for each thread. Work on large texts that went through all
+    threads of a pool would leave megabytes in each of them.
+    """
+
+    def __init__(self) -> None:
+        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    async def run(
+        self,
+        function: Callable[[Unpack[_Args]], _T],
+        *args: *_Args,
+        abandon: bool = False,
+    ) -> _T:
+        """Run `function(*args)` in the thread and return its result. `abandon`: as of
+        `run_in_thread`."""
+        if self._thread is None:
+            # A daemon, so that a program that is left in a hurry does not wait for it.
+            self._thread = threading.Thread(
+                target=_work_off, args=(self._work,), name="runninghub_async lane", daemon=True
+            )
+            self._thread.start()
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[None] = loop.create_future()
+        result: list[_T] = []
+        fault: list[BaseException] = []
+
+        def work() -> None:
+            try:
+                result.append(function(*args))
+            except BaseException as error:
+                fault.append(error)
+            _tell(loop, ended)
+
+        self._work.put(work)
+        await (ended if abandon else wait_out([ended]))
+        if fault:
+            raise fault.pop()
+        return result.pop()
+
+    def close(self) -> None:
+        """End the thread after its work."""
+        self._work.put(None)
+
+
+def _work_off(work: queue.SimpleQueue[Callable[[], None] | None]) -> None:
+    while True:
+        step = work.get()
+        if step is None:
+            return
+        step()
+        # While it waits, it keeps nothing of what it did.
+        del step
+
+
+def _tell(loop: asyncio.AbstractEventLoop, ended: asyncio.Future[Any]) -> None:
+    def tell() -> None:
+        if not ended.done():
+            ended.set_result(None)
+
+    try:
+        loop.call_soon_threadsafe(tell)
+    except RuntimeError:
+        # The loop is closed: nobody waits.
+        return

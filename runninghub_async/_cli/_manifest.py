@@ -20,7 +20,7 @@ from .._exceptions import APIError, RunningHubError, TaskFailed
 from .._models import Task
 from .._outcomes import Cancelled, Failed, Outcome, Succeeded, Unfinished, Unknown
 from .._saved import Download
-from .._threads import run_in_thread
+from .._threads import Lane, run_in_thread
 from ._waiting import until_written
 
 __all__ = [
@@ -218,18 +218,19 @@ class ManifestFile:
 
     def append(self, line: Line) -> None:
         """Add the line of a job."""
-        data = line_text(line).encode() + b"\n"
+        data = line_text(line).encode()
         self._restore()
         try:
             self._file.truncate(self._size)
             _write_all(self._file, data)
+            _write_all(self._file, b"\n")
         except OSError:
             with contextlib.suppress(OSError):
                 self._file.truncate(self._size)
             raise
         self._indices.append(line["index"])
         self._offsets.append(self._size)
-        self._size += len(data)
+        self._size += len(data) + 1
 
     def _restore(self) -> None:
         """Write the file anew if it was deleted, or its folder moved away."""
@@ -302,6 +303,7 @@ class Manifest:
         self.file = file
         self.hold: Callable[[], contextlib.AbstractContextManager[object]] = contextlib.nullcontext
         self.unwritten: deque[Line] = deque()
+        self._lane = Lane()
         self._work: asyncio.Task[None] | None = None
         self._error: OSError | None = None
 
@@ -324,7 +326,7 @@ class Manifest:
         while self.unwritten and self._error is None:
             write = functools.partial(self.file.append, self.unwritten[0])
             try:
-                await until_written(write, self.file.path, self.hold)
+                await until_written(write, self.file.path, self.hold, self._lane)
             except OSError as error:
                 self._error = error
             else:
@@ -345,6 +347,8 @@ class Manifest:
             await run_in_thread(self._write_once)
         except OSError as error:
             self._error = error
+        finally:
+            self._lane.close()
         return list(self.unwritten)
 
     def _write_once(self) -> None:

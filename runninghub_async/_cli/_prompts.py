@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -17,7 +18,7 @@ from .._catalogue import COMMON_FIELDS, Catalogue, ModelSpec, ParamSpec
 from .._exceptions import PayloadError
 from .._money import Money
 from .._seedream import ModelRequest
-from .._threads import run_in_thread
+from .._threads import Lane, run_in_thread
 from ._spreadsheet import SheetRow, UnreadableError, column_name, read_sheet
 
 __all__ = [
@@ -112,20 +113,28 @@ async def read_items(
     """
     rows = _rows(source)
     count = 1 if source == "-" else _PAGE
-    while True:
-        # The file may be a pipe that takes its time; the loop must not wait for it.
-        page, error = await run_in_thread(_take, rows, count, abandon=True)
-        if not page and error is None:
-            return
-        for row in page:
-            if row.problem:
-                yield Item(row.where, ModelRequest(spec.path), (row.problem,))
-                continue
-            named, problems = _fields(spec, row.fields)
-            request = ModelRequest(spec.path, {**common, **named})
-            yield Item(row.where, request, tuple(problems))
-        if error is not None:
-            raise UsageError(f"{source}: {_reason(error)}") from error
+    lane = Lane()
+    try:
+        while True:
+            # The file may be a pipe that takes its time; the loop must not wait for it.
+            page, error = await lane.run(_take, rows, count, abandon=True)
+            if not page and error is None:
+                return
+            page.reverse()
+            while page:
+                # Nothing here refers to a row that was handed out.
+                yield _item(page.pop(), spec, common)
+            if error is not None:
+                raise UsageError(f"{source}: {_reason(error)}") from error
+    finally:
+        lane.close()
+
+
+def _item(row: _Row, spec: ModelSpec, common: Mapping[str, Any]) -> Item:
+    if row.problem:
+        return Item(row.where, ModelRequest(spec.path), (row.problem,))
+    named, problems = _fields(spec, row.fields)
+    return Item(row.where, ModelRequest(spec.path, {**common, **named}), tuple(problems))
 
 
 async def first(items: AsyncIterator[Item], limit: int | None) -> AsyncIterator[Item]:
@@ -220,24 +229,27 @@ def _stdin_lines() -> Iterator[str]:
 
 def _checked(lines: Iterable[str]) -> Iterator[str]:
     """`lines`, as long as they are text in UTF-8. Raises `UnreadableError`."""
-    for number, line in enumerate(lines, 1):
-        if line.isascii() and "\0" not in line:
-            yield line
-            continue
-        if line.startswith(("\udcff\udcfe", "\udcfe\udcff")):
-            raise UnreadableError(f"line {number}: the file is in UTF-16; {_ONE_TABLE}")
-        if (place := line.find("\0")) >= 0:
-            raise UnreadableError(
-                f"line {number}, character {place + 1}: a NUL byte; the file is in UTF-16, or"
-                f" damaged; {_ONE_TABLE}"
-            )
-        if found := _NOT_UTF8.search(line):
-            raise UnreadableError(
-                f"line {number}, character {found.start() + 1}: the byte"
-                f" 0x{ord(found[0]) - 0xDC00:02x} is not UTF-8; the file is in another encoding,"
-                f" such as Windows-1252; {_ONE_TABLE}"
-            )
-        yield line
+    # No generator: while one waits, it keeps its last line, which may take megabytes.
+    return map(_check_line, lines, itertools.count(1))
+
+
+def _check_line(line: str, number: int) -> str:
+    if line.isascii() and "\0" not in line:
+        return line
+    if line.startswith(("\udcff\udcfe", "\udcfe\udcff")):
+        raise UnreadableError(f"line {number}: the file is in UTF-16; {_ONE_TABLE}")
+    if (place := line.find("\0")) >= 0:
+        raise UnreadableError(
+            f"line {number}, character {place + 1}: a NUL byte; the file is in UTF-16, or"
+            f" damaged; {_ONE_TABLE}"
+        )
+    if found := _NOT_UTF8.search(line):
+        raise UnreadableError(
+            f"line {number}, character {found.start() + 1}: the byte"
+            f" 0x{ord(found[0]) - 0xDC00:02x} is not UTF-8; the file is in another encoding,"
+            f" such as Windows-1252; {_ONE_TABLE}"
+        )
+    return line
 
 
 def _text_rows(lines: Iterable[str]) -> Iterator[_Row]:
@@ -293,22 +305,29 @@ def _check_header(source: str, spec: ModelSpec) -> None:
 
 
 def _json_rows(lines: Iterable[str]) -> Iterator[_Row]:
-    for number, line in enumerate(lines, 1):
+    number = 0
+    for line in lines:
+        number += 1
         if not line.strip():
             continue
-        where, size = f"line {number}", sys.getsizeof(line)
-        try:
-            fields = json.loads(line)
-        except json.JSONDecodeError as error:
-            yield _Row(where, {}, f"not JSON: {error.msg} at character {error.colno}", size)
-            continue
-        except (ValueError, RecursionError) as error:
-            yield _Row(where, {}, f"not JSON: {error}", size)
-            continue
-        if isinstance(fields, dict):
-            yield _Row(where, fields, "", size)
-        else:
-            yield _Row(where, {}, "expected a JSON object", size)
+        row = _json_row(number, line)
+        # A line may take megabytes, and is not needed while its row is submitted.
+        del line
+        yield row
+        del row
+
+
+def _json_row(number: int, line: str) -> _Row:
+    where, size = f"line {number}", sys.getsizeof(line)
+    try:
+        fields = json.loads(line)
+    except json.JSONDecodeError as error:
+        return _Row(where, {}, f"not JSON: {error.msg} at character {error.colno}", size)
+    except (ValueError, RecursionError) as error:
+        return _Row(where, {}, f"not JSON: {error}", size)
+    if isinstance(fields, dict):
+        return _Row(where, fields, "", size)
+    return _Row(where, {}, "expected a JSON object", size)
 
 
 _READERS: Final = {".txt": _text_rows, ".csv": _csv_rows, ".jsonl": _json_rows}

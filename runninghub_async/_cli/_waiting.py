@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TypeVar
 
-from .._threads import run_in_thread
+from .._threads import Lane, run_in_thread
 
 __all__ = ["AGAIN", "FULL", "until_written"]
 
@@ -31,9 +31,12 @@ _Hold = Callable[[], contextlib.AbstractContextManager[object]]
 
 
 async def until_written(
-    write: Callable[[], _T], path: Path, hold: _Hold = contextlib.nullcontext
+    write: Callable[[], _T],
+    path: Path,
+    hold: _Hold = contextlib.nullcontext,
+    lane: Lane | None = None,
 ) -> _T:
-    """The result of `write()`, which writes `path` in a thread.
+    """The result of `write()`, which writes `path` in a thread, that of `lane` if given.
 
     If it fails, a warning gives the reason once, and it is tried again every two seconds, in the
     context of `hold`, which keeps anything from being submitted: for as long as the disk is full,
@@ -43,7 +46,7 @@ async def until_written(
     with contextlib.ExitStack() as held:
         while True:
             try:
-                result = await run_in_thread(write)
+                result = await (run_in_thread(write) if lane is None else lane.run(write))
             except OSError as error:
                 failed += 1
                 if failed == 1:
