@@ -162,7 +162,10 @@ def _words(error: BaseException) -> str:
         return str(error)
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno)
-    return error.message if isinstance(error, aiohttp.ClientResponseError) else ""
+    if not isinstance(error, aiohttp.ClientResponseError):
+        return ""
+    # What is no HTTP is quoted over several lines, with a mark below.
+    return " ".join(error.message.replace("^", " ").split())
 
 
 def _cause(error: BaseException) -> BaseException | None:
