@@ -66,6 +66,8 @@ class Caller:
             try:
                 return await attempt()
             except RunningHubError as error:
+                if isinstance(error, ConnectError) and error.permanent:
+                    raise
                 late = dispatcher.loop.time() - began >= self.retry.unreachable_after
                 if late and isinstance(error, ConnectError) and not dispatcher.scheduler.reached:
                     # Most likely a wrong address, which is reported soon.

@@ -332,7 +332,9 @@ def unknown_outcome(job: Job, error: RunningHubError) -> Unknown:
     """What is told of a submit whose answer was lost in the way that `error` says."""
     told = f"the submit may or may not have created a task: {error}"
     if trouble_of(error) is Trouble.ORIGIN and not getattr(error, "code", ""):
-        told += ". This is not the service's own answer: check base_url, the network and the proxy"
+        told += (
+            ". This is no answer in the service's form: check base_url, the network and the proxy"
+        )
     unknown = SubmitUnknown(told, job.request)
     unknown.__cause__ = error
     return Unknown(

@@ -470,13 +470,13 @@ class Scheduler:
         others were taken, or each time in the service's own words.
         """
         trouble = trouble_of(error)
-        unsent = isinstance(error, ConnectError)
         refused = isinstance(error, RateLimitError | CapacityError)
         answered = self._useful_at > began
+        unsent = error if isinstance(error, ConnectError) else None
         if not refused and not unsent:
             entry.upload_faults += answered or bool(getattr(error, "code", ""))
         tries = self._rules.retry.attempts
-        lost = unsent and tries is not None and entry.job.unsent + 1 >= tries
+        lost = unsent is not None and tries is not None and entry.job.unsent + 1 >= tries
         ends = lost or entry.upload_faults >= _UPLOAD_FAULTS or (trouble is None and not refused)
         if ends or entry.gone or entry.source.closed:
             if entry.gone or entry.source.closed:
@@ -492,8 +492,8 @@ class Scheduler:
         elif refused:
             self._lose_slot(asked_pause(self._rules.retry, error), now)
         heapq.heappush(self._again, (-math.inf, entry.number, entry))
-        if unsent:
-            self._judge_reach(error, now, began)
+        if unsent is not None:
+            self._judge_reach(unsent, now, began)
         elif useless and trouble is not None:
             self._judge_useless(trouble, error, now)
 
@@ -551,8 +551,10 @@ class Scheduler:
                 " the others wait, and one is tried from time to time"
             )
 
-    def _judge_reach(self, error: RunningHubError, now: float, sent_at: float) -> None:
+    def _judge_reach(self, error: ConnectError, now: float, sent_at: float) -> None:
         """Nothing was sent. Before the first answer that is most likely a wrong address."""
+        if error.permanent:
+            self._halt(error)
         if self.reached or self._rules.retry.attempts is None:
             return
         if self._unreachable_since is None:
@@ -669,6 +671,9 @@ class Scheduler:
             self._missed_since, self._missed_told = sent_at, _MISSED_TOLD
         self._missed += 1
         lasts = now - self._missed_since
+        if isinstance(error, ConnectError) and error.permanent:
+            self._leave_all(error)
+            return
         if not self.reached and self._is_hopeless(error):
             patience = self._rules.retry.unreachable_after
             if lasts >= patience:
