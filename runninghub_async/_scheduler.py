@@ -177,6 +177,9 @@ _TRIES_UNREACHED: Final = 4
 #: How often a job's files may be refused while others are taken, before the job is at fault.
 _UPLOAD_FAULTS: Final = 4
 
+#: A pause that the service asks for is logged from so many seconds on.
+_LONG_PAUSE: Final = 10.0
+
 #: So long, in seconds, all queries fail before that is logged; then twice as long each time.
 _MISSED_TOLD: Final = 10.0
 
@@ -247,6 +250,9 @@ class Scheduler:
         self._missed_since: float | None = None
         self._missed = 0
         self._missed_told = 0.0
+        #: When a pause that the service asks for is logged next, and how long after the last time.
+        self._pause_told = -math.inf
+        self._pause_gap = 0.0
 
     def add(self, source: Source) -> None:
         """Take jobs from `source` from now on, in turn with the others."""
@@ -514,6 +520,7 @@ class Scheduler:
         self._passed(sent_at)
         self._refusals = 0
         self._refused_since = None
+        self._pause_gap = 0.0
         self._ids[task.id] = None
         self._answered(now)
         self._apply(entry, Accepted(task), now, sent_at)
@@ -835,9 +842,19 @@ class Scheduler:
             retry = self._rules.retry
             pause = min(retry.backoff(self._refusals, self._chance()), retry.capacity_wait_max)
             self._slot_pause = now + max(pause, asked or 0.0)
+            self._tell_pause(asked, now)
 
     def _close_gate(self, asked: float | None, now: float, sent_at: float) -> None:
         again = sent_at >= self.gate.closed_until
         pause = self._rules.retry.backoff(self.gate.closings + again, self._chance())
         # What the service asks for, and never less than our own pause: some ask for 0.
         self.gate = self.gate.closed(now, max(pause, asked or 0.0), sent_at)
+        self._tell_pause(asked, now)
+
+    def _tell_pause(self, asked: float | None, now: float) -> None:
+        """Say that the service asks for a long pause; ever less often if it goes on asking."""
+        if asked is None or asked < _LONG_PAUSE or now < self._pause_told:
+            return
+        self._pause_gap = max(asked, 2.0 * self._pause_gap)
+        self._pause_told = now + self._pause_gap
+        self.say(f"the service asks for a pause of {_spell(asked)}: too many requests or tasks")

@@ -458,3 +458,30 @@ def test_submits_without_any_answer_are_logged(caplog: pytest.LogCaptureFixture)
     with caplog.at_level(logging.WARNING, "runninghub_async"):
         run(main)
     assert any("have had no answer" in line for line in caplog.messages)
+
+
+@pytest.mark.parametrize("status", [429, 200], ids=["rate", "room"])
+def test_a_long_pause_that_the_service_asks_for_is_logged(
+    status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It asks for ten minutes, again and again: a line at once, and a few within hours."""
+    code = "1003" if status == 429 else "421"
+    body = {"errorCode": code, "errorMessage": "later"}
+    answer = json_response(body, status, {"retry-after": "600"})
+
+    async def main() -> None:
+        service = Service(5.0, on_submit=lambda _: answer)
+        async with service.session() as session:
+            stream = session.stream(posters(5))
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(5):
+                    await anext(stream)
+            assert sum("a pause of 10 min" in line for line in caplog.messages) == 1
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(6 * 3600):
+                    await anext(stream)
+            await stream.aclose()
+
+    with caplog.at_level(logging.WARNING, "runninghub_async"):
+        run(main)
+    assert 2 <= sum("a pause of 10 min" in line for line in caplog.messages) <= 10
