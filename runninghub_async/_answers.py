@@ -43,6 +43,7 @@ __all__ = [
     "object_of",
     "refusal",
     "salvaged_task",
+    "sole_task",
     "status_of",
     "task_of",
     "text",
@@ -61,8 +62,9 @@ _SPELLINGS: Final[dict[str, TaskStatus]] = {
     "PROCESSING": TaskStatus.RUNNING,
 }
 
-#: What a service written in Java, Python or JavaScript makes of a missing id.
-_NO_IDS: Final = frozenset({"null", "none", "nil", "undefined", "nan", "false", "true"})
+#: The service's ids are digits. Whatever else it may hand out has some of them, unlike what a
+#: program makes of a missing id: `null`, `None`, `undefined`, `N/A`, `[]`, `-1`.
+_IS_ID: Final = re.compile(r"(?=.*[1-9])[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 
 _FAILED: Final = frozenset({TaskStatus.FAILED, TaskStatus.CANCEL})
 
@@ -123,13 +125,21 @@ def _too_much(text: str | bytes) -> bool:
 _ID_WITHIN: Final = 2**20
 
 #: A task's id in what cannot be read as JSON, also where the JSON is text within JSON.
-_ID: Final = re.compile(rb"""["']task_?[iI]d\\{0,3}["']\s*:\s*\\{0,3}["']?([0-9]{6,32})(?![0-9])""")
+_ID: Final = re.compile(
+    rb"""["'][tT]ask_?(?:[iI]d|ID)\\{0,3}["']\s*:\s*\\{0,3}["']?([0-9]{6,32})(?![0-9])"""
+)
 
 
 def salvaged_task(response: Response | None) -> Task | None:
     """The task whose id stands in an answer that cannot be read as a whole, or that broke off."""
     found = None if response is None else _ID.search(response.body, 0, _ID_WITHIN)
     return None if found is None else Task(found[1].decode())
+
+
+def sole_task(response: Response) -> Task | None:
+    """The task of an answer of an unknown form that names one, wherever, and no other one."""
+    found = {each[1] for each in _ID.finditer(response.body, 0, _ID_WITHIN)}
+    return Task(found.pop().decode()) if len(found) == 1 else None
 
 
 def has_status_field(answer: Mapping[str, Any]) -> bool:
@@ -392,7 +402,7 @@ def id_in(holder: Mapping[str, Any]) -> str:
     """The task id in `holder`, under either of its names; empty if there is none."""
     for key in ("taskId", "task_id"):
         value = holder.get(key)
-        if isinstance(value, str) and value.strip(" 0") and value.lower() not in _NO_IDS:
+        if isinstance(value, str) and _IS_ID.fullmatch(value.strip()):
             return value.strip()
         # A number beyond 2**53 is exact in Python; a float is not an exact id.
         if isinstance(value, int) and not isinstance(value, bool) and value > 0:

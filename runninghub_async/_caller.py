@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from ._dispatcher import Dispatcher
-from ._exceptions import RunningHubError
+from ._exceptions import ConnectError, RunningHubError
 from ._models import Request, Response
 from ._protocol import Site
 from ._retry import RetryPolicy, call_pause
@@ -60,11 +60,18 @@ class Caller:
         passing: tuple[type[RunningHubError], ...] = (),
     ) -> _T:
         """Make `attempt` until it works or `RetryPolicy` gives up."""
+        began = self.opened().loop.time()
         for number in itertools.count(1):
-            self.opened()
+            dispatcher = self.opened()
             try:
                 return await attempt()
             except RunningHubError as error:
+                if isinstance(error, ConnectError) and error.permanent:
+                    raise
+                late = dispatcher.loop.time() - began >= self.retry.unreachable_after
+                if late and isinstance(error, ConnectError) and not dispatcher.scheduler.reached:
+                    # Most likely a wrong address, which is reported soon.
+                    raise
                 pause = call_pause(
                     self.retry, error, number, self._rng.random(), safe=safe, passing=passing
                 )
@@ -91,7 +98,9 @@ class Caller:
         self.opened()
         sent_at = clock()
         try:
-            return parse(await self.transport.send(request))
+            answer = parse(await self.transport.send(request))
         except RunningHubError as error:
             scheduler.slow_down(error, clock(), sent_at)
             raise
+        scheduler.reached = True
+        return answer

@@ -40,6 +40,7 @@ class Trouble(enum.Enum):
 
     ORIGIN = "another server, a portal or a firewall answers in place of the service"
     OUTAGE = "the service or the way to it is in trouble"
+    BROKEN = "the connection breaks off, or what comes is no HTTP"
 
 
 class Circuit:
@@ -58,7 +59,9 @@ class Circuit:
         self.unanswered = 0
         self._until = 0.0
         self._tries = 0
+        #: Answers of another server in a row; the same together with connections that broke off.
         self._origins = 0
+        self._foreign = 0
         self._wait_initial = wait_initial
         self._wait_max = wait_max
         self._give_up_after = give_up_after
@@ -77,7 +80,7 @@ class Circuit:
     @property
     def silent(self) -> bool:
         """Whether nothing leaves because nothing is answered."""
-        return self.state is CircuitState.CLOSED and self.unanswered >= MOST_BEFORE_AN_ANSWER
+        return self.state is CircuitState.CLOSED and self.unanswered > 0 and not self.admits(0.0)
 
     def taken(self) -> None:
         """A submit is about to leave."""
@@ -98,7 +101,7 @@ class Circuit:
         since, self.since = self.since, 0.0
         self.proven = True
         self.state = CircuitState.CLOSED
-        self.row = self.unanswered = self._tries = self._origins = 0
+        self.row = self.unanswered = self._tries = self._origins = self._foreign = 0
         return since if was_open else None
 
     def useless(self, trouble: Trouble, seen: str, now: float, u: float) -> bool:
@@ -112,6 +115,7 @@ class Circuit:
         self.row += 1
         self.seen = seen
         self._origins = self._origins + 1 if trouble is Trouble.ORIGIN else 0
+        self._foreign = 0 if trouble is Trouble.OUTAGE else self._foreign + 1
         if self.state is CircuitState.OPEN:
             # It was under way when the circuit opened, and says nothing new.
             return False
@@ -122,7 +126,8 @@ class Circuit:
         # Never sooner than the plain wait: each try may cost a submit of unknown outcome.
         self._until = now + wait * (1.0 + 0.25 * u)
         self._tries += 1
-        if not self.proven and self._origins >= _ROW:
+        # A connection that breaks off may be chance once more than another server's answer.
+        if not self.proven and (self._origins >= _ROW or self._foreign > _ROW):
             return True
         return self._give_up_after is not None and now - self.since >= self._give_up_after
 

@@ -515,15 +515,22 @@ class Dispatcher:
             entry = scheduler.take_submit(clock())
             if entry is None:
                 break
+            uploading = False
+            began = clock()
             try:
                 try:
                     request: Request | None = self._build_submit(entry)
                 except FileInBody:
+                    uploading = True
                     request = await self._complete(entry)
+                    uploading = False
                 if request is not None and self._may_be_sent(entry):
                     return entry, request
             except RunningHubError as error:
-                scheduler.rejected(entry, error)
+                if uploading:
+                    scheduler.not_uploaded(entry, error, clock(), began)
+                else:
+                    scheduler.rejected(entry, error)
             except Exception as error:
                 scheduler.rejected(entry, unforeseen(error))
             # A long run of bad input must not hold the loop.

@@ -176,7 +176,12 @@ class TransportError(RunningHubError):
 
 class ConnectError(TransportError):
     """The request certainly did not leave: name, connection, proxy or TLS failed, or no
-    connection was free in time."""
+    connection was free in time.
+
+    `permanent`: no later try of this session can do better.
+    """
+
+    permanent: bool = False
 
 
 class ReadError(TransportError):

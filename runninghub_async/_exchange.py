@@ -36,17 +36,18 @@ _WATCHED: Final = "send" in vars(aiohttp.ClientRequest)
 
 class Exchange:
     """One request and its answer. `read_timeout` is in seconds: the longest silence after the
-    request was written, and then the longest silence within the answer.
+    request was written, and then the longest silence within the answer; also the longest time in
+    which nothing of a long body could be written.
 
     The clock cancels the task that waits, so everything has to happen in one task.
     """
 
     __slots__ = (
-        "_cancelling", "_due", "_handle", "_holds", "_loop", "_task", "_timeout", "sent",
+        "_cancelling", "_due", "_handle", "_loop", "_task", "_timeout", "sent",
         "timed_out",
     )  # fmt: skip
 
-    def __init__(self, read_timeout: float, *, holds_clock: bool = False) -> None:
+    def __init__(self, read_timeout: float) -> None:
         task = asyncio.current_task()
         assert task is not None
         self.sent = not _WATCHED
@@ -57,8 +58,6 @@ class Exchange:
         self._timeout = read_timeout
         self._handle: asyncio.Handle | None = None
         self._due = 0.0
-        #: The body is long, and `written` says when all of it has been handed over.
-        self._holds = holds_clock
 
     def leave(self, connection: aiohttp.connector.Connection) -> None:
         """The request leaves on `connection` now. Raises `ConnectError` if that connection holds
@@ -67,12 +66,6 @@ class Exchange:
         if protocol is None or protocol.should_close:
             raise ConnectError("the connection held unread data that belongs to no request")
         self.sent = True
-        if not self._holds:
-            self.restart()
-
-    def written(self) -> None:
-        """The whole body was handed over: the clock starts."""
-        self._holds = False
         self.restart()
 
     def restart(self) -> None:

@@ -14,6 +14,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 import attrs
 
+from ._circuit import Trouble
 from ._codes import look_up
 from ._exceptions import (
     BudgetError,
@@ -38,6 +39,7 @@ from ._retry import (
     Verdict,
     decide_submit,
     query_wait,
+    trouble_of,
 )
 from ._states import JobState
 
@@ -327,7 +329,12 @@ def _undecided(job: Job, error: RunningHubError, rules: Rules) -> tuple[Job, Act
 
 def unknown_outcome(job: Job, error: RunningHubError) -> Unknown:
     """What is told of a submit whose answer was lost in the way that `error` says."""
-    unknown = SubmitUnknown(f"the submit may or may not have created a task: {error}", job.request)
+    told = f"the submit may or may not have created a task: {error}"
+    if trouble_of(error) is Trouble.ORIGIN and not getattr(error, "code", ""):
+        told += (
+            ". This is no answer in the service's form: check base_url, the network and the proxy"
+        )
+    unknown = SubmitUnknown(told, job.request)
     unknown.__cause__ = error
     return Unknown(
         error=unknown,

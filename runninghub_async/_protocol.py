@@ -30,6 +30,7 @@ from ._answers import (
     object_of,
     refusal,
     salvaged_task,
+    sole_task,
     task_of,
     text,
     told_task,
@@ -222,7 +223,12 @@ def parse_submit(response: Response) -> Task:
     data = unwrapped(answer.get("data"))
     if isinstance(data, dict) and (task_id := id_in(data)):
         return task_of(data, task_id)
-    raise refusal(answer, response)
+    error = refusal(answer, response)
+    # A refusal may name other tasks, such as those that take up the room.
+    task = sole_task(response) if isinstance(error, ProtocolError) else None
+    if task is None:
+        raise error
+    return task
 
 
 def parse_query(response: Response, task_id: str) -> Task:

@@ -15,7 +15,7 @@ from typing import Final
 import attrs
 
 from ._circuit import Trouble
-from ._codes import OF_ONE_REQUEST, Submit, code_of_status, look_up
+from ._codes import CODES, OF_ONE_REQUEST, Submit, code_of_status, look_up
 from ._exceptions import (
     APIError,
     AuthenticationError,
@@ -26,6 +26,7 @@ from ._exceptions import (
     PlanError,
     ProtocolError,
     RateLimitError,
+    ReadError,
     RunningHubError,
     ServerError,
     TransportError,
@@ -189,8 +190,18 @@ def trouble_of(error: RunningHubError) -> Trouble | None:
         return None if error.status in OF_ONE_REQUEST else Trouble.ORIGIN
     if isinstance(error, APIError):
         row = look_up(error.code) if error.code else code_of_status(error.status)
-        return Trouble.OUTAGE if row is None or row.submit is Submit.OPEN else None
+        if row is not None and row.submit is not Submit.OPEN:
+            return None
+        known = error.code in CODES if error.code else error.status in _OUTAGES
+        return Trouble.OUTAGE if known else Trouble.ORIGIN
+    if isinstance(error, ReadError):
+        return Trouble.BROKEN
     return Trouble.OUTAGE if isinstance(error, TransportError) else None
+
+
+#: HTTP statuses of a service, or of its gateway, that is in trouble for a while. 501, 505 and 511
+#: come from another kind of server, or from a portal.
+_OUTAGES: Final = frozenset({408, *range(500, 600)} - {501, 505, 511})
 
 
 #: What another try may mend when nothing can be done twice.

@@ -20,13 +20,12 @@ import attrs
 
 from ._bounded import Bounded
 from ._budget import Budget, listed_price
-from ._circuit import Circuit, CircuitState
+from ._circuit import Circuit, CircuitState, Trouble
 from ._exceptions import (
-    BlockedError,
     CapacityError,
     ConnectError,
+    NotFoundError,
     OutageError,
-    ProtocolError,
     RateLimitError,
     RunningHubError,
 )
@@ -153,7 +152,8 @@ class Entry:
     call it. `fetching`: its task has ended, and what it made is being brought home. `taken`: a
     worker is about to submit it. `lost` is what happened to the answer of a submit of unknown
     fate. `other` waits for the same task. `row` is its place in the journal, if there is one.
-    `size`: about how many bytes its request holds."""
+    `size`: about how many bytes its request holds. `upload_faults`: how often its files were
+    refused while others were taken."""
 
     job: Job
     source: Source
@@ -169,6 +169,7 @@ class Entry:
     fetching: bool = False
     taken: bool = False
     size: int = 0
+    upload_faults: int = 0
 
     @property
     def under_way(self) -> bool:
@@ -179,6 +180,15 @@ class Entry:
 #: Rounds of connecting, with growing pauses, before an address that was never reached counts as
 #: wrong.
 _TRIES_UNREACHED: Final = 4
+
+#: How often a job's files may be refused while others are taken, before the job is at fault.
+_UPLOAD_FAULTS: Final = 4
+
+#: A pause that the service asks for is logged from so many seconds on.
+_LONG_PAUSE: Final = 10.0
+
+#: So long, in seconds, all queries fail before that is logged; then twice as long each time.
+_MISSED_TOLD: Final = 10.0
 
 _NOT_THE_SERVICE: Final = (
     "These are not the service's own answers: check base_url, the network and the proxy"
@@ -242,6 +252,17 @@ class Scheduler:
         self._silence_told = False
         self._money_told = False
         self._last_taken = 0.0
+        #: Some call of this session has had an answer of the service.
+        self.reached = False
+        #: When a submit was last answered in the service's own words.
+        self._useful_at = -math.inf
+        #: Since when every query fails, how many, and when that is logged next.
+        self._missed_since: float | None = None
+        self._missed = 0
+        self._missed_told = 0.0
+        #: When a pause that the service asks for is logged next, and how long after the last time.
+        self._pause_told = -math.inf
+        self._pause_gap = 0.0
 
     def add(self, source: Source) -> None:
         """Take jobs from `source` from now on, in turn with the others."""
@@ -464,10 +485,46 @@ class Scheduler:
             entry.gone = True
             entry.source.let_go(entry)
 
-    def _put_down(self, entry: Entry) -> None:
+    def not_uploaded(self, entry: Entry, error: RunningHubError, now: float, began: float) -> None:
+        """A file of `entry`, whose upload began at `began`, was not taken. Nothing was submitted.
+
+        What every upload meets is no job's own fault: the job waits, and the circuit says when it
+        is tried again. A job ends as failed when its files were refused several times while
+        others were taken, or each time in the service's own words.
+        """
+        trouble = trouble_of(error)
+        refused = isinstance(error, RateLimitError | CapacityError)
+        answered = self._useful_at > began
+        unsent = error if isinstance(error, ConnectError) else None
+        if not refused and not unsent:
+            entry.upload_faults += answered or bool(getattr(error, "code", ""))
+        tries = self._rules.retry.attempts
+        lost = unsent is not None and tries is not None and entry.job.unsent + 1 >= tries
+        ends = lost or entry.upload_faults >= _UPLOAD_FAULTS or (trouble is None and not refused)
+        if ends or entry.gone or entry.source.closed:
+            if entry.gone or entry.source.closed:
+                self.withdrawn(entry)
+            else:
+                self.rejected(entry, error)
+            return
+        useless = trouble is not None and not unsent and not answered
+        self._put_down(entry, useless=useless)
+        entry.job = entry.job._replace(unsent=entry.job.unsent + 1 if unsent else 0)
+        if unsent or isinstance(error, RateLimitError):
+            self._close_gate(asked_pause(self._rules.retry, error), now, began)
+        elif refused:
+            self._lose_slot(asked_pause(self._rules.retry, error), now)
+        heapq.heappush(self._again, (-math.inf, entry.number, entry))
+        if unsent is not None:
+            self._judge_reach(unsent, now, began)
+        elif useless and trouble is not None:
+            self._judge_useless(trouble, error, now)
+
+    def _put_down(self, entry: Entry, *, useless: bool = False) -> None:
         """`entry` was taken, and is not sent after all."""
         entry.taken = False
-        self.circuit.not_sent()
+        if not useless:
+            self.circuit.not_sent()
         self.in_flight -= 1
         self.alive -= 1
         self._submitted(entry)
@@ -485,6 +542,7 @@ class Scheduler:
         self._passed(sent_at)
         self._refusals = 0
         self._refused_since = None
+        self._pause_gap = 0.0
         self._ids[task.id] = None
         self._answered(now)
         self._apply(entry, Accepted(task), now, sent_at)
@@ -508,30 +566,40 @@ class Scheduler:
             self._judge_refusal(error, now)
             if isinstance(error, STOPPING):
                 self._halt(error)
-        elif self.circuit.useless(trouble, str(error), now, self._chance()):
+        else:
+            self._judge_useless(trouble, error, now)
+
+    def _judge_useless(self, trouble: Trouble, error: RunningHubError, now: float) -> None:
+        opens = self.circuit.state is not CircuitState.OPEN
+        if self.circuit.useless(trouble, str(error), now, self._chance()):
             self.circuit.gave_up(now)
-            self._halt(self._outage(error, now))
-        elif self.circuit.state is CircuitState.OPEN:
+            self._halt(self._outage(trouble, error, now))
+        elif opens and self.circuit.state is CircuitState.OPEN:
             self.say(
                 f"{self.circuit.row} submits in a row got no useful answer, the last: {error};"
                 " the others wait, and one is tried from time to time"
             )
 
-    def _judge_reach(self, error: RunningHubError, now: float, sent_at: float) -> None:
+    def _judge_reach(self, error: ConnectError, now: float, sent_at: float) -> None:
         """Nothing was sent. Before the first answer the most likely cause is a wrong address."""
-        if self.circuit.proven or self._rules.retry.attempts is None:
+        if error.permanent:
+            self._halt(error)
+        if self.reached or self._rules.retry.attempts is None:
             return
         if self._unreachable_since is None:
             self._unreachable_since = sent_at
         waited = now - self._unreachable_since
         if waited >= self._rules.retry.unreachable_after or self.gate.closings >= _TRIES_UNREACHED:
             self._unreachable_since = None
-            failure = ConnectError(
-                f"{error}. No request has reached {self.origin} since the session was opened:"
-                " check base_url, the network and the proxy"
-            )
-            failure.__cause__ = error
-            self._halt(failure)
+            self._halt(self._unreachable(error))
+
+    def _unreachable(self, error: RunningHubError) -> ConnectError:
+        failure = ConnectError(
+            f"{error}. No request has reached {self.origin} since the session was opened:"
+            " check base_url, the network and the proxy"
+        )
+        failure.__cause__ = error
+        return failure
 
     def _judge_refusal(self, error: RunningHubError, now: float) -> None:
         """Stop after refusals for lack of a slot or by the rate limit that last too long."""
@@ -554,6 +622,8 @@ class Scheduler:
         """A submit got an answer from the service itself."""
         self._unreachable_since = None
         self._silence_told = False
+        self.reached = True
+        self._useful_at = now
         since = self.circuit.useful()
         if since is not None:
             self.say(f"submits get useful answers again, after {_spell(now - since)} without one")
@@ -569,9 +639,11 @@ class Scheduler:
                 f" {_spell(now - self._last_taken)}; the others wait"
             )
 
-    def _outage(self, error: RunningHubError, now: float) -> OutageError:
+    def _outage(self, trouble: Trouble, error: RunningHubError, now: float) -> OutageError:
         circuit = self.circuit
-        origin = isinstance(error, BlockedError | ProtocolError)
+        # A code that nobody has documented may well be the service's.
+        origin = trouble is not Trouble.OUTAGE and not getattr(error, "code", "")
+        origin = origin and not (trouble is Trouble.BROKEN and circuit.proven)
         running = self.alive - self._submitting
         failure = OutageError(
             f"submitting stopped: the last {circuit.row} submits to {self.origin} got no"
@@ -604,7 +676,11 @@ class Scheduler:
     def seen(self, entry: Entry, task: Task, now: float, sent_at: float) -> None:
         """The query sent at `sent_at` was answered with `task`."""
         self._passed(sent_at)
-        self.circuit.proven = True
+        self.circuit.proven = self.reached = True
+        if self._missed_since is not None:
+            if self._missed_told > _MISSED_TOLD:
+                self.say(f"queries are answered again, after {_spell(now - self._missed_since)}")
+            self._missed_since, self._missed = None, 0
         self._apply(entry, Seen(task), now, sent_at)
 
     def missed(self, entry: Entry, error: RunningHubError, now: float, sent_at: float) -> None:
@@ -612,6 +688,76 @@ class Scheduler:
         self.in_flight -= 1
         self.slow_down(error, now, sent_at)
         self._apply(entry, Missed(error), now, sent_at)
+        if not isinstance(error, NotFoundError):
+            self._judge_misses(entry, error, now, sent_at)
+
+    def _judge_misses(
+        self, entry: Entry, error: RunningHubError, now: float, sent_at: float
+    ) -> None:
+        """Every query fails: say so, and before the first answer of the session, end what waits
+        for answers from a wrong address, or with a wrong key."""
+        if self._missed_since is None:
+            self._missed_since, self._missed_told = sent_at, _MISSED_TOLD
+        self._missed += 1
+        lasts = now - self._missed_since
+        if isinstance(error, ConnectError) and error.permanent:
+            self._leave_all(error)
+            return
+        if not self.reached and self._is_hopeless(error):
+            patience = self._rules.retry.unreachable_after
+            if lasts >= patience:
+                unsent = isinstance(error, ConnectError)
+                self._leave_all(self._unreachable(error) if unsent else self._unanswered(error))
+                return
+            if not entry.gone and entry.due > now + patience / 2:
+                self._outdate()
+                self._look_at(entry, now + patience / 2)
+        if lasts >= self._missed_told:
+            self._missed_told = 2.0 * max(lasts, self._missed_told)
+            self.say(
+                f"every query for {_spell(lasts)} failed ({self._missed} in a row), the last:"
+                f" {error}; the tasks run on, and are queried ever less often"
+            )
+
+    def _is_hopeless(self, error: RunningHubError) -> bool:
+        """Whether `error`, with no answer before it, shows a wrong address or key."""
+        if isinstance(error, ConnectError):
+            return self._rules.retry.attempts is not None
+        if isinstance(error, STOPPING):
+            return True
+        return trouble_of(error) in (Trouble.ORIGIN, Trouble.BROKEN)
+
+    def _unanswered(self, error: RunningHubError) -> RunningHubError:
+        if isinstance(error, STOPPING):
+            return error
+        told = OutageError(
+            f"no query to {self.origin} got an answer about its task since the session was opened;"
+            f" the last one: {error}. The tasks are not touched by it. {_NOT_THE_SERVICE}",
+            seen=str(error), since=self.wall(), running=self.alive,
+        )  # fmt: skip
+        told.__cause__ = error
+        return told
+
+    def _leave_all(self, error: RunningHubError) -> None:
+        """End every wait for a task, and the submitting, with `error`. The tasks run on."""
+        self._missed_since, self._missed = None, 0
+        due, self._due = self._due, []
+        self._outdated = 0
+        self._halt(error)
+        for at, _, entry in due:
+            if entry.gone or at != entry.due:
+                continue
+            if entry.lost is not None or not entry.job.task_id:
+                self._look_at(entry, at)
+                continue
+            entry.due = math.inf
+            entry.gone = True
+            self._free_slot(entry)
+            self._let_go(entry)
+            if entry.source.closed:
+                entry.source.let_go(entry)
+            else:
+                entry.source.stop(entry, error)
 
     def slow_down(self, error: RunningHubError, now: float, sent_at: float) -> None:
         """Close the gate if `error`, to a request sent at `sent_at`, says that it was one too
@@ -722,9 +868,19 @@ class Scheduler:
             retry = self._rules.retry
             pause = min(retry.backoff(self._refusals, self._chance()), retry.capacity_wait_max)
             self._slot_pause = now + max(pause, asked or 0.0)
+            self._tell_pause(asked, now)
 
     def _close_gate(self, asked: float | None, now: float, sent_at: float) -> None:
         again = sent_at >= self.gate.closed_until
         pause = self._rules.retry.backoff(self.gate.closings + again, self._chance())
         # What the service asks for, and never less than our own pause: some ask for 0.
         self.gate = self.gate.closed(now, max(pause, asked or 0.0), sent_at)
+        self._tell_pause(asked, now)
+
+    def _tell_pause(self, asked: float | None, now: float) -> None:
+        """Say that the service asks for a long pause; ever less often if it goes on asking."""
+        if asked is None or asked < _LONG_PAUSE or now < self._pause_told:
+            return
+        self._pause_gap = max(asked, 2.0 * self._pause_gap)
+        self._pause_told = now + self._pause_gap
+        self.say(f"the service asks for a pause of {_spell(asked)}: too many requests or tasks")

@@ -59,6 +59,16 @@ _MAX_HEADER: Final = 2**16
 _FRESH: Final = 1.0
 
 
+#: Headers that say how a body is sent or where to: those of a session that was brought along would
+#: not fit these requests.
+_OWN_HEADERS: Final = frozenset(
+    {
+        "accept-encoding", "connection", "content-encoding", "content-length", "expect", "host",
+        "te", "trailer", "transfer-encoding", "upgrade",
+    }
+)  # fmt: skip
+
+
 class NotPublic(ConnectError):
     """`Request.public_only`, and the host's name leads to no public address."""
 
@@ -162,7 +172,10 @@ def _words(error: BaseException) -> str:
         return str(error)
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno)
-    return error.message if isinstance(error, aiohttp.ClientResponseError) else ""
+    if not isinstance(error, aiohttp.ClientResponseError):
+        return ""
+    # What is no HTTP is quoted over several lines, with a mark below.
+    return " ".join(error.message.replace("^", " ").split())
 
 
 def _cause(error: BaseException) -> BaseException | None:
@@ -244,7 +257,7 @@ class AiohttpTransport:
         """See `Transport.send`."""
         payload = _payload(request)
         watched = isinstance(payload, _Pieces)
-        exchange = Exchange(request.read_timeout, holds_clock=watched)
+        exchange = Exchange(request.read_timeout)
         token = current.set(exchange)
         answer: aiohttp.ClientResponse | None = None
         body = bytearray()
@@ -375,6 +388,13 @@ class AiohttpTransport:
     def _session(self, kind: str) -> aiohttp.ClientSession:
         if self._closed:
             raise ConnectError("the transport is closed")
+        own = self._brought if kind != "sockets" else None
+        if own is not None and (own.closed or own.connector is None or own.connector.closed):
+            error = ConnectError(
+                "the aiohttp.ClientSession that was brought along is closed: open a new Session"
+            )
+            error.permanent = True
+            raise error
         # Made when first needed, not in __init__, so that it belongs to the loop it is used on.
         session = self._sessions.get(kind)
         if session is None:
@@ -389,7 +409,7 @@ class AiohttpTransport:
             options |= {
                 "connector": own.connector,
                 "connector_owner": False,
-                "headers": own.headers,
+                "headers": {k: v for k, v in own.headers.items() if k.lower() not in _OWN_HEADERS},
                 "trace_configs": own.trace_configs,
                 "proxy": getattr(own, "_default_proxy", None),
                 "proxy_auth": getattr(own, "_default_proxy_auth", None),
@@ -485,7 +505,8 @@ async def _read(answer: aiohttp.ClientResponse, body: bytearray) -> None:
 
 
 class _Watched:
-    """The pieces of a long body; `exchange` learns when the last one was handed over."""
+    """The pieces of a long body. Each that could be handed over restarts the clock of `exchange`,
+    and so does the last one, from which on the answer is waited for."""
 
     def __init__(self, pieces: AsyncIterable[bytes], exchange: Exchange) -> None:
         self._pieces = aiter(pieces)
@@ -495,11 +516,9 @@ class _Watched:
         return self
 
     async def __anext__(self) -> bytes:
-        try:
-            return await anext(self._pieces)
-        except StopAsyncIteration:
-            self._exchange.written()
-            raise
+        if self._exchange.sent:
+            self._exchange.restart()
+        return await anext(self._pieces)
 
 
 class _Chunks:

@@ -353,12 +353,20 @@ def test_one_odd_byte_loses_no_answer(bad: str, around: str) -> None:
         (b'{"data": "{\\"taskId\\": \\"2013508786110730241\\"}", "code": 0}', True),
         (b"{'taskId': '2013508786110730241'}", True),
         (b'{"taskId": 2013508786110730241, "x":', True),
+        (b'{"code":0,"data":{"task":{"taskId":"2013508786110730241"}}}', True),
+        (b'{"code":0,"data":[{"taskId":"2013508786110730241"}]}', True),
+        (b'{"result":{"TaskID":2013508786110730241.0}}', True),
+        (b'{"data":[{"taskId":"2013508786110730241"},{"taskId":"2013508786110730242"}]}', False),
         (b'{"taskId": "null", "x":', False),
+        (b'{"taskId": "[]"}', False),
+        (b'{"taskId": "-1"}', False),
+        (b'{"taskId": "N/A"}', False),
+        (b'{"taskId": "(null)"}', False),
         (b"<html>2013508786110730241</html>", False),
     ],
 )
-def test_an_id_is_looked_for_in_an_answer_that_cannot_be_read(body: bytes, found: bool) -> None:
-    """If it stands under its key; a mere number is not an id."""
+def test_an_id_is_looked_for_in_an_answer_of_any_form(body: bytes, found: bool) -> None:
+    """If it stands under its key; a mere number is not an id, and neither is a word for none."""
 
     async def main() -> None:
         async def answer(asked: Asked) -> bytes:
@@ -433,6 +441,21 @@ def test_an_answer_is_bounded_as_it_unpacks() -> None:
     asyncio.run(main())
 
 
+def test_a_long_body_that_nobody_reads_is_given_up() -> None:
+    """A server takes the connection and never reads: the upload ends after the read time-out."""
+
+    async def main() -> None:
+        listener = socket.create_server(("127.0.0.1", 0))
+        transport = rh.AiohttpTransport()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/upload"
+        with listener, pytest.raises(rh.ReadTimeout):
+            body = bytes(2**24)
+            await asyncio.wait_for(transport.send(rh.Request("PUT", url, {}, body, 0.3)), 20)
+        await transport.aclose()
+
+    asyncio.run(main())
+
+
 # -- a session that is brought along ------------------------------------------------------------
 
 
@@ -445,6 +468,8 @@ def test_an_answer_is_bounded_as_it_unpacks() -> None:
         {"timeout": aiohttp.ClientTimeout(total=0.001)},
         {"base_url": "http://elsewhere.example/"},
         {"headers": {"User-Agent": "mine", "Authorization": "Bearer other"}},
+        {"headers": {"Content-Length": "3", "Expect": "100-continue", "Host": "elsewhere"}},
+        {"headers": {"Content-Encoding": "gzip", "ACCEPT-ENCODING": "br"}},
         {"version": aiohttp.HttpVersion10},
         {"read_bufsize": 16},
         {"skip_auto_headers": ["Content-Type", "User-Agent"]},
@@ -530,5 +555,9 @@ def test_a_session_that_is_closed_in_mid_run_ends_in_connect_errors(
                 with caplog.at_level(logging.ERROR):
                     with pytest.raises(rh.ConnectError):
                         await opened.run(POSTERS[1])
+                # Also with tasks that still run: nobody can ask after them here any more.
+                for wait in (opened.wait("2013508786110730241"), opened.account.queue()):
+                    with pytest.raises(rh.ConnectError, match="brought along is closed"):
+                        await asyncio.wait_for(wait, 20)
 
     asyncio.run(main())

@@ -356,3 +356,132 @@ def test_null_is_no_id() -> None:
         assert json.loads(service.transport.requests[0].body or b"")["prompt"] == ONCE.prompt
 
     run(main)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        rh.Response(501, b"<html><title>Error response</title></html>"),
+        rh.Response(511, b"<html>Sign in</html>"),
+        json_response({"message": "Payment Required"}, 402),
+        json_response({"detail": "no such field"}, 422),
+        json_response({"code": 404, "msg": "no route"}),
+        rh.ReadError("ServerDisconnectedError: Server disconnected"),
+    ],
+    ids=["501", "511", "402", "422", "code 404", "disconnects"],
+)
+def test_another_kind_of_server_is_reported_soon(answer: Answer) -> None:
+    """Whatever answers, or hangs up: four submits at most, and one error within 15 seconds."""
+
+    async def main() -> None:
+        service = Service(5.0, on_submit=lambda _: answer)
+        async with service.session() as session:
+            seen, error = await ends_of(session.stream(posters(300)))
+        assert isinstance(error, rh.OutageError)
+        assert asyncio.get_running_loop().time() <= 15
+        assert seen["Unknown"] == sum(service.submitted.values()) <= 4
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (rh.ConnectError("no such host"), rh.ConnectError),
+        (refusal("802"), rh.AuthenticationError),
+        (PAGE, rh.OutageError),
+        (rh.ReadError("Server disconnected"), rh.OutageError),
+    ],
+    ids=["dead host", "wrong key", "portal", "disconnects"],
+)
+def test_a_wait_that_was_never_answered_ends(
+    answer: Answer, kind: type[rh.RunningHubError]
+) -> None:
+    """A wrong address or key is reported by waits, too. The task is not failed by it."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        away = True
+        service = Service(5.0, on_query=lambda _: answer if away else None)
+        async with service.session() as session:
+            async with service.session() as earlier:
+                known = await earlier.submit(ONCE)
+            began = loop.time()
+            with pytest.raises(kind):
+                await session.wait(known)
+            with pytest.raises(kind):
+                async for _ in session.as_completed([known]):
+                    pass
+            assert loop.time() - began <= 30
+            away = False
+            assert (await session.wait(known)).status is rh.TaskStatus.SUCCESS
+
+    run(main)
+
+
+def test_queries_that_all_fail_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """Every slot is taken and no query is answered for five minutes: a few lines say so."""
+
+    async def main() -> Counter[str]:
+        loop = asyncio.get_running_loop()
+        gone = rh.Response(502, b"<html>502 Bad Gateway</html>")
+        service = Service(5.0, on_query=lambda _: gone if 8 < loop.time() < 308 else None)
+        async with service.session(limits=rh.Limits(5)) as session:
+            seen, error = await ends_of(session.stream(posters(20)))
+        assert error is None
+        return seen
+
+    with caplog.at_level(logging.WARNING, "runninghub_async"):
+        assert run(main) == {"Succeeded": 20}
+    lines = [line for line in caplog.messages if line.startswith("every query for")]
+    assert 3 <= len(lines) <= 6
+    assert any(line.startswith("queries are answered again") for line in caplog.messages)
+
+
+def test_submits_without_any_answer_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """The service is silent from the start: it is said long before the read time-out."""
+
+    async def main() -> None:
+        service = Service(5.0)
+
+        async def handler(request: rh.Request) -> rh.Response:
+            return await silence(request.url)
+
+        service.transport = MockTransport(handler)
+        async with service.session() as session:
+            stream = session.stream(posters(20))
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(30):
+                    await anext(stream)
+            await stream.aclose()
+
+    with caplog.at_level(logging.WARNING, "runninghub_async"):
+        run(main)
+    assert any("have had no answer" in line for line in caplog.messages)
+
+
+@pytest.mark.parametrize("status", [429, 200], ids=["rate", "room"])
+def test_a_long_pause_that_the_service_asks_for_is_logged(
+    status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It asks for ten minutes, again and again: a line at once, and a few within hours."""
+    code = "1003" if status == 429 else "421"
+    body = {"errorCode": code, "errorMessage": "later"}
+    answer = json_response(body, status, {"retry-after": "600"})
+
+    async def main() -> None:
+        service = Service(5.0, on_submit=lambda _: answer)
+        async with service.session() as session:
+            stream = session.stream(posters(5))
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(5):
+                    await anext(stream)
+            assert sum("a pause of 10 min" in line for line in caplog.messages) == 1
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(6 * 3600):
+                    await anext(stream)
+            await stream.aclose()
+
+    with caplog.at_level(logging.WARNING, "runninghub_async"):
+        run(main)
+    assert 2 <= sum("a pause of 10 min" in line for line in caplog.messages) <= 10

@@ -213,22 +213,84 @@ def test_an_upload_that_faltered_is_repeated(trouble: Any, picture: Path) -> Non
     assert len(host.transport.requests) == 2
 
 
-def test_an_upload_that_keeps_failing_fails_its_request_alone(picture: Path) -> None:
-    """The job ends with the error and without a submit; the next one tries again."""
-    host = Host(*[rh.Response(503)] * 3)
-    retry = rh.RetryPolicy(wait_initial=0.01, call_attempts=3)
+class Picky(Host):
+    """Stores everything but one file."""
+
+    def __init__(self, bad: bytes) -> None:
+        super().__init__()
+        self.bad = bad
+
+    async def answer(self, request: rh.Request) -> rh.Response:
+        if "upload" in request.url and self.bad in await asyncio.to_thread(_content, request):
+            return rh.Response(503)
+        return await super().answer(request)
+
+
+def test_an_upload_that_keeps_failing_fails_its_request_alone(tmp_path: Path) -> None:
+    """The job ends with the error and without a submit, as the files of others are taken."""
+    pictures = [tmp_path / f"{number}.png" for number in range(60)]
+    for number, path in enumerate(pictures):
+        path.write_bytes(PNG + f"number {number} ".encode())
+    host = Picky(b"number 7 ")
+    retry = rh.RetryPolicy(call_attempts=2)
 
     async def main() -> list[rh.Outcome]:
-        async with host.session(retry=retry) as session:
-            first = [o async for o in session.stream([image_to_image(picture)])]
-            return first + [o async for o in session.stream([image_to_image(picture)])]
+        async with host.session(retry=retry, limits=rh.Limits()) as session:
+            stream = session.stream(image_to_image(each) for each in pictures)
+            return [outcome async for outcome in stream]
 
-    failed, succeeded = asyncio.run(main())
+    outcomes = run(main)
+    (failed,) = (outcome for outcome in outcomes if not outcome.ok)
     assert isinstance(failed, rh.Failed)
+    assert failed.index == 7
     assert isinstance(failed.error, rh.ServerError)
     assert failed.attempts == 0
-    assert succeeded.ok
-    assert len(host.submits) == 1
+    assert len(host.submits) == 59
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        rh.Response(502, b"<html>502 Bad Gateway</html>"),
+        rh.Response(200, b"<html>We will be back soon</html>"),
+        rh.Response(403, b"<html>Access denied</html>"),
+        rh.Response(429, b"slow down"),
+        json_response({"code": 500, "msg": "server error"}),
+        rh.ReadError("Connection reset by peer"),
+        rh.ConnectError("Connection refused"),
+    ],
+    ids=["502", "page", "403", "429", "code 500", "reset", "refused"],
+)
+def test_an_outage_does_not_use_up_requests_with_files(trouble: Any, tmp_path: Path) -> None:
+    """Files that nobody can upload for a minute are no job's own fault: all of them wait."""
+    pictures = [tmp_path / f"{number}.png" for number in range(60)]
+    for number, path in enumerate(pictures):
+        path.write_bytes(PNG + str(number).encode())
+
+    class Away(Host):
+        until = 0.0
+
+        async def answer(self, request: rh.Request) -> rh.Response:
+            now = asyncio.get_running_loop().time()
+            if not self.until and len(self.submits) == 10:
+                self.until = now + 60.0
+            if "upload" in request.url and now < self.until:
+                if isinstance(trouble, Exception):
+                    raise trouble
+                assert isinstance(trouble, rh.Response)
+                return trouble
+            return await super().answer(request)
+
+    host = Away()
+
+    async def main() -> list[rh.Outcome]:
+        async with host.session(limits=rh.Limits()) as session:
+            stream = session.stream(image_to_image(each) for each in pictures)
+            return [outcome async for outcome in stream]
+
+    outcomes = run(main)
+    assert [outcome.error for outcome in outcomes if not outcome.ok] == []
+    assert len(host.submits) == 60
 
 
 def test_a_key_that_is_refused_for_an_upload_stops_the_stream(picture: Path) -> None:

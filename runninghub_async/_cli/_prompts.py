@@ -18,7 +18,7 @@ from .._catalogue import COMMON_FIELDS, Catalogue, ModelSpec, ParamSpec
 from .._exceptions import PayloadError
 from .._money import Money
 from .._seedream import ModelRequest
-from .._threads import Lane, run_in_thread
+from .._threads import Lane
 from ._spreadsheet import SheetRow, UnreadableError, column_name, read_sheet
 
 __all__ = [
