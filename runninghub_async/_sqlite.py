@@ -168,6 +168,7 @@ class SqliteJobStore:
         #: Set when a thread that keeps trying to write should stop that.
         self._hopeless = threading.Event()
         self._parked = False
+        self._lost_named = False
 
     # -- opening and closing ------------------------------------------------------------------
 
@@ -180,6 +181,7 @@ class SqliteJobStore:
         self._thread.daemon = True
         self._thread.start()
         self._error = None
+        self._lost_named = False
         self._hopeless.clear()
         try:
             await self._do(functools.partial(self._open, base_url))
@@ -708,12 +710,15 @@ class SqliteJobStore:
             self._name_lost([item], error)
             return {item.key: error}
 
-    @staticmethod
-    def _name_lost(items: Iterable[Begun | Moved], error: JournalError) -> None:
+    def _name_lost(self, items: Iterable[Begun | Moved], error: JournalError) -> None:
+        """Name the tasks that no row names. The whole error is logged once."""
         ids = [item.facts.get("task_id", "") for item in items if isinstance(item, Moved)]
-        logger.error(
-            "%s: not written down: %s", error, " ".join(filter(None, ids)) or "no new task"
-        )
+        tasks = " ".join(filter(None, ids))
+        if not self._lost_named or not isinstance(error, _Lost):
+            self._lost_named = isinstance(error, _Lost)
+            logger.error("%s: not written down: %s", error, tasks or "no new task")
+        elif tasks:
+            logger.error("%s: not written down: %s", self.path, tasks)
 
     def _on_written(
         self,
