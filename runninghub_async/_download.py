@@ -42,7 +42,7 @@ from ._threads import run_in_thread
 from ._transport import NotPublic, StreamedResponse, StreamingTransport, Transport
 from ._whole import check_whole
 
-__all__ = ["PASSING", "Download", "Fetch", "keep_text"]
+__all__ = ["PASSING", "Download", "Fetch", "TooSlow", "keep_text"]
 
 MAX_REDIRECTS: Final = 5
 
@@ -80,7 +80,7 @@ _ALLOW: Final = (
 )
 
 
-class _TooSlow(TransportError):
+class TooSlow(TransportError):
     """Bytes arrive, but too slowly."""
 
 
@@ -144,6 +144,16 @@ class Fetch:
         """Fetch `output` instead, the same result at another URL, from its beginning."""
         self._output = output
         self._validator = ""
+
+    @property
+    def collected(self) -> int:
+        """How many bytes the next attempt need not ask for again."""
+        return self._partial.size if self._partial is not None and self._validator else 0
+
+    @property
+    def length(self) -> int | None:
+        """How many bytes the file has, as far as its host said so."""
+        return self._length
 
     async def discard(self) -> None:
         """Remove what was collected; a file that was kept stays."""
@@ -240,13 +250,11 @@ class Fetch:
         status, output = answer.status, self._output
         if status in (403, 404, 410):
             raise ResultGone(f"HTTP {status}: the result has expired or is gone", output)
-        if status >= 500 or status in (408, 429):
-            raise ResultIncomplete(f"HTTP {status} from the result's host", output)
         if status == 200:
             self._validator = validator_of(answer.headers)
             self._length = length_of(answer.headers)
             return await self._store(answer, 0)
-        at = self._partial.size if self._partial is not None and self._validator else 0
+        at = self.collected
         if at and status in (206, 416):
             total = total_of(answer.headers, at, self._length, self._validator)
             if status == 206 and total is not None:
@@ -254,6 +262,9 @@ class Fetch:
                 return await self._store(answer, at)
             self._validator = ""
             raise ResultIncomplete("the host does not resume where it broke off", output)
+        # Success without the whole body says no more about the next try than a fault of the host.
+        if status < 300 or status >= 500 or status in (408, 425, 429):
+            raise ResultIncomplete(f"HTTP {status} from the result's host", output)
         raise DownloadError(f"HTTP {status} from the result's host", output)
 
     async def _store(self, answer: StreamedResponse, at: int) -> Download:
@@ -281,7 +292,7 @@ class Fetch:
         if at != length and (fault is not None or length is not None):
             if length is not None and at > length:
                 self._validator = ""
-            why = f"; {fault}" if isinstance(fault, _TooSlow) else ""
+            why = f"; {fault}" if isinstance(fault, TooSlow) else ""
             raise ResultIncomplete(
                 f"{at} of {length or 'unknown'} bytes arrived{why}", output
             ) from fault
@@ -312,7 +323,7 @@ class Fetch:
             yield chunk
             if waited >= READ_TIMEOUT:
                 if received < LOWEST_SPEED * waited:
-                    raise _TooSlow(f"{received} bytes in {waited:.0f} s are too slow")
+                    raise TooSlow(f"{received} bytes in {waited:.0f} s are too slow")
                 waited, received = 0.0, 0
 
     @staticmethod

@@ -11,13 +11,14 @@ from urllib.parse import urlsplit
 
 from ._addresses import encoded, host_of
 from ._caller import Caller
-from ._download import ANSWER_TIME, ANSWER_TIME_IN_A_CROWD, PASSING, Fetch
+from ._download import ANSWER_TIME, ANSWER_TIME_IN_A_CROWD, PASSING, Fetch, TooSlow
 from ._exceptions import (
     DownloadError,
     ResultBroken,
     ResultIncomplete,
     ResultTooLarge,
     ResultUnsafe,
+    TransportError,
 )
 from ._models import Output, Task
 from ._renewal import matched
@@ -41,6 +42,10 @@ _FIRST: Final = 1.0
 
 #: Statuses that a fresh URL does not change; any other refusal may concern the signature.
 _NOT_THE_URL: Final = (ResultBroken, ResultIncomplete, ResultTooLarge)
+
+#: A host that breaks each transfer off is asked again as long as so much of the file came in as
+#: many attempts as a call has.
+_SHARE: Final = 0.1
 
 #: How long the service's answer about the URLs of a task is used for its other outputs.
 _FRESH: Final = 60.0
@@ -163,7 +168,7 @@ class Fetching:
                 fetch.renew(renewed)
         while True:
             try:
-                return await self._caller.repeat(attempt, passing=PASSING)
+                return await self._while_more_comes(fetch, attempt)
             except DownloadError as error:
                 led_astray = isinstance(error, ResultUnsafe) and fetch.status
                 if led_astray or isinstance(error, _NOT_THE_URL):
@@ -180,6 +185,20 @@ class Fetching:
                     raise
             await self._caller.pause(min(pause, left))
             pause, waited = min(2 * pause, _LONGEST), True
+
+    async def _while_more_comes(
+        self, fetch: Fetch, attempt: Callable[[], Awaitable[Download]]
+    ) -> Download:
+        """Make attempts, as many as `RetryPolicy` says, and as many again as long as those brought
+        a share of the file that can be resumed."""
+        while True:
+            had = fetch.collected
+            try:
+                return await self._caller.repeat(attempt, passing=PASSING)
+            except (ResultIncomplete, TransportError) as error:
+                share = (fetch.collected - had) / fetch.length if fetch.length else 0.0
+                if share < _SHARE or isinstance(error.__cause__, TooSlow):
+                    raise
 
     def _left(self, output: Output) -> float:
         """For how many seconds more HTTP 404 is believed to mean "not there yet"."""

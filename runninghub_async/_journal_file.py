@@ -15,7 +15,7 @@ from typing import Final
 
 from ._exceptions import JournalError
 
-__all__ = ["JournalFile", "create", "lost_commits"]
+__all__ = ["JournalFile", "create", "is_begun_anew", "lost_commits"]
 
 #: The start of the file, with its version and the count of its changes.
 _HEADER: Final = 100
@@ -147,29 +147,59 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
 
 
 def lost_commits(path: str, known: int) -> int:
-    """How many commits in the log of the journal `path` come after its first `known` frames, which
-    are all that SQLite believes. One commit that was not yet on disk when the power failed may;
-    more were lost to damage. -1 if the start of the log is damaged."""
+    """How many commits in the log of the journal `path` come after its first `known` frames,
+    which are all that SQLite believes. Those of one that was not on the disk when the power
+    failed may; those of others were lost to damage. -1 if the start of the log is damaged."""
+    found = _read_log(path)
+    if found is None:
+        return 0
+    header, frames = found
+    if not _is_whole(header, struct.unpack(">I", header[:4])[0]):
+        return -1
+    salts = _salts_of(header)
+    # Frames of other salts are of an earlier round, and were worked in.
+    return sum(own == salts and committed > 0 for committed, own in frames[known:])
+
+
+def is_begun_anew(path: str) -> bool:
+    """Whether the log of the journal `path` was about to be written from its start again when its
+    process died: it holds nothing yet but frames of the round before, which were worked in."""
+    found = _read_log(path)
+    if found is None:
+        return False
+    header, frames = found
+    first, _ = _salts_of(header)
+    # SQLite adds one to the first salt with each round.
+    return any(own[0] == (first - 1) & 0xFFFFFFFF for _, own in frames)
+
+
+_Salts = tuple[int, int]
+
+
+def _salts_of(header: bytes) -> _Salts:
+    first, second = struct.unpack(">2I", header[16:24])
+    return first, second
+
+
+def _read_log(path: str) -> tuple[bytes, list[tuple[int, _Salts]]] | None:
+    """The header of a log, and of each frame the size of the data base after its commit (0 if it
+    is not the last one of a commit) and its salts; None without a frame."""
     try:
         log = os.open(f"{path}-wal", os.O_RDONLY | getattr(os, "O_BINARY", 0))
     except OSError:
-        return 0
+        return None
     try:
         header = os.read(log, _WAL_HEADER)
         size = os.fstat(log).st_size
         if size < _WAL_HEADER + _FRAME_HEADER:
-            return 0
-        magic, _, page, _, *salts = struct.unpack(">6I", header[:24])
-        if not _is_whole(header, magic):
-            return -1
-        commits, frame = 0, 0
-        while (at := _WAL_HEADER + frame * (_FRAME_HEADER + page)) + _FRAME_HEADER + page <= size:
+            return None
+        step = _FRAME_HEADER + struct.unpack(">I", header[8:12])[0]
+        frames: list[tuple[int, _Salts]] = []
+        for at in range(_WAL_HEADER, size - step + 1, step):
             os.lseek(log, at, os.SEEK_SET)
-            _, committed, *own = struct.unpack(">4I", os.read(log, 16))
-            frame += 1
-            # Frames with other salts are from an earlier round, and are in the file already.
-            commits += own == salts and committed > 0 and frame > known
-        return commits
+            _, committed, first, second = struct.unpack(">4I", os.read(log, 16))
+            frames.append((committed, (first, second)))
+        return header, frames
     finally:
         os.close(log)
 

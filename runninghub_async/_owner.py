@@ -46,6 +46,13 @@ def _host() -> str:
     return f"{node} {_read('/proc/sys/kernel/random/boot_id')} {space}@{_started(1)}"
 
 
+def _is_here(host: str) -> bool:
+    """Whether `host` is this machine, as `_host` names it or as version 0.1 did: without its first
+    process."""
+    here = _host()
+    return host in (here, here.rpartition("@")[0])
+
+
 @attrs.frozen
 class Owner:
     """A process that has a journal open; `name` differs for each opening."""
@@ -69,7 +76,7 @@ class Owner:
         wrong clock and is ignored.
         """
         heard_of = abs(now - renewed) < lease
-        if self.host != _host() or sys.platform == "win32":
+        if not _is_here(self.host) or sys.platform == "win32":
             # Another machine, container or boot. On Windows a signal would end the process.
             return heard_of
         try:

@@ -29,7 +29,7 @@ from . import _rows
 from ._exceptions import JournalBusy, JournalError
 from ._inspection import inspect, recount
 from ._journal import Begun, JobRecord, Moved
-from ._journal_file import JournalFile, create, lost_commits
+from ._journal_file import JournalFile, create, is_begun_anew, lost_commits
 from ._migrations import OLDEST, steps_from
 from ._owner import LEASE, Owner
 from ._scheduler import MOST_SUBMITTING
@@ -168,6 +168,7 @@ class SqliteJobStore:
         #: Set when a thread that keeps trying to write should stop that.
         self._hopeless = threading.Event()
         self._parked = False
+        self._lost_named = False
 
     # -- opening and closing ------------------------------------------------------------------
 
@@ -180,6 +181,7 @@ class SqliteJobStore:
         self._thread.daemon = True
         self._thread.start()
         self._error = None
+        self._lost_named = False
         self._hopeless.clear()
         try:
             await self._do(functools.partial(self._open, base_url))
@@ -248,14 +250,19 @@ class SqliteJobStore:
         except (OSError, sqlite3.Error) as error:
             text = getattr(error, "strerror", None) or str(error)
             raise JournalError(f"cannot be opened: {text}", self.path) from error
+        prepared = False
         try:
             with _translated(self.path):
                 self._prepare(db)
+                prepared = True
                 self._take(db, base_url)
         except BaseException:
-            with contextlib.suppress(sqlite3.Error):
-                self._give_back_lease(db)
-            db.close()
+            if prepared:
+                with contextlib.suppress(sqlite3.Error):
+                    self._give_back_lease(db)
+                db.close()
+            else:
+                _close_untouched(db, self.path)
             if self._file is not None:
                 self._file.close()
                 self._file = None
@@ -294,9 +301,15 @@ class SqliteJobStore:
         # One may be a commit that was not on the disk when the power failed: nothing was sent.
         if lost < 0 or lost > 1:
             what = f"its log, {self.path}-wal, is damaged"
-        elif not frames and self._log_is_missing(db):
+        elif not frames and self._log_is_missing(db) and not is_begun_anew(self.path):
             what = f"its log, {self.path}-wal, was deleted after its last process had died"
         else:
+            if lost:
+                logger.warning(
+                    "%s: the last entry of its log is not whole, as after a power failure. A"
+                    " request in it counts as never sent, and is submitted again",
+                    self.path,
+                )
             return
         raise JournalError(
             f"{what}. The jobs in it would be submitted and paid for again: restore it, or"
@@ -699,12 +712,15 @@ class SqliteJobStore:
             self._name_lost([item], error)
             return {item.key: error}
 
-    @staticmethod
-    def _name_lost(items: Iterable[Begun | Moved], error: JournalError) -> None:
+    def _name_lost(self, items: Iterable[Begun | Moved], error: JournalError) -> None:
+        """Name the tasks that no row names. The whole error is logged once."""
         ids = [item.facts.get("task_id", "") for item in items if isinstance(item, Moved)]
-        logger.error(
-            "%s: not written down: %s", error, " ".join(filter(None, ids)) or "no new task"
-        )
+        tasks = " ".join(filter(None, ids))
+        if not self._lost_named or not isinstance(error, _Lost):
+            self._lost_named = isinstance(error, _Lost)
+            logger.error("%s: not written down: %s", error, tasks or "no new task")
+        elif tasks:
+            logger.error("%s: not written down: %s", self.path, tasks)
 
     def _on_written(
         self,
@@ -894,6 +910,17 @@ def _translated(path: str) -> Iterator[None]:
         raise JournalError(f"cannot be opened: {error.strerror or error}", path) from error
     except Exception as error:
         raise JournalError(f"is damaged: {error!r}", path) from error
+
+
+def _close_untouched(db: sqlite3.Connection, path: str) -> None:
+    """Close the connection to a journal that was refused, and leave its log as it is. The last
+    connection would delete the log, and with it what shows the next run that jobs are missing."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(sqlite3.Error):
+            # It holds a lock that the last connection needs, and cannot write itself.
+            reader = stack.enter_context(contextlib.closing(connect(path, read_only=True)))
+            reader.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        db.close()
 
 
 def _leave_open(db: sqlite3.Connection) -> None:

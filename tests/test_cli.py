@@ -249,6 +249,7 @@ def test_ctrl_c_stops_at_once_and_names_what_still_runs(tmp_path: Path) -> None:
     assert running
     assert f"{len(running)} tasks still run at the service" in out
     assert all(task_id in out for task_id in running)
+    assert "to fetch the results of one: runninghub-async task ID --wait --download DIR" in out
     assert (tmp_path / "index.html").exists()
 
 

@@ -437,6 +437,7 @@ def test_results_that_cannot_be_stored_are_status_1(run: Run, task_id: str, tmp_
     assert ran.status == 1
     assert ran.json["files"] == []
     assert f"{task_id}-1.png of task {task_id}" in ran.err
+    assert f"runninghub-async task {task_id} --download {tmp_path}" in ran.err
     (tmp_path / "file").touch()
     assert "--out" in run("workflow", "run", WORKFLOW, "--out", tmp_path / "file").err
 

@@ -77,7 +77,7 @@ def test_a_result_is_stored_whole_with_its_hash(tmp_path: Path) -> None:
         (rh.Response(410), rh.ResultGone, "HTTP 410"),
         (rh.Response(403), rh.ResultGone, "expired"),
         (rh.Response(418), rh.DownloadError, "HTTP 418"),
-        (rh.Response(206, PNG), rh.DownloadError, "HTTP 206"),
+        (rh.Response(206, PNG), rh.ResultIncomplete, "HTTP 206"),
         (rh.Response(503), rh.ResultIncomplete, "HTTP 503"),
         (rh.Response(302, b"", {"location": "/x.png"}), rh.ResultUnsafe, "more than 5 redirects"),
         (rh.Response(302), rh.ResultUnsafe, "more than 5 redirects"),

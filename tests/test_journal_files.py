@@ -260,6 +260,44 @@ def test_a_log_that_is_deleted_after_a_crash_is_missed(tmp_path: Path) -> None:
     )
 
 
+def test_a_damaged_log_is_left_as_it_is_and_refused_again(tmp_path: Path) -> None:
+    """SQLite would delete it at the end of the first try, and the second would pay again."""
+    service = Service(5.0)
+    killed(service, tmp_path / "run.db", tmp_path / "left")
+    journal = tmp_path / "left" / "run.db"
+    log = Path(f"{journal}-wal")
+    damaged = bytearray(log.read_bytes())
+    damaged[len(damaged) // 3] ^= 1
+    log.write_bytes(damaged)
+    for _ in range(3):
+        with pytest.raises(rh.JournalError, match="is damaged"):
+            streamed_with(service, rh.SqliteJobStore(journal, take_over=True))
+        assert log.read_bytes() == damaged
+    assert set(service.submitted.values()) == {1}
+
+
+def test_a_log_that_was_being_begun_anew_is_not_missed(tmp_path: Path) -> None:
+    """A process that is killed in that moment leaves a log with a new header and old entries."""
+    service = Service(5.0)
+    killed(service, tmp_path / "run.db", tmp_path / "left")
+    journal = tmp_path / "left" / "run.db"
+    log = Path(f"{journal}-wal")
+    with contextlib.closing(sqlite3.connect(journal)) as db:
+        db.execute("UPDATE lease SET logged = 0, file = ?", (str(journal.stat().st_ino),))
+        db.commit()
+        db.execute("PRAGMA wal_checkpoint").fetchall()
+        before = log.read_bytes()
+        db.execute("UPDATE lease SET logged = 1")
+        db.commit()
+        after = log.read_bytes()
+        assert after[:32] != before[:32]
+        worked_in = journal.read_bytes()
+    journal.write_bytes(worked_in)
+    log.write_bytes(after[:32] + before[32:])
+    assert len(streamed_with(service, rh.SqliteJobStore(journal, take_over=True))) == JOBS
+    assert set(service.submitted.values()) == {1}
+
+
 def test_a_log_that_another_program_worked_in_is_not_missed(tmp_path: Path) -> None:
     """A reader of a journal after a crash leaves it whole."""
     service = Service(5.0)

@@ -103,6 +103,26 @@ def test_a_journal_is_free_when_its_owner_is_dead(
         opened(journal)
 
 
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="a machine without /proc")
+@pytest.mark.parametrize(
+    ("lease", "alive"),
+    [({"renewed": 10.0}, LIVES), ({"pid": 2**22 + 1}, FREE), ({"started": "17"}, FREE)],
+)
+def test_this_machine_is_known_by_the_name_that_an_earlier_version_gave_it(
+    lease: dict[str, Any], alive: bool, journal: Path
+) -> None:
+    """So that a run that was killed goes on at once, and one that lives is not taken over."""
+    with contextlib.closing(sqlite3.connect(journal)) as db:
+        (host,) = db.execute("SELECT host FROM lease").fetchone()
+    now = time.time()
+    held(journal, host=host.rpartition("@")[0], **{"renewed": now} | lease)
+    if alive:
+        with pytest.raises(rh.JournalBusy, match="take_over=True"):
+            opened(journal)
+    else:
+        opened(journal)
+
+
 def test_a_number_that_another_process_has_by_now_is_not_the_owner(
     other: int, journal: Path
 ) -> None:

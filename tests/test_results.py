@@ -1231,6 +1231,24 @@ def by_ranges(request_of: list[str | None]) -> Reply:
     return reply
 
 
+async def few_at_a_time(request: web.BaseRequest) -> web.StreamResponse:
+    """A ninth of it, from where it is asked for, however much is asked for."""
+    wanted = request.headers.get("Range")
+    at = 0 if wanted is None else int(wanted.removeprefix("bytes=").removesuffix("-"))
+    part = PNG[at : at + len(PNG) // 9 + 1]
+    headers = {"ETag": '"1"', "Content-Length": str(len(PNG))}
+    if wanted is not None:
+        headers["Content-Length"] = str(len(part))
+        headers["Content-Range"] = f"bytes {at}-{at + len(part) - 1}/{len(PNG)}"
+    answer = web.StreamResponse(status=206 if wanted else 200, headers=headers)
+    await answer.prepare(request)
+    await answer.write(part)
+    if wanted is None:
+        assert request.transport is not None
+        request.transport.close()
+    return answer
+
+
 HOSTS: dict[str, tuple[list[Reply], bool]] = {
     "404 first": ([status(404), status(404), picture], True),
     "dripping": ([dripping(PNG)], True),
@@ -1249,7 +1267,10 @@ HOSTS: dict[str, tuple[list[Reply], bool]] = {
     "empty": ([status(200)], False),
     "empty first": ([status(200), picture], True),
     "no content": ([status(204)], False),
+    "no content at first": ([status(204), picture], True),
     "a part that nobody asked for": ([status(206, PNG)], False),
+    "a part that nobody asked for at first": ([status(206, PNG), picture], True),
+    "a few bytes at a time": ([few_at_a_time], True),
     "chunked": ([in_chunks()], True),
     "deflated": ([in_chunks("deflate")], True),
     "deflated page": ([in_chunks("deflate", PAGE)], False),

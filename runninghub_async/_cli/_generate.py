@@ -223,7 +223,11 @@ def _write_page(page: Path, manifest: ManifestFile, facts: dict[str, str]) -> No
 
 
 def _running(ids: Sequence[str]) -> str:
-    return f"{len(ids)} tasks still run at the service: {' '.join(ids)}"
+    tasks = "1 task still runs" if len(ids) == 1 else f"{len(ids)} tasks still run"
+    return (
+        f"{tasks} at the service: {' '.join(ids)}\nto fetch the results of one:"
+        " runninghub-async task ID --wait --download DIR"
+    )
 
 
 def _unwritten(lines: Sequence[Line]) -> list[str]:

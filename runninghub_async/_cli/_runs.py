@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,9 @@ async def finish(
     status = _show(session, task, args, files)
     for fault in faults:
         say(fault)
+    if faults:
+        again = shlex.join(["runninghub-async", "task", task.id, "--download", str(folder)])
+        say(f"to fetch them again, within about 24 hours of its end: {again}")
     return FAILED if faults else status
 
 
