@@ -62,9 +62,13 @@ _SPELLINGS: Final[dict[str, TaskStatus]] = {
     "PROCESSING": TaskStatus.RUNNING,
 }
 
-#: The service's ids are digits. Whatever else it may hand out has some of them, unlike what a
-#: program makes of a missing id: `null`, `None`, `undefined`, `N/A`, `[]`, `-1`.
-_IS_ID: Final = re.compile(r"(?=.*[1-9])[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+#: What a program in Java, Python or JavaScript makes of a missing id, without the signs around it:
+#: also `(null)`, `[]`, `N/A` and `-1`.
+_NO_IDS: Final = frozenset(
+    {"", "null", "none", "nil", "undefined", "nan", "na", "false", "true"}
+)  # fmt: skip
+_SIGNS: Final = re.compile(r"[\W_]+", re.ASCII)
+_NEGATIVE: Final = re.compile(r"-[0-9.]+")
 
 _FAILED: Final = frozenset({TaskStatus.FAILED, TaskStatus.CANCEL})
 
@@ -398,11 +402,18 @@ def status_of(word: Any) -> TaskStatus:
     return _SPELLINGS.get(word) or _SPELLINGS.get(word.upper(), TaskStatus.UNKNOWN)
 
 
+def _is_id(value: str) -> bool:
+    if value.isascii() and value.isdigit():
+        return value.strip("0") != ""
+    core = _SIGNS.sub("", value).lower()
+    return core.strip("0") not in _NO_IDS and not _NEGATIVE.fullmatch(value)
+
+
 def id_in(holder: Mapping[str, Any]) -> str:
     """The task id in `holder`, under either of its names; empty if there is none."""
     for key in ("taskId", "task_id"):
         value = holder.get(key)
-        if isinstance(value, str) and _IS_ID.fullmatch(value.strip()):
+        if isinstance(value, str) and _is_id(value.strip()):
             return value.strip()
         # A number beyond 2**53 is exact in Python; a float is not an exact id.
         if isinstance(value, int) and not isinstance(value, bool) and value > 0:

@@ -385,7 +385,8 @@ class Session:
         """Wait until a task, given by its id or as `submit` gave it, has ended, well or badly,
         and return it.
 
-        Queries may fail meanwhile for as long as they like. Raises `WaitTimeout` after `timeout`
+        Queries may fail meanwhile for as long as they like, once the service has been reached:
+        before that, a wrong key or address ends the wait. Raises `WaitTimeout` after `timeout`
         seconds (the task runs on and can be waited for again) and `NotFoundError` once the
         service has said several times in a row that there is no such task.
         """

@@ -353,7 +353,7 @@ def test_odd_numbers_of_a_result_do_not_damage_the_journal(tmp_path: Path) -> No
             async with service.session(journal=tmp_path / "run.db") as session:
                 (outcome,) = [outcome async for outcome in session.stream(posters(1))]
             assert isinstance(outcome, rh.Succeeded)
-        assert outcome.task.outputs[0].extra["note"] == "NaN"
+            assert outcome.task.outputs[0].extra["note"] == "NaN"
         assert len(service.created) == 1
 
     run(main)

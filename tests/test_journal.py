@@ -303,7 +303,7 @@ def test_a_policy_that_fails_holds_and_says_so(policy: Any) -> None:
     with pytest.raises(ValueError, match="unknown: expected one of hold, resubmit"):
         service.session(unknown="perhaps")
 
-    async def main() -> list[Any]:
+    async def main() -> None:
         async with service.session(unknown=policy) as session:
             with pytest.raises(rh.PolicyError, match=r"^unknown "):
                 await collect(session.stream(posters(3), ordered=True))

@@ -55,7 +55,7 @@ ORDER = (
     "_cli._library", "_cli._hooks", "_cli._comfyui", "_cli._parser", "_cli", "__main__", "",
 )  # fmt: skip
 
-RULES = ORDER[: ORDER.index("_threads")]
+RULES = ORDER[: ORDER.index("_shielded")]
 
 
 def modules() -> dict[str, ast.Module]:

@@ -193,7 +193,8 @@ def test_uploads_do_not_take_the_connections_of_submits() -> None:
             if "upload" in asked.target:
                 begun.release()
                 await never.wait()
-            return await usual(asked)
+            data: bytes = await usual(asked)
+            return data
 
         big = b"\x89PNG\r\n\x1a\n" + bytes(2**20)
         async with raw_server(answer) as server:
