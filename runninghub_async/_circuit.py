@@ -24,7 +24,7 @@ _ROW: Final = 3
 #: Submits that may be out before the first useful answer of the session, and after the last one.
 #: Without the second bound a silent service would be sent ten submits a second for a minute.
 _MOST_UNPROVEN: Final = 3
-MOST_BEFORE_AN_ANSWER: Final = 8
+MOST_BEFORE_AN_ANSWER: Final = 5
 
 
 class CircuitState(enum.Enum):

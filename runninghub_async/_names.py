@@ -11,7 +11,7 @@ import unicodedata
 from typing import Any, Final
 
 from ._addresses import suffix_of
-from ._media import canonical, kind_of
+from ._media import canonical, is_known, kind_of
 from ._models import Output
 
 __all__ = [
@@ -48,12 +48,16 @@ _SUFFIX: Final = re.compile(r"[a-z0-9]{1,12}")
 
 _MIME: Final = re.compile(r"^(?:image|video|audio|text|model|application)/")
 
+#: Extensions that say nothing about the type, and none.
+_ANYTHING: Final = frozenset({"", "bin", "dat", "data", "file", "tmp"})
+
 #: Words for a kind of file, which are not extensions.
 _WORDS: Final = frozenset(
     {"image", "img", "picture", "photo", "video", "audio", "sound", "voice", "file", "model",
      "text", "string", "other", "unknown", "none", "null", "url", "archive", "document", "output",
      "result", "data", "binary", "stream", "octet", "3d"}
 )  # fmt: skip
+
 #: Extensions of a URL that say nothing about the file behind it.
 _PROGRAMS: Final = frozenset({"php", "asp", "aspx", "jsp", "cgi", "do", "action", "dll", "exe"})
 _FAMILIES: Final = {"img": "image", "picture": "image", "photo": "image", "sound": "audio",
@@ -127,14 +131,20 @@ def announced(output: Output) -> str:
 
 
 def ending(output: Output, kind: str = "") -> str:
-    """The extension for its file: the service's type if that is an extension, else the type that
-    its first bytes show (`kind`, as `sniff` names it), else the URL's extension, else `bin`. If
-    content and URL agree on another kind of file than the service's type, they count."""
-    suffix = _suffix(output)
-    word = _type_in(output.type)
-    if word and word not in _WORDS and _SUFFIX.fullmatch(word):
+    """The extension for its file. The content decides where its first bytes show an image (`kind`,
+    as `sniff` names it); then the URL, if its extension is that of a known type; then the service's
+    word, if that is an extension; else `bin`. Of two spellings of one type the service's is used.
+    Other containers hold many types, so their first bytes only confirm what URL or service say."""
+    suffix, word = _suffix(output), _type_in(output.type)
+    if word in _WORDS or not _SUFFIX.fullmatch(word):
+        word = ""
+    if kind_of(kind) == "image":
+        return next((each for each in (word, suffix) if canonical(each) == kind), kind)
+    if word:
         agree = bool(kind) and canonical(suffix) == kind and kind_of(kind) != kind_of(word)
-        return suffix if agree else word
+        # A type that first bytes would have shown is not that of this file.
+        by_url = not kind and suffix not in _ANYTHING and not is_known(suffix)
+        return suffix if agree or by_url else word
     if kind and canonical(suffix) != kind:
         return kind
     return suffix or kind or ("txt" if output.url is None and output.text is not None else "bin")

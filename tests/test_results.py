@@ -720,12 +720,13 @@ def test_content_and_url_together_outvote_the_announced_type(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("kind", "url", "ending"),
     [("png", "1", "png"), ("", "1.png", "png"), ("", "1", "png"), ("image", "1.jpg", "png"),
-     ("image/png", "1", "png"), ("jpg", "1", "jpg"), ("../../x", "1", "png")],
+     ("image/png", "1", "png"), ("jpg", "1", "png"), ("png", "1.jpeg", "png"),
+     ("../../x", "1", "png")],
 )  # fmt: skip
 def test_a_file_has_the_ending_of_what_it_is(
     tmp_path: Path, kind: str, url: str, ending: str
 ) -> None:
-    """The service's type if it is an extension; else content, then URL."""
+    """Content first, then the URL, then the service's type."""
     site = Site()
     site.result = lambda _t, _n, _l: {"url": f"{site.url}/{url}", "outputType": kind}
     (outcome,) = stream_from(site, tmp_path)
