@@ -367,7 +367,7 @@ def test_one_odd_byte_loses_no_answer(bad: str, around: str) -> None:
     ],
 )
 def test_an_id_is_looked_for_in_an_answer_of_any_form(body: bytes, found: bool) -> None:
-    """If it stands under its key; a mere number is not an id, and neither is a word for none."""
+    """If it stands under its key; a mere number is not an id, and neither is `null`."""
 
     async def main() -> None:
         async def answer(asked: Asked) -> bytes:
