@@ -130,14 +130,14 @@ _ID_WITHIN: Final = 2**20
 
 #: A task's id in what cannot be read as JSON, also where the JSON is text within JSON.
 _ID: Final = re.compile(
-    rb"""["'][tT]ask_?(?:[iI]d|ID)\\{0,3}["']\s*:\s*\\{0,3}["']?([0-9]{6,32})(?![0-9])"""
+    rb"""["'][tT]ask_?(?:[iI]d|ID)\\{0,3}["']\s*:\s*\\{0,3}["']?([0-9]{6,32})(?=[^0-9])"""
 )
 
 
 def salvaged_task(response: Response | None) -> Task | None:
-    """The task whose id stands in an answer that cannot be read as a whole, or that broke off."""
-    found = None if response is None else _ID.search(response.body, 0, _ID_WITHIN)
-    return None if found is None else Task(found[1].decode())
+    """The task whose id stands in an answer that cannot be read as a whole, or that broke off. An
+    id must be followed by something: one that was cut off is another one."""
+    return None if response is None else sole_task(response)
 
 
 def sole_task(response: Response) -> Task | None:
@@ -512,5 +512,5 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
         until = email.utils.parsedate_to_datetime(value)
         since = email.utils.parsedate_to_datetime(headers["date"])
         return max(0.0, (until - since).total_seconds())
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None

@@ -61,6 +61,9 @@ _LOST_KEPT: Final = 10_000
 #: Tasks whose beginning or end this session has seen.
 _ENDED_KEPT: Final = 1_000
 
+#: Ids up to this length are not looked for in the request that they answer.
+_SHORT_ID: Final = 12
+
 #: How long a leaving session waits for submits that are under way, so as to learn their ids.
 GRACE: Final = 1.0
 
@@ -477,6 +480,11 @@ class Dispatcher:
             if salvaged is None:
                 raise
             task = salvaged
+        # The service's ids have 19 digits; a short one may stand in any request.
+        if len(task.id) > _SHORT_ID and task.id.encode(errors="replace") in (request.body or b""):
+            raise ProtocolError(
+                f"the answer quotes {task.id} from the request", answer or Response(200)
+            )
         if self.scheduler.has_seen(task.id):
             raise ProtocolError(
                 f"the answer names task {task.id}, which is another job's", answer or Response(200)
@@ -497,6 +505,9 @@ class Dispatcher:
             scheduler.withdrawn(entry)
             raise
         if task_id is None:
+            if self.journal.waiting:
+                # Jobs with the same content wait for it under the key that it loses.
+                self.journal.ended(entry, None)
             entry.row, entry.job = None, entry.job._replace(key="")
             scheduler.rejected(entry, PayloadError([_NOT_OURS]))
             return False
@@ -558,19 +569,26 @@ class Dispatcher:
     async def _complete(self, entry: Entry) -> Request | None:
         """The request for `entry`, once the files in it have been uploaded; None if nobody needs it
         now."""
-        self.wake()
         scheduler = self.scheduler
-        # The uploads are calls of their own, and the gate counts what is under way.
-        scheduler.in_flight -= 1
+        counted = scheduler.begin_upload()
+        self.wake()
         try:
             request = await self._upload_files(entry)
         except asyncio.CancelledError:
+            scheduler.end_upload(counted=counted)
             scheduler.withdrawn(entry)
             raise
-        finally:
-            scheduler.in_flight += 1
+        except BaseException:
+            scheduler.end_upload(counted=counted)
+            raise
+        # It may have taken minutes, in which an outage may have begun.
+        may_leave = counted or scheduler.may_leave(self.loop.time())
+        scheduler.end_upload(counted=counted)
         if entry.gone or entry.source.closed:
             scheduler.withdrawn(entry)
+            return None
+        if not may_leave:
+            scheduler.put_off(entry)
             return None
         return request
 

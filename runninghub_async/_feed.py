@@ -105,6 +105,8 @@ class Feed:
         self.dropped = False
         self.entries: dict[int, Entry] = {}
         self.unfinished: list[Unfinished] = []
+        #: The places of those that will not come.
+        self._skipped: set[int] = set()
         self.error: BaseException | None = None
         self.ready_results: deque[tuple[int, Outcome | Accepted]] = deque()
         self._follow = follow
@@ -264,6 +266,9 @@ class Feed:
             self._notify()
         self._tell_waiting(entry, result)
         self._settle_if_done()
+        if self.concluded:
+            # Its answer came after the stream was left: nobody will take it.
+            _name_what_nobody_took([result])
 
     def _tell_waiting(self, entry: Entry, result: Outcome | Accepted | None) -> None:
         journal = self.dispatcher.journal
@@ -310,6 +315,7 @@ class Feed:
         self._count(entry)
         self.unfinished.append(_unfinished(entry.job))
         self._release_bytes(entry.job.index)
+        self._skipped.add(entry.job.index)
         self._put_out_in_order()
         self._tell_waiting(entry, None)
         self._settle_if_done()
@@ -326,14 +332,16 @@ class Feed:
             self._refused += job.attempts - 1
 
     def _correct(self, index: int, left: Unfinished | None) -> None:
+        self._skipped.discard(index)
         self.unfinished = [other for other in self.unfinished if other.index != index]
         if left is not None:
             self.unfinished.append(left)
 
     def _put_out_in_order(self) -> None:
         # A job that will not come must not keep the others waiting for its turn.
-        skipped = {left.index for left in self.unfinished} if self.held_back else ()
-        while self._next_out in self.held_back or self._next_out in skipped:
+        while self.held_back and (
+            self._next_out in self.held_back or self._next_out in self._skipped
+        ):
             if self._next_out in self.held_back:
                 result = self.held_back.pop(self._next_out)
                 self.ready_results.append((self._next_out, result))
@@ -434,7 +442,8 @@ class Feed:
         scheduler = self.dispatcher.scheduler
         for entry in list(self.entries.values()):
             if entry.job.index in self._keepers:
-                self._keepers[entry.job.index].cancel()
+                # Not at once: a task that has not begun would end without handing its outcome in.
+                self.dispatcher.loop.call_soon(self._keepers[entry.job.index].cancel)
             elif entry.gone:
                 continue
             elif entry.job.task_id or entry.lost is not None:
@@ -591,6 +600,7 @@ class Feed:
         """What was read from the input ahead of its turn will not be submitted: say so."""
         for request in self._fetched:
             self.unfinished.append(_unfinished(Job(self._pulled, request)))
+            self._skipped.add(self._pulled)
             self._pulled += 1
         self._fetched.clear()
 

@@ -252,6 +252,9 @@ def reject(job: Job, error: RunningHubError) -> tuple[Job, Deliver | Stop]:
     meet the same, as when its files were refused for the key, or there is no network."""
     if isinstance(error, (*STOPPING, ConnectError, BudgetError, JournalError, PolicyError)):
         return job, Stop(error)
+    if job.state is JobState.UNKNOWN:
+        # An earlier submit of it may have created a task.
+        return job, Deliver(unknown_outcome(job, error))
     failed = job._replace(state=JobState.FAILED)
     return failed, Deliver(Failed(index=job.index, request=job.request, error=error, key=job.key))
 
@@ -304,6 +307,8 @@ def _refused(job: Job, event: Refused, now: float, rules: Rules) -> tuple[Job, A
         return waiting, SubmitAgain(decision.cause, decision.after)
     if decision.verdict is Verdict.STOP:
         return waiting, Stop(error)
+    if decision.verdict is Verdict.FAILED and job.unsure:
+        return waiting, Deliver(unknown_outcome(waiting, error))
     if decision.verdict is Verdict.FAILED:
         failed = Failed(
             error=error,

@@ -271,6 +271,9 @@ class JournaledFeed(Feed):
             self.fetch(entry, self._serve(entry, first))
             return False
         self._own_rows[entry.job.index] = row
+        if waiting := recorder.waiting.pop(row.key, None):
+            # What waits for this job hears of it under the key that it has from now on.
+            recorder.waiting.setdefault(first.key, []).extend(waiting)
         entry.row = Row(first.key, None, None, first.place, first.batch, first.state)
         entry.job = entry.job._replace(key=first.key)
         recorder.claim(entry)

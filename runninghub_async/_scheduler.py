@@ -270,7 +270,10 @@ class Scheduler:
 
     def watch(self, entry: Entry, now: float) -> None:
         """Follow a task that is already running, started by whomever; it takes no slot here."""
-        entry.other = self.watched.get(entry.job.task_id)
+        other = self.watched.get(entry.job.task_id)
+        while other is not None and other.gone:
+            other = other.other
+        entry.other = other
         self.watched[entry.job.task_id] = entry
         self._look_at(entry, now)
 
@@ -477,6 +480,31 @@ class Scheduler:
                 "a submit waits for the budget: there is room for it only once a task that runs"
                 " has ended and its cost is known"
             )
+
+    def begin_upload(self) -> bool:
+        """A job that was taken uploads its files first. The uploads are calls of their own, and the
+        gate counts what is under way. Returns whether the circuit counts the job meanwhile: it does
+        if the job is the one that is tried."""
+        self.in_flight -= 1
+        counted = self.circuit.state is not CircuitState.CLOSED
+        if not counted:
+            self.circuit.unanswered = max(0, self.circuit.unanswered - 1)
+        return counted
+
+    def end_upload(self, *, counted: bool) -> None:
+        """The uploads have ended, well or badly: the job counts as taken again."""
+        self.in_flight += 1
+        if not counted:
+            self.circuit.unanswered += 1
+
+    def may_leave(self, now: float) -> bool:
+        """Whether a job whose uploads have ended may be submitted at once."""
+        return not self.paused and self.circuit.admits(now)
+
+    def put_off(self, entry: Entry) -> None:
+        """`entry` was taken, and has to wait for its turn again. Its uploads are remembered."""
+        self._put_down(entry)
+        heapq.heappush(self._again, (-math.inf, entry.number, entry))
 
     def withdrawn(self, entry: Entry) -> None:
         """`entry` was taken, and its source left before anything was sent."""

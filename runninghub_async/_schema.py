@@ -147,7 +147,7 @@ def record_of(row: Sequence[Any], path: str = "") -> JobRecord:
 
     Raises `JournalError` for a row that is damaged: its text names row, key and column.
     """
-    fields = dict(zip(_FIELDS, row, strict=True))
+    fields: dict[str, Any] = dict(zip(_FIELDS, row, strict=True))
     try:
         return _sound(fields)
     except _Damage as damage:
@@ -156,7 +156,7 @@ def record_of(row: Sequence[Any], path: str = "") -> JobRecord:
 
 def record_or_damage(row: Sequence[Any], path: str) -> JobRecord:
     """The same; for a damaged row, what can be read of it, with its `damage`."""
-    fields = dict(zip(_FIELDS, row, strict=True))
+    fields: dict[str, Any] = dict(zip(_FIELDS, row, strict=True))
     try:
         return _sound(fields)
     except _Damage as damage:
@@ -416,8 +416,12 @@ def connect(path: str, *, read_only: bool = False) -> sqlite3.Connection:
     mode = "ro" if read_only else "rw"
     uri = f"file:{_quoted(path)}?mode={mode}"
     db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=10.0)
-    # A page with impossible offsets is an error instead of being misread.
-    db.execute("PRAGMA cell_size_check = ON")
+    try:
+        # A page with impossible offsets is an error instead of being misread.
+        db.execute("PRAGMA cell_size_check = ON")
+    except BaseException:
+        db.close()
+        raise
     return db
 
 

@@ -246,6 +246,7 @@ class SqliteJobStore:
         try:
             self.path = os.path.abspath(self.path)  # noqa: PTH100 - text, for messages and SQLite
             create(self.path)
+            has_log = os.path.exists(f"{self.path}-wal")  # noqa: PTH110 - text, as above
             db = connect(self.path)
         except (OSError, sqlite3.Error) as error:
             text = getattr(error, "strerror", None) or str(error)
@@ -261,8 +262,10 @@ class SqliteJobStore:
                 with contextlib.suppress(sqlite3.Error):
                     self._give_back_lease(db)
                 db.close()
-            else:
+            elif has_log:
                 _close_untouched(db, self.path)
+            else:
+                db.close()
             if self._file is not None:
                 self._file.close()
                 self._file = None
