@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import sqlite3
@@ -75,16 +76,19 @@ class JournalReader:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.path.abspath(path)  # noqa: PTH100 - text, for messages and SQLite
-        try:
-            self._db = connect(self.path, read_only=True)
-            application = self._db.execute("PRAGMA application_id").fetchone()[0]
-            self._version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        except sqlite3.Error as error:
-            raise JournalError(f"cannot be read: {error}", self.path) from error
-        self._columns = columns_of(self._version)
-        if application != APPLICATION or not OLDEST <= self._version <= VERSION:
-            self._db.close()
-            raise JournalError(_not_readable(application, self._version), self.path)
+        with contextlib.ExitStack() as on_error:
+            try:
+                self._db = on_error.enter_context(
+                    contextlib.closing(connect(self.path, read_only=True))
+                )
+                application = self._db.execute("PRAGMA application_id").fetchone()[0]
+                self._version = self._db.execute("PRAGMA user_version").fetchone()[0]
+            except sqlite3.Error as error:
+                raise JournalError(f"cannot be read: {error}", self.path) from error
+            self._columns = columns_of(self._version)
+            if application != APPLICATION or not OLDEST <= self._version <= VERSION:
+                raise JournalError(_not_readable(application, self._version), self.path)
+            on_error.pop_all()
 
     def __enter__(self) -> Self:
         return self
