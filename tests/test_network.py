@@ -317,6 +317,63 @@ def test_an_id_in_an_answer_that_breaks_off_is_accepted(cut: int) -> None:
     asyncio.run(main())
 
 
+def test_an_id_that_is_cut_off_is_another_one() -> None:
+    """The connection closes within the id: the submit is unknown, no wrong id is followed."""
+
+    async def main() -> None:
+        async def answer(asked: Asked) -> bytes | None:
+            await asked.write(
+                b'HTTP/1.1 200 OK\r\nContent-Length: 90\r\n\r\n{"taskId":"20135087861'
+            )
+            return None
+
+        async with raw_server(answer) as server, session(server.url) as opened:
+            with pytest.raises(rh.SubmitUnknown):
+                await opened.submit(POSTERS[0])
+
+    asyncio.run(main())
+
+
+def test_an_id_that_is_quoted_from_the_request_is_not_the_answer_to_it() -> None:
+    """A page of a gateway that shows what was asked: the submit is unknown."""
+
+    async def main() -> None:
+        async def answer(asked: Asked) -> bytes:
+            return http(b"<html>refused: " + asked.body + b"</html>", 502)
+
+        request = rh.ModelRequest(
+            "new/text-to-image", {"prompt": "p", "taskId": "2013508786110730241"}, checked=False
+        )
+        async with raw_server(answer) as server, session(server.url) as opened:
+            with pytest.raises(rh.SubmitUnknown, match="quotes"):
+                await opened.submit(request)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    "pause", ["Mon, 01 Jan 99999999999999999999 00:00:00 GMT", "soon", "-5", "nan", "1e999"]
+)
+def test_an_odd_pause_that_is_asked_for_ends_nothing(pause: str) -> None:
+    """A `Retry-After` that is no time is passed over."""
+
+    async def main() -> None:
+        usual, first = service(), [True]
+
+        async def answer(asked: Asked) -> bytes:
+            if first:
+                first.clear()
+                return http(b"slow down", 429, {"Retry-After": pause, "Date": "today"})
+            data: bytes = await usual(asked)
+            return data
+
+        policy = rh.RetryPolicy(wait_initial=0.02, wait_max=0.1, retry_after_max=0.1)
+        async with raw_server(answer) as server, session(server.url, retry=policy) as opened:
+            assert (await opened.run(POSTERS[0])).outputs
+
+    asyncio.run(main())
+
+
 BAD = {
     "cut UTF-8": b"\xe6\x8f\x90\xe7\xa4",
     "GBK": "提示".encode("gbk"),

@@ -7,6 +7,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -485,3 +486,27 @@ def test_a_long_pause_that_the_service_asks_for_is_logged(
     with caplog.at_level(logging.WARNING, "runninghub_async"):
         run(main)
     assert 2 <= sum("a pause of 10 min" in line for line in caplog.messages) <= 10
+
+
+@pytest.mark.parametrize("journaled", [False, True])
+def test_a_submit_that_may_exist_is_never_reported_as_failed(
+    journaled: bool, tmp_path: Path
+) -> None:
+    """Lost, submitted again by the policy, and then refused: the first one may still exist."""
+
+    async def main() -> None:
+        lost: list[str] = []
+
+        def once(prompt: str) -> Answer:
+            lost.append(prompt)
+            return rh.ReadError("cut")
+
+        service = Service(5.0, after_submit=once)
+        service._on_submit = lambda _: refusal("1007") if lost else None
+        options: dict[str, Any] = {"journal": tmp_path / "run.db"} if journaled else {}
+        async with service.session(unknown="resubmit", **options) as session:
+            (outcome,) = [outcome async for outcome in session.stream(posters(1))]
+        assert isinstance(outcome, rh.Unknown)
+        assert outcome.attempts == 2
+
+    run(main)
