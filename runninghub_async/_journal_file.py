@@ -117,7 +117,18 @@ class JournalFile:
         if _identity(log) != self._log or log.st_size < self._log_size:
             self.only_log_lost = _identity(log) != self._log
             return f"lost its log, {self.path}-wal, which was replaced while it was in use"
+        if log.st_size and not self._log_begins():
+            # It was emptied, and SQLite went on writing behind the gap.
+            return f"lost its log, {self.path}-wal, which was emptied while it was in use"
         return ""
+
+    def _log_begins(self) -> bool:
+        """Whether the log begins as each log does. SQLite has no locks on it that closing drops."""
+        try:
+            with open(f"{self.path}-wal", "rb", buffering=0) as log:  # noqa: PTH123
+                return log.read(3) == _LOG_MAGIC
+        except OSError:
+            return False
 
     def is_gone(self) -> bool:
         """Whether nothing is at its place."""
@@ -130,6 +141,10 @@ class JournalFile:
     def _read_header(self) -> bytes:
         os.lseek(self._file, 0, os.SEEK_SET)
         return os.read(self._file, _HEADER)
+
+
+#: How a log begins, whatever the order of the bytes in its checksums.
+_LOG_MAGIC: Final = b"\x37\x7f\x06"
 
 
 def _is_another(before: bytes, now: bytes) -> bool:

@@ -48,8 +48,10 @@ def factory(name: str, usual: Factory | None = None) -> Factory:
 
     def eager() -> asyncio.AbstractEventLoop:
         loop = (usual or asyncio.new_event_loop)()
-        tasks: Any = asyncio
-        loop.set_task_factory(tasks.eager_task_factory)
+        # uvloop calls a task factory in a way that asyncio's eager one does not know.
+        if not type(loop).__module__.startswith("uvloop"):
+            tasks: Any = asyncio
+            loop.set_task_factory(tasks.eager_task_factory)
         return loop
 
     return eager

@@ -1077,7 +1077,8 @@ def test_a_hold_that_lasts_is_reported_ever_less_often_and_ends_with_those_in_it
 
     run(main)
     first = [at for at in times if at < 20_000]
-    gaps = [after - before for before, after in itertools.pairwise(first)]
+    # The clock creeps a little with each turn of the loop.
+    gaps = [round(after - before, 3) for before, after in itertools.pairwise(first)]
     assert gaps == sorted(gaps)
     assert 5 < len(first) < 16
     assert stopped == []
