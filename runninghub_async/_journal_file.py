@@ -110,25 +110,26 @@ class JournalFile:
         if self._log is None:
             return ""
         try:
-            log = os.stat(f"{self.path}-wal")  # noqa: PTH116
+            log, begins = self._look_at_log()
         except OSError:
             self.only_log_lost = True
             return f"lost its log, {self.path}-wal, which was deleted or moved while it was in use"
         if _identity(log) != self._log or log.st_size < self._log_size:
             self.only_log_lost = _identity(log) != self._log
             return f"lost its log, {self.path}-wal, which was replaced while it was in use"
-        if log.st_size and not self._log_begins():
+        if log.st_size and not begins:
             # It was emptied, and SQLite went on writing behind the gap.
             return f"lost its log, {self.path}-wal, which was emptied while it was in use"
         return ""
 
-    def _log_begins(self) -> bool:
-        """Whether the log begins as each log does. SQLite has no locks on it that closing drops."""
-        try:
-            with open(f"{self.path}-wal", "rb", buffering=0) as log:  # noqa: PTH123
-                return log.read(3) == _LOG_MAGIC
-        except OSError:
-            return False
+    def _look_at_log(self) -> tuple[os.stat_result, bool]:
+        """The log's status, and whether it begins as each log does.
+
+        Both are of one file, even if it is deleted meanwhile. SQLite has no locks on the log that
+        closing drops.
+        """
+        with open(f"{self.path}-wal", "rb", buffering=0) as log:  # noqa: PTH123
+            return os.fstat(log.fileno()), log.read(3) == _LOG_MAGIC
 
     def is_gone(self) -> bool:
         """Whether nothing is at its place."""
