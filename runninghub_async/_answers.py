@@ -42,7 +42,6 @@ __all__ = [
     "number",
     "object_of",
     "refusal",
-    "salvaged_task",
     "sole_task",
     "status_of",
     "task_of",
@@ -134,14 +133,12 @@ _ID: Final = re.compile(
 )
 
 
-def salvaged_task(response: Response | None) -> Task | None:
-    """The task whose id stands in an answer that cannot be read as a whole, or that broke off. An
-    id must be followed by something: one that was cut off is another one."""
-    return None if response is None else sole_task(response)
-
-
 def sole_task(response: Response) -> Task | None:
-    """The task of an answer of an unknown form that names one, wherever, and no other one."""
+    """The task of an answer that names one, wherever, and no other one: of an answer of an unknown
+    form, that cannot be read as a whole, or that broke off.
+
+    An id must be followed by something: one that was cut off is another one.
+    """
     found = {each[1] for each in _ID.finditer(response.body, 0, _ID_WITHIN)}
     return Task(found.pop().decode()) if len(found) == 1 else None
 

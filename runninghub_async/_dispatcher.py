@@ -20,7 +20,7 @@ from weakref import WeakValueDictionary
 
 import attrs
 
-from ._answers import salvaged_task
+from ._answers import sole_task
 from ._bounded import Bounded
 from ._budget import Admission, listed_price
 from ._exceptions import (
@@ -476,7 +476,7 @@ class Dispatcher:
         except TransportError as error:
             # The connection broke within the answer; its beginning may hold the id.
             answer = error.response
-            salvaged = salvaged_task(answer)
+            salvaged = None if answer is None else sole_task(answer)
             if salvaged is None:
                 raise
             task = salvaged

@@ -19,14 +19,14 @@ from ._exceptions import DownloadError, ResultGone, ResultTooLarge, RunningHubEr
 from ._models import Output
 from ._retry import RetryPolicy
 
-__all__ = ["FAILED_IN_A_ROW", "FolderHold", "Hold", "HostHold", "patience_of"]
+__all__ = ["FAILED_IN_A_ROW", "FULL", "FolderHold", "Hold", "HostHold", "patience_of"]
 
 logger = logging.getLogger("runninghub_async.trouble")
 
 _T = TypeVar("_T")
 
 #: What a full file system reports. It is waited for without a limit: room can be made.
-_FULL: Final = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
+FULL: Final = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
 
 #: Faults of one file name, which say nothing about other names.
 _OF_A_NAME: Final = frozenset({errno.ENAMETOOLONG, errno.EILSEQ})
@@ -244,7 +244,7 @@ class FolderHold(Hold):
         return _LONGEST_PAUSE if self._ends_ever(error) else _PAUSE_FOR_ROOM
 
     def _ends_ever(self, error: Exception) -> bool:
-        return not (isinstance(error, OSError) and error.errno in _FULL)
+        return not (isinstance(error, OSError) and error.errno in FULL)
 
 
 class HostHold(Hold):

@@ -352,23 +352,11 @@ def unknown_outcome(job: Job, error: RunningHubError) -> Unknown:
 
 def decision_on(outcome: Unknown, rules: Rules) -> Decision:
     """What the user's policy says about a submit of unknown outcome. Each is repeated at most
-    `RetryPolicy.attempts` times. A function that fails, or gives anything else, holds the
-    submit, and the outcome's error says so."""
+    `RetryPolicy.attempts` times."""
     attempts = rules.retry.attempts
     if attempts is not None and outcome.attempts >= attempts:
         return "hold"
-    if not callable(rules.unknown):
-        return rules.unknown
-    try:
-        decision = rules.unknown(outcome)
-        if decision in ("hold", "resubmit"):
-            return decision
-        fault = f"it gave {decision!r}"
-    except Exception as error:
-        fault = repr(error)
-    # One job's trouble is not the others', and to hold costs nothing.
-    outcome.error.args = (f"{outcome.error}; the policy `unknown` failed on it: {fault}",)
-    return "hold"
+    return rules.unknown(outcome) if callable(rules.unknown) else rules.unknown
 
 
 def _seen(job: Job, task: Task, now: float, rules: Rules, u: float) -> tuple[Job, Action]:

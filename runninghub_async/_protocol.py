@@ -29,7 +29,6 @@ from ._answers import (
     number,
     object_of,
     refusal,
-    salvaged_task,
     sole_task,
     task_of,
     text,
@@ -214,7 +213,7 @@ def parse_submit(response: Response) -> Task:
     try:
         answer = json_object(response)
     except RunningHubError:
-        task = salvaged_task(response)
+        task = sole_task(response)
         if task is None:
             raise
         return task

@@ -892,7 +892,7 @@ class Session:
         if not job.follow and record.task is not None:
             call.entry.gone = True
             return Accepted(record.task)
-        made = plan(record, 0, job.request, self._rules, keeps=False, now=time.time())
+        made = plan(record, 0, job.request, self._open().rules, keeps=False, now=time.time())
         call.entry.job = made.job._replace(follow=job.follow)
         if made.step is Step.SUBMIT:
             journal.again(row)

@@ -16,7 +16,8 @@ import time
 from collections.abc import Iterator
 from typing import IO, Any, Final
 
-from ._waiting import AGAIN, FULL
+from .._hold import FULL
+from ._waiting import AGAIN
 
 __all__ = ["Screen", "escaped", "is_broken", "live", "screens", "unescaped"]
 

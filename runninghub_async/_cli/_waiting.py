@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TypeVar
 
+from .._hold import FULL
 from .._threads import Lane, run_in_thread
 
-__all__ = ["AGAIN", "FULL", "until_written"]
+__all__ = ["AGAIN", "until_written"]
 
 logger = logging.getLogger("runninghub_async.trouble")
 
 _T = TypeVar("_T")
-
-#: What a full file system reports. It is waited for, since the user can make room.
-FULL: Final = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
 
 #: Seconds between two attempts.
 AGAIN: Final = 2.0
