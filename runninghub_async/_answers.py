@@ -410,8 +410,8 @@ def id_in(holder: Mapping[str, Any]) -> str:
     """The task id in `holder`, under either of its names; empty if there is none."""
     for key in ("taskId", "task_id"):
         value = holder.get(key)
-        if isinstance(value, str) and _is_id(value.strip()):
-            return value.strip()
+        if isinstance(value, str) and _is_id(value := value.strip()):
+            return value
         # A number beyond 2**53 is exact in Python; a float is not an exact id.
         if isinstance(value, int) and not isinstance(value, bool) and value > 0:
             return str(value)

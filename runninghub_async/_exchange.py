@@ -9,6 +9,7 @@ leaves.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Coroutine
 from contextvars import ContextVar
 from typing import Any, Final
@@ -18,7 +19,7 @@ import aiohttp.connector
 
 from ._exceptions import ConnectError
 
-__all__ = ["Exchange", "WatchedRequest", "current"]
+__all__ = ["Clock", "Exchange", "WatchedRequest", "current"]
 
 #: A timer that fires this late, in seconds, means that the loop was blocked or the machine was
 #: suspended, and the answer may lie unread in the socket.
@@ -34,6 +35,50 @@ _LAST_LOOK: Final = 0.02
 _WATCHED: Final = "send" in vars(aiohttp.ClientRequest)
 
 
+class Clock:
+    """Ends the exchanges of one event loop that wait for too long. All of them share one timer: to
+    arrange and cancel one for each would cost more than everything else here."""
+
+    __slots__ = ("_at", "_timer", "_waiting", "loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._waiting: set[Exchange] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._at = math.inf
+
+    def watch(self, exchange: Exchange) -> None:
+        """Call `exchange.on_due` at its `due`, which may be moved to a later time."""
+        self._waiting.add(exchange)
+        if exchange.due < self._at:
+            self._set_timer(exchange.due)
+
+    def forget(self, exchange: Exchange) -> None:
+        """`exchange` waits no longer."""
+        # The timer stays: the next exchange will need it.
+        self._waiting.discard(exchange)
+
+    def rest(self) -> None:
+        """Leave no timer behind if no exchange is under way."""
+        if self._timer is not None and not self._waiting:
+            self._timer.cancel()
+            self._timer, self._at = None, math.inf
+
+    def _set_timer(self, at: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._at = self.loop.call_at(at, self._on_timer), at
+
+    def _on_timer(self) -> None:
+        self._timer, self._at = None, math.inf
+        now = self.loop.time()
+        for exchange in [each for each in self._waiting if each.due <= now]:
+            self._waiting.remove(exchange)
+            exchange.on_due(now)
+        if self._waiting:
+            self._set_timer(min(exchange.due for exchange in self._waiting))
+
+
 class Exchange:
     """One request and its answer. `read_timeout` is in seconds: the longest silence after the
     request was written, and then the longest silence within the answer; also the longest time in
@@ -43,21 +88,22 @@ class Exchange:
     """
 
     __slots__ = (
-        "_cancelling", "_due", "_handle", "_loop", "_task", "_timeout", "sent",
-        "timed_out",
+        "_cancelling", "_clock", "_handle", "_task", "_timeout", "due", "sent", "timed_out",
     )  # fmt: skip
 
-    def __init__(self, read_timeout: float) -> None:
-        task = asyncio.current_task()
+    def __init__(self, clock: Clock, read_timeout: float) -> None:
+        task = asyncio.current_task(clock.loop)
         assert task is not None
         self.sent = not _WATCHED
         self.timed_out = False
-        self._loop = asyncio.get_running_loop()
+        #: The last moment to hear something, by the loop's time.
+        self.due = math.inf
+        self._clock = clock
         self._task = task
         self._cancelling = task.cancelling()
         self._timeout = read_timeout
+        #: What is arranged once it is due: a last look at the socket.
         self._handle: asyncio.Handle | None = None
-        self._due = 0.0
 
     def leave(self, connection: aiohttp.connector.Connection) -> None:
         """The request leaves on `connection` now. Raises `ConnectError` if that connection holds
@@ -70,33 +116,32 @@ class Exchange:
 
     def restart(self) -> None:
         """Something arrived, or is expected from now on."""
-        self._due = self._loop.time() + self._timeout
+        self.due = self._clock.loop.time() + self._timeout
         if self._handle is None:
-            self._handle = self._loop.call_at(self._due, self._on_due)
+            self._clock.watch(self)
 
     def stop(self) -> None:
         """Wait for nothing."""
+        self._clock.forget(self)
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
 
-    def _on_due(self) -> None:
-        behind = self._loop.time() - self._due
-        if behind < 0:
-            # The clock was restarted meanwhile; to move the timer each time would cost more.
-            self._handle = self._loop.call_at(self._due, self._on_due)
-            return
-        late = behind > _LATE
-        self._handle = self._loop.call_later(_GRACE if late else _LAST_LOOK, self._on_last_look)
+    def on_due(self, now: float) -> None:
+        """Nothing has been heard. Before it is given up, what has arrived meanwhile is read."""
+        late = now - self.due > _LATE
+        wait = _GRACE if late else _LAST_LOOK
+        self._handle = self._clock.loop.call_later(wait, self._on_last_look)
 
     def _on_last_look(self) -> None:
         # Data that was just read has woken the task, which runs before this.
-        self._handle = self._loop.call_soon(self._give_up)
+        self._handle = self._clock.loop.call_soon(self._give_up)
 
     def _give_up(self) -> None:
-        if self._due > self._loop.time():
+        self._handle = None
+        if self.due > self._clock.loop.time():
             # The task was woken, and something had come.
-            self._handle = self._loop.call_at(self._due, self._on_due)
+            self._clock.watch(self)
             return
         self.timed_out = True
         self._task.cancel()
@@ -112,6 +157,10 @@ current: Final[ContextVar[Exchange | None]] = ContextVar("runninghub_async excha
 
 class WatchedRequest(aiohttp.ClientRequest):
     """A request that notifies its exchange when it leaves."""
+
+    # Not `Accept-Encoding`: answers are small, and one that is packed and cut off would lose all it
+    # holds. To have aiohttp skip the header would cost two more sets of headers per request.
+    DEFAULT_HEADERS = {aiohttp.hdrs.ACCEPT: "*/*"}  # noqa: RUF012 - as aiohttp declares it
 
     # Not `async def`: it returns a coroutine all the same, one frame less deep.
     def send(  # pyright: ignore[reportIncompatibleMethodOverride]

@@ -382,10 +382,10 @@ def _seen(job: Job, task: Task, now: float, rules: Rules, u: float) -> tuple[Job
 
 def _has_results(task: Task) -> bool:
     """Whether a task that has succeeded shows all its results. An entry about an error is one."""
-    return bool(task.outputs) and all(
-        output.there or any("error" in key.lower() for key in output.extra)
-        for output in task.outputs
-    )
+    for output in task.outputs:
+        if not (output.there or any("error" in key.lower() for key in output.extra)):
+            return False
+    return bool(task.outputs)
 
 
 def _without_results(

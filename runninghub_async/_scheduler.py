@@ -18,7 +18,7 @@ from weakref import WeakValueDictionary
 
 import attrs
 
-from ._bounded import Bounded
+from ._bounded import Recent
 from ._budget import Budget, listed_price
 from ._circuit import Circuit, CircuitState, Trouble
 from ._exceptions import (
@@ -248,7 +248,7 @@ class Scheduler:
         #: with no task alive.
         self._refused_since: float | None = None
         #: Ids of the latest tasks that were created here. No second job may have one of them.
-        self._ids: Bounded[str, None] = Bounded(_IDS_KEPT)
+        self._ids: Recent[str] = Recent(_IDS_KEPT)
         self._silence_told = False
         self._money_told = False
         self._last_taken = 0.0
@@ -282,7 +282,7 @@ class Scheduler:
         outcome and its webhook may yet arrive (`due` says until when)."""
         self.alive += 1
         if entry.job.task_id:
-            self._ids[entry.job.task_id] = None
+            self._ids.add(entry.job.task_id)
         entry.number = next(self._order)
         if self.budget is not None:
             request = entry.job.request
@@ -318,7 +318,7 @@ class Scheduler:
         else:
             entry.lost = None
             self._outdate()
-        self._ids[task_id] = None
+        self._ids.add(task_id)
         self._apply(entry, Found(task_id), now, now)
 
     def has_created(self, task_id: str) -> bool:
@@ -571,7 +571,7 @@ class Scheduler:
         self._refusals = 0
         self._refused_since = None
         self._pause_gap = 0.0
-        self._ids[task.id] = None
+        self._ids.add(task.id)
         self._answered(now)
         self._apply(entry, Accepted(task), now, sent_at)
 

@@ -24,7 +24,7 @@ from ._exceptions import (
     SessionError,
     TransportError,
 )
-from ._exchange import Exchange, WatchedRequest, current
+from ._exchange import Clock, Exchange, WatchedRequest, current
 from ._local import file_stamp, open_regular
 from ._models import FileBody, Request, Response
 from ._proxies import Proxies
@@ -226,6 +226,7 @@ class AiohttpTransport:
         self._keepalive = keepalive
         self._brought = session
         self._closed = False
+        self._clock: Clock | None = None
         trusted = trust_env if session is None else bool(getattr(session, "trust_env", False))
         self._proxies = Proxies(trusted=trusted)
         self._sessions: dict[str, aiohttp.ClientSession] = {}
@@ -237,6 +238,8 @@ class AiohttpTransport:
     async def open(self) -> None:
         """Check the session that was given. Raises `SessionError` for a `ClientSession` that cannot
         be used here."""
+        loop = asyncio.get_running_loop()
+        self._clock = Clock(loop)
         own = self._brought
         if own is None:
             return
@@ -245,7 +248,7 @@ class AiohttpTransport:
         connector = own.connector
         if own.closed or connector is None or connector.closed:
             raise SessionError("session: the aiohttp.ClientSession is closed")
-        if getattr(own, "_loop", None) not in (None, asyncio.get_running_loop()):
+        if getattr(own, "_loop", None) not in (None, loop):
             raise SessionError("session: the aiohttp.ClientSession belongs to another event loop")
         if getattr(own, "_middlewares", ()):
             raise SessionError(
@@ -257,18 +260,20 @@ class AiohttpTransport:
         """See `Transport.send`."""
         payload = _payload(request)
         watched = isinstance(payload, _Pieces)
-        exchange = Exchange(request.read_timeout)
+        if self._clock is None:
+            self._clock = Clock(asyncio.get_running_loop())
+        exchange = Exchange(self._clock, request.read_timeout)
         token = current.set(exchange)
         answer: aiohttp.ClientResponse | None = None
         body = bytearray()
         try:
-            session = self._session_for(request)
+            session = self._session_for(request, watched=watched)
             url = self._url(request.url)
             headers = _with_length(request) if watched else request.headers
             proxy = _NO_PROXY
             if not self._proxies.none:
                 headers, proxy = await self._proxy(session, url, headers)
-            async with session.request(
+            answer = await session.request(
                 request.method,
                 url,
                 data=_Watched(payload, exchange) if isinstance(payload, _Pieces) else payload,
@@ -276,10 +281,16 @@ class AiohttpTransport:
                 timeout=self._timeout,
                 allow_redirects=False,
                 **proxy,
-            ) as answer:
+            )
+            try:
                 # Once more in total, and not for each piece: a slow body has to end, too.
                 exchange.restart()
                 await _read(answer, body)
+            finally:
+                # A whole answer has given its connection back; pieces may still be on their way.
+                if watched or not answer.closed:
+                    answer.release()
+                    await answer.wait_for_close()
             return Response(answer.status, bytes(body), answer.headers)
         except asyncio.CancelledError:
             if not exchange.was_cancelled_by_clock():
@@ -370,6 +381,8 @@ class AiohttpTransport:
     async def aclose(self) -> None:
         """Close the connections, unless the session was brought along."""
         self._closed = True
+        if self._clock is not None:
+            self._clock.rest()
         sessions, self._sessions = self._sessions, {}
         for session in sessions.values():
             await session.close()
@@ -377,13 +390,12 @@ class AiohttpTransport:
     def _translated(self, error: BaseException, *, sent: bool) -> TransportError:
         return _translated(error, sent=sent, connect_timeout=self._connect_timeout)
 
-    def _session_for(self, request: Request) -> aiohttp.ClientSession:
+    def _session_for(self, request: Request, *, watched: bool) -> aiohttp.ClientSession:
         if request.public_only:
             return self._session("public")
         if not request.repeatable:
             return self._session("submits")
-        large = request.file is not None or len(request.body or b"") >= _LARGE_BODY
-        return self._session("uploads" if large else "calls")
+        return self._session("uploads" if watched else "calls")
 
     def _session(self, kind: str) -> aiohttp.ClientSession:
         if self._closed:
@@ -425,8 +437,6 @@ class AiohttpTransport:
             )  # fmt: skip
         return aiohttp.ClientSession(
             cookie_jar=aiohttp.DummyCookieJar(),
-            # Answers are small, and one that is packed and cut off would lose all it holds.
-            skip_auto_headers=("Accept-Encoding",),
             request_class=WatchedRequest,
             # Gateways put long policies into one header; aiohttp's default of 8 kB loses the
             # answer.
