@@ -312,6 +312,27 @@ def test_a_policy_that_fails_holds_and_says_so(policy: Any) -> None:
     assert service.submitted["a poster of the number 1"] == 1
 
 
+@pytest.mark.parametrize("policy", [lambda _: "perhaps", lambda _: 1 / 0])
+def test_a_policy_that_fails_on_a_recorded_submit_ends_the_session_too(
+    policy: Any, tmp_path: Path
+) -> None:
+    """It is asked about a submit of an earlier session before anything is sent."""
+    service, journal = Service(5.0, after_submit=lambda _: LOST), tmp_path / "run.db"
+    (request,) = posters(1)
+
+    async def main(unknown: Any) -> None:
+        async with service.session(journal=journal, unknown=unknown) as session:
+            with pytest.raises(rh.SubmitUnknown):
+                await session.run(request, key="a")
+            if callable(unknown):
+                with pytest.raises(rh.PolicyError, match=r"^unknown "):
+                    await session.run(request, key="b")
+
+    run(main, "hold")
+    run(main, policy)
+    assert set(service.submitted.values()) == {1}
+
+
 def test_many_submitted_and_awaited_by_id_are_known_to_have_ended(tmp_path: Path) -> None:
     """`submit_many`, `as_completed` and `wait` write into the same rows."""
     service, journal = Service(5.0), tmp_path / "run.db"
