@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import pickle
+import re
 import traceback
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -117,6 +119,87 @@ def test_submit_many_loses_no_task_to_a_refusal(code: str) -> None:
         )
 
     run(main)
+
+
+@pytest.mark.parametrize("latency", [0.4, 30.0], ids=["within the grace", "much later"])
+def test_ids_that_come_after_submit_many_was_cancelled_are_named_once(
+    latency: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever left hears of each task that was created, as soon as the service has told its id;
+    until then, of how many submits were under way."""
+
+    async def main() -> set[str]:
+        service = Service(100.0, latency=latency)
+        async with service.session(limits=rh.Limits(None, None, None)) as session:
+            pending = asyncio.ensure_future(session.submit_many(posters(5)))
+            await asyncio.sleep(0.2)
+            pending.cancel()
+            await asyncio.wait([pending])
+            assert pending.cancelled()
+            sent = len(service.transport.requests)
+            if latency > 1:
+                assert not service.created
+                assert f"while {sent} submits were under way; they may exist" in caplog.text
+            await asyncio.sleep(60)
+            # Said by then, not only when the session ends.
+            assert len(service.created) == sent == len(service.transport.requests) > 1
+            return set(service.created)
+
+    with caplog.at_level(logging.WARNING, "runninghub_async"):
+        created = run(main)
+    assert Counter(re.findall(r"\d{19}", caplog.text)) == dict.fromkeys(created, 1)
+
+
+@pytest.mark.parametrize("after", [0.2, 0.7, 1.2])
+def test_a_session_that_is_left_during_submit_many_loses_no_id(
+    after: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What had been answered is in the error, what is answered while the session closes is in the
+    log, each once. Nothing more is submitted."""
+
+    async def main() -> None:
+        service = Service(100.0, latency=0.5)
+        async with service.session(limits=rh.Limits(None, 10.0, None)) as session:
+            pending = asyncio.ensure_future(session.submit_many(posters(20)))
+            await asyncio.sleep(after)
+        with pytest.raises(rh.RunningHubError) as caught:
+            await pending
+        if after < 0.5:
+            assert isinstance(caught.value, rh.SessionError)
+            accepted = []
+        else:
+            assert isinstance(caught.value, rh.SubmitManyError)
+            accepted = [task.id for task in caught.value.tasks if task is not None]
+            for index, error in caught.value.errors.items():
+                assert caught.value.tasks[index] is None
+                assert isinstance(error, rh.SessionError)
+            assert len(accepted) + len(caught.value.errors) == 20
+        named = re.findall(r"\d{19}", caplog.text)
+        assert named
+        assert sorted(accepted + named) == sorted(service.created)
+        assert len(service.created) == sum(service.submitted.values()) < 20
+
+    with caplog.at_level(logging.WARNING, "runninghub_async"):
+        run(main)
+
+
+def test_submits_that_outlast_a_session_left_in_submit_many_are_told_by_number(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Their answers cannot come any more, but they may have created tasks."""
+
+    async def main() -> None:
+        service = Service(100.0, latency=30.0)
+        async with service.session(limits=rh.Limits(None, None, None)) as session:
+            pending = asyncio.ensure_future(session.submit_many(posters(5)))
+            await asyncio.sleep(0.2)
+        with pytest.raises(rh.SessionError, match="closed"):
+            await pending
+        sent = len(service.transport.requests)
+        assert f"while {sent} submits were under way; they may exist" in caplog.text
+
+    with caplog.at_level(logging.WARNING, "runninghub_async"):
+        run(main)
 
 
 def test_as_completed_gives_failed_and_forgotten_tasks_too() -> None:

@@ -299,6 +299,66 @@ def test_an_outage_does_not_use_up_requests_with_files(trouble: Any, tmp_path: P
     assert len(host.submits) == 60
 
 
+class Down(Host):
+    """Out of reach for `seconds` from its first upload on, in every call."""
+
+    def __init__(self, how: str, seconds: float) -> None:
+        super().__init__()
+        self.how = how
+        self.seconds = seconds
+        self.until = 0.0
+        self.missed: list[str] = []
+
+    async def answer(self, request: rh.Request) -> rh.Response:
+        now = asyncio.get_running_loop().time()
+        if not self.until and "upload" in request.url:
+            self.until = now + self.seconds
+        if now >= self.until:
+            return await super().answer(request)
+        self.missed.append(request.url)
+        if self.how == "502":
+            return rh.Response(502, b"<html>502 Bad Gateway</html>")
+        if self.how == "reset":
+            raise rh.ReadError("Connection reset by peer")
+        if self.how == "refused":
+            raise rh.ConnectError("Connection refused")
+        await asyncio.sleep(request.read_timeout)
+        raise rh.ReadTimeout("no answer")
+
+
+@pytest.mark.parametrize(
+    ("how", "seconds"), [("502", 1200), ("reset", 1200), ("silence", 1200), ("refused", 120)]
+)
+def test_a_service_that_is_down_during_the_uploads_costs_no_job(
+    how: str, seconds: float, tmp_path: Path
+) -> None:
+    """Every job succeeds once the service is back, and none was submitted twice."""
+    host = Down(how, seconds)
+    pictures = [[tmp_path / f"{n}-{part}.png" for part in range(2)] for n in range(30)]
+    for path in itertools.chain.from_iterable(pictures):
+        path.write_bytes(PNG + path.name.encode())
+    requests = [
+        rh.ModelRequest(MODEL, {"prompt": f"number {n} in blue", "imageUrls": paths})
+        for n, paths in enumerate(pictures)
+    ]
+
+    async def main() -> tuple[list[rh.Outcome], tuple[rh.Unfinished, ...]]:
+        async with host.session(limits=rh.Limits()) as session:
+            # The service has answered before: what is wrong from the start is reported soon.
+            await session.run(rh.SeedreamV5Lite("a poster of a paper boat"))
+            stream = session.stream(requests)
+            return [outcome async for outcome in stream], stream.unfinished
+
+    outcomes, unfinished = run(main)
+    assert [outcome.error for outcome in outcomes if not outcome.ok] == []
+    assert unfinished == ()
+    assert host.missed
+    submitted = [submit["prompt"] for submit in host.submits[1:]]
+    assert sorted(submitted) == sorted(request.params["prompt"] for request in requests)
+    urls = [url for submit in host.submits[1:] for url in submit["imageUrls"]]
+    assert len(set(urls)) == 60
+
+
 def test_a_key_that_is_refused_for_an_upload_stops_the_stream(picture: Path) -> None:
     """As it would for a submit: nothing more is taken from an endless input."""
     wrong = json_response({"code": 401, "message": "ApiKey verification failed"})
