@@ -8,6 +8,7 @@ import pickle
 import re
 import traceback
 from collections import Counter
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from runninghub_async.testing import MockTransport, json_response, run
 
 POSTER = rh.SeedreamV5Lite("a poster of a paper boat")
 KEY = "0123456789abcdef0123456789abcdef"
+ENDED = {"status": "SUCCESS", "results": [{"url": "https://x.example/a.png", "outputType": "png"}]}
 
 
 def test_run_submits_waits_and_returns_the_task() -> None:
@@ -85,6 +87,23 @@ def test_submit_many_keeps_the_input_order() -> None:
     run(main)
 
 
+def test_submit_many_takes_an_async_input() -> None:
+    """It is read whole, and the tasks are in its order."""
+
+    async def requests() -> AsyncIterator[rh.SeedreamV5Lite]:
+        for request in posters(5):
+            await asyncio.sleep(1)
+            yield request
+
+    async def main() -> None:
+        service = Service(5.0)
+        async with service.session() as session:
+            tasks = await session.submit_many(requests())
+        assert [service.created[task.id] for task in tasks] == [r.prompt for r in posters(5)]
+
+    run(main)
+
+
 def test_submit_many_checks_everything_before_it_sends_anything() -> None:
     """Every faulty item is named with its place; nothing was sent."""
 
@@ -148,6 +167,29 @@ def test_ids_that_come_after_submit_many_was_cancelled_are_named_once(
     with caplog.at_level(logging.WARNING, "runninghub_async"):
         created = run(main)
     assert Counter(re.findall(r"\d{19}", caplog.text)) == dict.fromkeys(created, 1)
+
+
+@pytest.mark.parametrize(("after", "ids"), [(1.5, 0), (3.5, 2)])
+def test_submit_many_cancelled_tells_how_many_answers_had_been_lost(
+    after: float, ids: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Beside the ids of the tasks, where there are any: those submits may have created tasks."""
+
+    async def main() -> None:
+        service = Service(
+            100.0, after_submit=lambda p: rh.ReadError("cut") if int(p.split()[-1]) < 2 else None
+        )
+        async with service.session(limits=rh.Limits(None, 1.0, None)) as session:
+            pending = asyncio.ensure_future(session.submit_many(posters(20)))
+            await asyncio.sleep(after)
+            pending.cancel()
+            await asyncio.wait([pending])
+            assert "left submit_many with 2 submits of unknown outcome" in caplog.text
+            assert len(re.findall(r"\d{19}", caplog.text)) == ids
+            assert ("left submit_many with 2 tasks" in caplog.text) is (ids == 2)
+
+    with caplog.at_level(logging.WARNING, "runninghub_async"):
+        run(main)
 
 
 @pytest.mark.parametrize("after", [0.2, 0.7, 1.2])
@@ -243,6 +285,39 @@ def test_a_wait_that_runs_out_keeps_the_id() -> None:
     run(main)
 
 
+def test_a_timeout_of_somebody_else_is_not_taken_for_that_of_the_wait() -> None:
+    """A `TimeoutError` from below is a bug there: it is not turned into "still runs"."""
+
+    async def main() -> None:
+        def broken(_: rh.Request) -> rh.Response:
+            raise TimeoutError("a bug of the transport")
+
+        async with rh.Session("k", transport=MockTransport(broken)) as session:
+            with pytest.raises(TimeoutError, match="a bug of the transport") as caught:
+                await session.wait("1", timeout=100)
+        assert not isinstance(caught.value, rh.WaitTimeout)
+
+    run(main)
+
+
+def test_a_wait_that_was_given_up_during_its_query_says_nothing_more(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Its caller knows the id. The answer to the query, which comes later, concerns nobody."""
+
+    async def main() -> None:
+        service = Service(latency=5.0, on_query=lambda i: json_response({"taskId": i, **ENDED}))
+        async with service.session() as session:
+            with pytest.raises(rh.WaitTimeout):
+                await session.wait("7", timeout=4)
+            await asyncio.sleep(10)
+            assert len(service.query_times["7"]) == 1
+
+    with caplog.at_level(logging.WARNING, "runninghub_async"):
+        run(main)
+    assert caplog.text == ""
+
+
 def test_wait_returns_a_failed_task_and_raises_for_an_unknown_one() -> None:
     """wait returns how it ended; only 1004 is an error, once it has lasted for two minutes."""
 
@@ -284,18 +359,87 @@ def test_cancelling_run_never_loses_the_id(
         run(main)
 
 
-def test_run_with_on_cancel_wait_ends_when_the_task_has() -> None:
-    """The cancellation takes effect once the task is done."""
+def test_a_run_that_is_left_although_its_answer_is_lost_says_what_may_exist(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Cancelled while its submit is under way, whose answer never comes."""
+
+    async def main() -> None:
+        service = Service(100.0, latency=3.0, after_submit=lambda _: rh.ReadError("cut"))
+        async with service.session() as session:
+            pending = asyncio.ensure_future(session.run(POSTER))
+            await asyncio.sleep(1)
+            pending.cancel()
+            await asyncio.wait([pending])
+            await asyncio.sleep(10)
+
+    with caplog.at_level(logging.WARNING, "runninghub_async"):
+        run(main)
+    assert "nobody was told of a submit that may have created a task" in caplog.text
+
+
+def test_a_run_cancelled_in_the_turn_of_its_answer_names_its_task(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The result is there, and its caller will not see it."""
+
+    async def main() -> None:
+        pending: asyncio.Future[rh.Task] | None = None
+
+        def answer(request: rh.Request) -> rh.Response:
+            if request.url.endswith("/query"):
+                assert pending is not None
+                asyncio.get_running_loop().call_soon(pending.cancel)
+                return json_response({"taskId": str(FIRST_ID), **ENDED})
+            return json_response({"taskId": str(FIRST_ID), "status": "RUNNING"})
+
+        async with rh.Session("k", transport=MockTransport(answer)) as session:
+            pending = asyncio.ensure_future(session.run(POSTER))
+            await asyncio.wait([pending])
+            assert pending.cancelled()
+
+    with caplog.at_level(logging.WARNING, "runninghub_async"):
+        run(main)
+    assert f"nobody took the result of task {FIRST_ID}" in caplog.text
+
+
+def test_cancelling_ends_although_the_service_does_not_answer(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """`on_cancel="cancel"`: after ten seconds the tasks that could not be cancelled are named."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        async with Service(30.0).session() as session:
-            task = asyncio.ensure_future(session.run(POSTER, on_cancel="wait"))
-            await asyncio.sleep(5)
-            task.cancel()
-            await asyncio.wait([task])
-            assert task.cancelled()
-            assert 30 <= loop.time() <= 38
+        service = Service(100.0)
+
+        async def handle(request: rh.Request) -> rh.Response:
+            if request.url.endswith("/cancel"):
+                await asyncio.sleep(3600)
+            return await service._answer(request)
+
+        limits = rh.Limits(3, None, None)
+        async with rh.Session("k", transport=MockTransport(handle), limits=limits) as session:
+            async with session.stream(posters(), on_cancel="cancel"):
+                await asyncio.sleep(1)
+            assert loop.time() == pytest.approx(11, abs=0.5)
+        assert f"to cancel 3 tasks: {' '.join(service.created)}" in caplog.text
+
+    with caplog.at_level(logging.WARNING, "runninghub_async"):
+        run(main)
+
+
+def test_closing_does_not_wait_for_a_job_that_finds_no_free_slot() -> None:
+    """`on_cancel="wait"` is about tasks: what was never accepted ends with the session."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        service = Service(20.0, on_submit=lambda _: refusal("421"))
+        async with service.session(on_cancel="wait") as session:
+            waiting = asyncio.ensure_future(session.run(POSTER))
+            await asyncio.sleep(60)
+        assert loop.time() < 62
+        with pytest.raises(rh.SessionError, match="closed"):
+            await waiting
 
     run(main)
 
@@ -436,6 +580,75 @@ def test_a_session_is_used_open_and_on_its_own_loop() -> None:
     run(elsewhere)
     runner.run(other.aclose())
     runner.close()
+
+
+def test_a_session_on_a_loop_that_is_not_asyncios_says_so() -> None:
+    """Driven by hand, as by another framework."""
+    entering = Service(1.0).session().__aenter__()
+    with pytest.raises(rh.SessionError, match="needs an asyncio event loop"):
+        entering.send(None)
+
+
+def test_a_session_that_was_never_opened_closes_its_transport() -> None:
+    """It was handed over with the transport; and it cannot be opened afterwards."""
+
+    async def main() -> None:
+        service = Service(1.0)
+        session = service.session()
+        await session.aclose()
+        assert service.transport.closed
+        with pytest.raises(rh.SessionError, match="opened once"):
+            await session.__aenter__()
+
+    run(main)
+
+
+@pytest.mark.parametrize("call", ["submit", "run"])
+def test_a_key_of_a_job_needs_a_journal(call: str) -> None:
+    """Without one nothing would remember it; nothing is sent."""
+
+    async def main() -> None:
+        service = Service(1.0)
+        async with service.session() as session:
+            with pytest.raises(ValueError, match="key needs a session with a journal"):
+                await getattr(session, call)(POSTER, key="order 7")
+        assert service.transport.requests == []
+
+    run(main)
+
+
+def test_a_single_call_to_a_dead_host_ends_soon() -> None:
+    """Before the first answer, a wrong address is likely: not all attempts are made."""
+
+    async def main() -> None:
+        def dead(_: rh.Request) -> rh.Response:
+            raise rh.ConnectError("no such host")
+
+        retry = rh.RetryPolicy(call_attempts=1000)
+        async with rh.Session("k", transport=MockTransport(dead), retry=retry) as session:
+            with pytest.raises(rh.ConnectError, match="no such host"):
+                await session.account.status()
+            assert asyncio.get_running_loop().time() < 30
+
+    run(main)
+
+
+def test_a_session_closes_although_a_call_waits_to_be_repeated() -> None:
+    """The call ends with a `SessionError` at once, not with its next attempt."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        retry = rh.RetryPolicy(wait_initial=1000.0, wait_max=1000.0)
+        transport = MockTransport(lambda _: rh.Response(503))
+        async with rh.Session("k", transport=transport, retry=retry) as session:
+            pending = asyncio.ensure_future(session.query("1"))
+            await asyncio.sleep(5)
+        with pytest.raises(rh.SessionError, match="closed"):
+            await pending
+        assert loop.time() < 10
+        assert len(transport.requests) == 1
+
+    run(main)
 
 
 def test_closing_ends_pending_calls_with_an_error() -> None:

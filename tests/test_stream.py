@@ -14,7 +14,7 @@ import pytest
 from support import Service, posters, refusal
 
 import runninghub_async as rh
-from runninghub_async.testing import run
+from runninghub_async.testing import VirtualTimeLoop, run
 
 FAST = rh.Limits(max_concurrency=20, submit_rate=None, query_rate=None)
 
@@ -223,6 +223,116 @@ def test_an_input_that_raises_surfaces_after_what_is_in_flight() -> None:
             assert sorted(seen) == [0, 1, 2, 3, 4]
             with pytest.raises(StopAsyncIteration):
                 await anext(stream)
+
+    run(main)
+
+
+def test_an_async_input_that_raises_surfaces_after_what_is_in_flight() -> None:
+    """As the error of a plain one does."""
+
+    async def main() -> None:
+        async def broken() -> AsyncIterator[rh.SeedreamV5Lite]:
+            for request in posters(5):
+                yield request
+            raise LookupError("no more paper")
+
+        async with Service(5.0).session(limits=FAST) as session:
+            stream = session.stream(broken())
+            seen = []
+            with pytest.raises(LookupError, match="no more paper"):
+                async for outcome in stream:
+                    seen.append(outcome.index)
+            assert sorted(seen) == [0, 1, 2, 3, 4]
+
+    run(main)
+
+
+def test_a_plain_input_that_was_cancelled_is_not_its_consumer() -> None:
+    """Its `CancelledError` comes as a `RuntimeError`: the task that consumes was not cancelled."""
+
+    async def main() -> None:
+        def cancelled() -> Iterator[rh.SeedreamV5Lite]:
+            yield from posters(3)
+            raise asyncio.CancelledError
+
+        async with Service(5.0).session(limits=FAST) as session:
+            seen = []
+            with pytest.raises(RuntimeError, match="input was cancelled") as caught:
+                async for outcome in session.stream(cancelled()):
+                    seen.append(outcome.index)
+            assert isinstance(caught.value.__cause__, asyncio.CancelledError)
+            assert sorted(seen) == [0, 1, 2]
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"window": 0}, "window must be at least 1"),
+        ({"window_bytes": 0}, "window_bytes must be at least 1"),
+        ({"name": str}, "folder"),
+        ({"key": str}, "key needs a session with a journal"),
+        ({"batch": "b"}, "batch needs a session with a journal"),
+        ({"reuse": True}, "reuse needs a session with a journal"),
+    ],
+)
+def test_an_option_that_cannot_be_is_refused_before_anything_is_read(
+    options: dict[str, Any], told: str
+) -> None:
+    """Not one request is taken from the input."""
+
+    async def main() -> None:
+        requests = posters()
+        async with Service(5.0).session() as session:
+            with pytest.raises(ValueError, match=told):
+                session.stream(requests, **options)
+        assert next(requests).prompt.endswith(" 0")
+
+    run(main)
+
+
+def test_a_paused_stream_submits_nothing_and_hands_out_what_ends() -> None:
+    """For as long as the context is open, in the whole session; then it goes on by itself."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        service = Service(10.0)
+        async with service.session(limits=rh.Limits(4, None, None)) as session:
+            stream = session.stream(posters(12))
+            first = await anext(stream)
+            with stream.paused():
+                began = loop.time()
+                created = len(service.created)
+                single = asyncio.ensure_future(session.submit(next(posters())))
+                outcomes = [first, *[await anext(stream) for _ in range(created - 1)]]
+                await asyncio.sleep(100)
+                assert len(service.created) == created
+                assert not single.done()
+                assert stream.running == ()
+            await single
+            assert loop.time() < began + 125
+            outcomes += await collect(stream)
+        assert sorted(indices(outcomes)) == list(range(12))
+        assert all(outcome.ok for outcome in outcomes)
+
+    run(main)
+
+
+def test_running_names_the_tasks_that_have_not_ended() -> None:
+    """Those of this stream, and none that has been handed out."""
+
+    async def main() -> None:
+        service = Service(lambda p: 5.0 if p.endswith(" 0") else 50.0)
+        async with service.session(limits=rh.Limits(8, None, None)) as session:
+            other = await session.submit(rh.SeedreamV5Lite("a poster of a paper boat"))
+            stream = session.stream(posters(4))
+            first = await anext(stream)
+            assert first.task is not None
+            assert set(stream.running) == set(service.created) - {first.task.id, other.id}
+            assert len(stream.running) == 3
+            await collect(stream)
+            assert stream.running == ()
 
     run(main)
 
@@ -649,6 +759,50 @@ def test_on_cancel_wait_brings_home_what_runs() -> None:
         assert len(service.created) == 5
 
     run(main)
+
+
+def test_closing_twice_at_once_waits_for_what_runs_both_times() -> None:
+    """`on_cancel="wait"`: two tasks close the session, and neither returns before the end; a
+    stream without a job keeps nobody."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        service = Service(30.0)
+        session = service.session(limits=rh.Limits(5, None, None), on_cancel="wait")
+        await session.__aenter__()
+        idle, stream = session.stream([]), session.stream(posters())
+        await asyncio.sleep(1)
+        await asyncio.gather(session.aclose(), session.aclose())
+        assert loop.time() > 30
+        assert len(stream.undelivered) == len(service.created) == 5
+        assert idle.unfinished == stream.unfinished == ()
+        assert service.transport.closed
+
+    run(main)
+
+
+def test_a_stream_is_of_one_loop() -> None:
+    """Another one that asks it for an outcome is told so, and takes none."""
+    service = Service(1.0)
+    session = service.session()
+
+    async def elsewhere(stream: rh.JobStream) -> None:
+        with pytest.raises(rh.SessionError, match="stream belongs to another event loop"):
+            await anext(stream)
+
+    async def opened() -> rh.JobStream:
+        await session.__aenter__()
+        return session.stream(posters(2))
+
+    async def finish(stream: rh.JobStream) -> None:
+        assert len(await collect(stream)) == 2
+        await session.aclose()
+
+    rh.Catalogue.load()
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        stream = runner.run(opened())
+        run(elsewhere, stream)
+        runner.run(finish(stream))
 
 
 def test_outcomes_not_consumed_are_not_lost() -> None:
