@@ -186,7 +186,7 @@ def test_submit_many_cancelled_tells_how_many_answers_had_been_lost(
             await asyncio.wait([pending])
             assert "left submit_many with 2 submits of unknown outcome" in caplog.text
             assert len(re.findall(r"\d{19}", caplog.text)) == ids
-            assert ("left submit_many with 2 tasks" in caplog.text) is (ids == 2)
+            assert (" tasks: " in caplog.text) is (ids > 0)
 
     with caplog.at_level(logging.WARNING, "runninghub_async"):
         run(main)

@@ -762,21 +762,30 @@ def test_on_cancel_wait_brings_home_what_runs() -> None:
 
 
 def test_closing_twice_at_once_waits_for_what_runs_both_times() -> None:
-    """`on_cancel="wait"`: two tasks close the session, and neither returns before the end; a
-    stream without a job keeps nobody."""
+    """`on_cancel="wait"`: two tasks close the session, and neither returns before the end."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
         service = Service(30.0)
         session = service.session(limits=rh.Limits(5, None, None), on_cancel="wait")
         await session.__aenter__()
-        idle, stream = session.stream([]), session.stream(posters())
+        stream = session.stream(posters())
         await asyncio.sleep(1)
         await asyncio.gather(session.aclose(), session.aclose())
         assert loop.time() > 30
         assert len(stream.undelivered) == len(service.created) == 5
-        assert idle.unfinished == stream.unfinished == ()
+        assert stream.unfinished == ()
         assert service.transport.closed
+
+    run(main)
+
+
+def test_a_stream_without_a_job_keeps_nobody() -> None:
+    """`on_cancel="wait"` has nothing to wait for."""
+
+    async def main() -> None:
+        async with Service(30.0).session(on_cancel="wait") as session, asyncio.timeout(5):
+            await session.stream([]).aclose()
 
     run(main)
 
