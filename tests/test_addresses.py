@@ -214,6 +214,39 @@ def test_private_addresses_of_a_name_are_left_out(monkeypatch: pytest.MonkeyPatc
     assert not tried
 
 
+def test_what_a_name_leads_to_has_to_be_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a resolver answers: nothing is connected to, with networks of the user's, too."""
+    resolve_to(monkeypatch, "nonsense", "10.0.0.1")
+
+    async def main() -> None:
+        transport = rh.AiohttpTransport(result_networks=["192.168.0.0/16"])
+        try:
+            with pytest.raises(rh.ConnectError, match="no public address, but to nonsense"):
+                request = rh.Request("GET", "http://results.example/x.png", public_only=True)
+                await transport.send(request)
+        finally:
+            await transport.aclose()
+
+    asyncio.run(main())
+
+
+def test_a_name_without_an_address_is_an_error_before_anything_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A resolver that answers with nothing."""
+    resolve_to(monkeypatch)
+
+    async def main() -> None:
+        transport = rh.AiohttpTransport()
+        try:
+            with pytest.raises(rh.ConnectError, match="no address"):
+                await transport.send(rh.Request("GET", "http://service.internal/x"))
+        finally:
+            await transport.aclose()
+
+    asyncio.run(main())
+
+
 def test_a_proxy_of_the_environment_may_be_private(monkeypatch: pytest.MonkeyPatch) -> None:
     """It stands between; with `trust_env` only."""
     resolve_to(monkeypatch, "127.0.0.1")

@@ -255,6 +255,17 @@ def test_lists_come_page_by_page_and_as_one() -> None:
     emulated(use)
 
 
+def test_a_page_of_apps_can_be_limited_by_their_age() -> None:
+    """`days` is sent as it was given, and only then."""
+
+    async def use(session: rh.Session, emulator: Emulator) -> None:
+        for days in (7, None):
+            await session.apps.page(1, size=10, days=days)
+            assert json.loads(emulator.requests[-1].body_start).get("days") == days
+
+    emulated(use)
+
+
 def listed(answer: Callable[[int], dict[str, Any]]) -> tuple[list[str], str, int]:
     """The names that a list gives whose page `n` is `answer(n)`, its error, and its requests."""
 

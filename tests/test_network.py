@@ -134,6 +134,37 @@ def test_a_proxy_that_cannot_be_used_is_named(monkeypatch: pytest.MonkeyPatch) -
     assert "NO_PROXY" in str(error)
 
 
+def test_a_proxy_that_is_no_address_is_not_passed_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing leaves without it; its text, which may hold a password, is not shown."""
+
+    async def main() -> tuple[list[rh.Outcome], Any]:
+        async with raw_server(service()) as server:
+            monkeypatch.setenv("http_proxy", "http://me:secret-word@[broken")
+            ends = await outcomes_of(session(server.url))
+            assert server.asked == []
+            return ends
+
+    found, error = asyncio.run(main())
+    assert found == []
+    assert isinstance(error, rh.ConnectError)
+    assert "is not a URL" in str(error)
+    assert "secret-word" not in str(error)
+
+
+def test_a_transport_that_was_closed_sends_nothing() -> None:
+    """An error that says so, of the kind of those before a request leaves."""
+
+    async def main() -> None:
+        async with raw_server(service()) as server:
+            transport = rh.AiohttpTransport()
+            await transport.aclose()
+            with pytest.raises(rh.ConnectError, match="transport is closed"):
+                await transport.send(rh.Request("GET", server.url))
+            assert server.asked == []
+
+    asyncio.run(main())
+
+
 def test_a_name_that_takes_long_is_no_lost_response(monkeypatch: pytest.MonkeyPatch) -> None:
     """The name server answers after the connect time-out: the submit never left."""
     usual = socket.getaddrinfo

@@ -288,6 +288,75 @@ def test_no_message_breaks_the_iteration(said: str | bytes) -> None:
     assert isinstance(event, rh.ProgressEvent)
 
 
+@pytest.mark.parametrize("said", ["[]", "null", "5", '"progress"'])
+def test_a_message_that_is_no_object_comes_as_it_is(said: str) -> None:
+    """With what it holds."""
+    assert events_of(Sockets(said)) == [rh.OtherEvent("", json.loads(said))]
+
+
+@pytest.mark.parametrize("value", [True, "3", None, [3], 10**400])
+def test_a_step_that_is_no_number_counts_as_none(value: Any) -> None:
+    """A percentage can be made of it all the same."""
+    (event,) = events_of(Sockets(message("progress", value=value, max=20, node="3")))
+    assert isinstance(event, rh.NodeProgress)
+    assert event.value == 0.0
+
+
+def test_a_socket_that_breaks_is_an_error_after_its_events() -> None:
+    """What it said before that is told first; then the iteration has ended."""
+
+    class Breaking(Sockets):
+        @contextlib.asynccontextmanager
+        async def connect(self, url: str) -> AsyncIterator[AsyncIterator[str | bytes]]:
+            async def said() -> AsyncIterator[str | bytes]:
+                yield message("execution_start")
+                raise rh.ReadError("reset")
+
+            yield said()
+            self.left = True
+
+    transport = Breaking()
+
+    async def main() -> None:
+        async with rh.Session("a-key", transport=transport) as session:
+            events = session.progress(TASK)
+            assert await anext(events) == rh.RunStarted()
+            with pytest.raises(rh.ReadError, match="reset"):
+                await anext(events)
+            assert [event async for event in events] == []
+
+    run(main)
+    assert transport.left
+
+
+def test_a_session_that_closes_ends_the_watching_of_a_silent_socket() -> None:
+    """With a `SessionError`, not with the end that a run has."""
+
+    class Silent(Sockets):
+        @contextlib.asynccontextmanager
+        async def connect(self, url: str) -> AsyncIterator[AsyncIterator[str | bytes]]:
+            async def said() -> AsyncIterator[str | bytes]:
+                yield message("execution_start")
+                await asyncio.sleep(3600)
+
+            yield said()
+
+        async def send(self, request: rh.Request) -> rh.Response:
+            await asyncio.sleep(30)
+            raise rh.ReadError("reset")
+
+    async def main() -> None:
+        async with rh.Session("a-key", transport=Silent()) as session:
+            events = session.progress(rh.Task(TASK, progress_url=SOCKET))
+            assert await anext(events) == rh.RunStarted()
+            waiting = asyncio.ensure_future(anext(events))
+            await asyncio.sleep(70)
+        with pytest.raises(rh.SessionError):
+            await asyncio.wait_for(waiting, 120)
+
+    run(main)
+
+
 def test_progress_over_a_real_socket(caplog: pytest.LogCaptureFixture) -> None:
     """The emulator's, from the start of the run to its end; its credential is in no log."""
     caplog.set_level(logging.DEBUG)

@@ -743,6 +743,7 @@ URLS = {
     'a[1]|"\\^`{}<>.png': "a%5B1%5D%7C%22%5C%5E%60%7B%7D%3C%3E.png", "50%25.png": "50%25.png",
     "a.png#t=0.5": "a.png", "a.png?x=%zz&y=é": "a.png?x=%zz&y=%C3%A9", "a.png?x=1#top": "a.png?x=1",
     "a.png?name=poster #1.png&sign=x": "a.png?name=poster%20%231.png&sign=x",
+    "a\ud800.png": "a%3F.png",
 }  # fmt: skip
 
 
@@ -761,6 +762,9 @@ def test_the_host_of_a_url_is_sent_in_ascii_and_judged_so() -> None:
     assert why_not(encoded("http://127。0。0。1/"), "")
     assert why_not(encoded("https://x.example/a\r\nHost: y"), "")
     assert why_not(encoded("http://x.example\\@127.0.0.1/"), "")
+    # No name that the wire could carry: it stays, and is nobody's.
+    long = f"https://{'ü' * 100}.example/a"
+    assert encoded(long) == long
 
 
 @pytest.mark.parametrize(
@@ -810,6 +814,22 @@ def test_a_name_is_made_to_fit_every_file_system(tmp_path: Path, given: str, ste
     assert usable_stem(given) == stem
     (outcome,) = stream_from(Site(2), tmp_path, name=lambda _: given)
     assert [f.path.name for f in outcome.files] == [f"{stem}.png", f"{stem}-2.png"]
+
+
+def test_the_default_name_holds_the_beginning_of_the_prompt(tmp_path: Path) -> None:
+    """Up to 60 bytes of it, cut at a character."""
+    site = Site()
+
+    async def main() -> list[Any]:
+        async with site.serve() as url, rh.Session("a-key", base_url=url, **FAST) as session:
+            requests = [rh.SeedreamV5Lite(prompt) for prompt in ("纸船的海报" * 9, "a boat " * 20)]
+            return await collect(session.stream(requests, folder=tmp_path))
+
+    assert all(outcome.ok for outcome in asyncio.run(main()))
+    assert names(tmp_path) == [
+        f"00000-{('纸船的海报' * 9)[:20]}.png",
+        f"00001-{('a-boat-' * 20)[:60].strip('-')}.png",
+    ]
 
 
 def test_a_name_that_is_too_long_where_it_is_saved_is_cut_again(tmp_path: Path) -> None:

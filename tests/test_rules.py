@@ -77,7 +77,8 @@ def test_a_pause_never_passes_its_ceiling(attempt: int, u: float) -> None:
 @pytest.mark.parametrize(
     "bad",
     [{"attempts": 0}, {"wait_initial": 0}, {"wait_jitter": 1}, {"wait_exp_base": 0.5},
-     {"query_wait_max": math.inf}],
+     {"query_wait_max": math.inf}, {"call_attempts": 0}, {"outage_max": 0.0},
+     {"refusal_max": math.nan}],
 )  # fmt: skip
 def test_a_policy_that_is_none_is_refused(bad: dict[str, Any]) -> None:
     """And the error names the field."""
@@ -327,6 +328,60 @@ def test_the_file_is_in_the_packages_own_form() -> None:
 
 
 WORKFLOW = "1904136902449209346"
+
+
+@pytest.mark.parametrize(
+    ("params", "problem"),
+    [
+        ({"imageUrls": "https://x/a.png"}, "imageUrls: expected a list, got text"),
+        ({"imageUrls": []}, "imageUrls: expected at least one item @ $.imageUrls"),
+        ({"prompt": None}, "prompt: expected text, got null @ $.prompt"),
+    ],
+)
+def test_a_list_is_a_list_and_nothing_is_not_a_value(params: dict[str, Any], problem: str) -> None:
+    """One URL by itself, a list without any, and `None`."""
+    spec = CATALOGUE.find("seedream-v5-lite/image-to-image")
+    good = {"prompt": "the same in blue", "imageUrls": ["https://x/a.png"]}
+    assert spec.check(good) == ()
+    (found,) = spec.check(good | params)
+    assert found.startswith(problem)
+
+
+@pytest.mark.parametrize("number", [math.inf, -math.inf, math.nan])
+def test_a_number_is_finite(number: float) -> None:
+    """JSON has no other; the price of one cannot be told either."""
+    spec, param = next(
+        (spec, param)
+        for spec in CATALOGUE
+        for param in spec.params
+        if param.type == "number" and not param.multiple
+    )
+    (found,) = [each for each in spec.check({param.name: number}) if "missing" not in each]
+    assert found == f"{param.name}: not a finite number @ $.{param.name}"
+
+
+def test_a_field_and_its_alias_are_one_too_many() -> None:
+    """Which of the two would count is not known."""
+    spec, param = next((s, p) for s in CATALOGUE for p in s.params if p.alias)
+    assert param.alias is not None
+    given = {param.name: _good(param), param.alias: _good(param)}
+    found = [each for each in spec.check(given) if "missing" not in each]
+    assert found == [f"{param.alias}: given twice, also as its alias @ $.{param.alias}"]
+
+
+@pytest.mark.parametrize("depth", [20, 100_000])
+def test_values_within_values_are_sent_or_refused_however_deep(depth: int) -> None:
+    """What is too deep for JSON is a fault of the request, and costs nobody else anything."""
+    value: Any = "a"
+    for _ in range(depth):
+        value = [value]
+    request = rh.ModelRequest("a/new/model", {"x": value}, checked=False)
+    if depth > 1000:
+        (reason,) = refusals(request)
+        assert "cannot be sent as JSON" in reason
+    else:
+        assert request.check() == ()
+
 
 CONTROLS = [*(c for c in map(chr, range(0x20)) if c not in "\t\n\r"),
             *map(chr, range(0x7F, 0xA0)), "\ud800", "\udfff"]  # fmt: skip

@@ -318,6 +318,7 @@ def test_a_film_of_endless_width_is_refused(tmp_path: Path) -> None:
     [
         ("gif", PICTURES["gif"][:13] + b";"),
         ("gif", PICTURES["gif"][:-1] + b"?"),
+        ("gif", PICTURES["gif"][:37] + b";"),
         ("gif", b"GIF89a" + bytes(7) + b";"),
         ("jpg", b"\xff\xd8\xff\xd9"),
         ("jpg", b"\xff\xd8\xff\xe0\x00\x01\xff\xd9"),
@@ -334,6 +335,43 @@ def test_a_film_of_endless_width_is_refused(tmp_path: Path) -> None:
 def test_what_is_no_whole_picture_is_refused(tmp_path: Path, announced: str, body: bytes) -> None:
     """By its structure alone."""
     assert verdicts(tmp_path, [body], announced) == [rh.ResultBroken]
+
+
+@pytest.mark.parametrize("mark", [b"\xff\xd8", b"\xff\x01"])
+def test_a_jpeg_may_hold_marks_without_a_length(
+    tmp_path: Path, mark: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second start of the image, and the mark for temporary use: what follows is no length."""
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    picture = PICTURES["jpg"]
+    (download,) = verdicts(tmp_path, [picture[:2] + mark + picture[2:]], "jpg")
+    assert download.image_type == "jpg"
+
+
+@pytest.mark.parametrize("offset", range(2))
+def test_a_jpeg_without_a_mark_for_long_is_looked_through(
+    tmp_path: Path, offset: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bytes 0xFF of the picture itself, which 0x00 follows, wherever they are; its end counts."""
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    picture = PICTURES["jpg"]
+    scan = picture[:-2] + bytes(offset) + b"\xff\x00" * 2**13
+    kept, lost = verdicts(tmp_path, [scan + b"\xff\xd9", scan], "jpg")
+    assert kept.image_type == "jpg"
+    assert lost is rh.ResultBroken
+
+
+def test_where_pillow_lacks_a_decoder_the_structure_decides(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Pillow that was built without WebP does not refuse good pictures."""
+    features = pytest.importorskip("PIL.features")
+    monkeypatch.setattr(features, "check", lambda _: False)
+    (download,) = verdicts(tmp_path, [PICTURES["webp"]], "webp")
+    assert download.image_type == "webp"
+    picture = PICTURES["lossless webp"]
+    (download,) = verdicts(tmp_path, [picture[:40] + bytes(len(picture) - 40)], "webp")
+    assert download.image_type == "webp"
 
 
 def test_an_old_bitmap_is_taken(tmp_path: Path) -> None:
