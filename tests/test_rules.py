@@ -284,6 +284,15 @@ def test_prices_follow_the_rules() -> None:
     assert unknown.price_of({}) is None
 
 
+def test_a_price_by_an_unknown_unit_is_not_estimated() -> None:
+    """A guess would be trusted by a budget."""
+    spec = CATALOGUE.find("seedream-v5-lite/text-to-image")
+    assert spec.price is not None
+    other = attrs.evolve(spec, price=attrs.evolve(spec.price, unit="token"))
+    assert spec.price_of({"prompt": "a paper boat"}) is not None
+    assert other.price_of({"prompt": "a paper boat"}) is None
+
+
 def test_every_price_says_when_and_from_where_it_was_taken() -> None:
     """A date and a source for each; where there is no price there is no date."""
     dates = {spec.price_date for spec in MODELS if spec.price is not None}
@@ -345,6 +354,24 @@ def test_a_list_is_a_list_and_nothing_is_not_a_value(params: dict[str, Any], pro
     assert spec.check(good) == ()
     (found,) = spec.check(good | params)
     assert found.startswith(problem)
+
+
+def test_a_field_of_several_takes_no_single_text() -> None:
+    """Of every model: the service would read its letters, or nothing."""
+    several = [(spec, param) for spec in CATALOGUE for param in spec.params if param.multiple]
+    assert {param.type for _, param in several} >= {"string", "enum", "image"}
+    for spec, param in several:
+        good = {each.name: _good(each) for each in spec.params if each.required}
+        value = param.choices[0] if param.choices else "https://x/a"
+        (found,) = spec.check(good | {param.name: value})
+        assert found.startswith(f"{param.name}: expected a list, got text")
+
+
+def test_a_field_that_the_sources_leave_out_may_be_given_as_valid_text() -> None:
+    """A model that is known in part: what it is sent beyond that is not called unknown."""
+    spec = next(spec for spec in CATALOGUE if spec.incomplete)
+    assert not any("newField" in each for each in spec.check({"newField": "a boat"}))
+    assert any("newField" in each for each in spec.check({"newField": "a\0boat"}))
 
 
 @pytest.mark.parametrize("number", [math.inf, -math.inf, math.nan])
