@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -366,6 +367,250 @@ def test_everyone_who_waits_for_a_task_hears_of_its_end() -> None:
     assert run(main) < 52
 
 
+def test_whoever_gave_up_does_not_keep_the_others_from_hearing() -> None:
+    """Of several that wait for one task, one has left before its event comes."""
+    hooks = rh.Webhooks(URL)
+    service = Hooked(hooks.receive, duration=50.0)
+
+    async def main() -> float:
+        async with service.session(webhooks=hooks) as session:
+            task = await session.submit(rh.SeedreamV5Lite("a poster of a paper boat"))
+            first = asyncio.create_task(session.wait(task))
+            with pytest.raises(rh.WaitTimeout):
+                await session.wait(task, timeout=5)
+            last = asyncio.create_task(session.wait(task))
+            await asyncio.gather(first, last)
+            return asyncio.get_running_loop().time()
+
+    assert run(main) < 52
+
+
+class Lossy(Hooked):
+    """A service of whose submits no answer comes."""
+
+    async def _answer(self, request: rh.Request) -> rh.Response:
+        answer = await super()._answer(request)
+        if not request.url.endswith("/query"):
+            raise rh.ReadTimeout("lost")
+        return answer
+
+
+def test_an_event_stops_a_submit_that_waits_to_be_repeated() -> None:
+    """By the user's policy it would have been sent again, and billed twice."""
+    hooks = rh.Webhooks(URL, patience=1.0)
+    service = Lossy(hooks.receive, duration=10.0)
+    retry = rh.RetryPolicy(wait_initial=60.0)
+
+    async def main() -> rh.Task:
+        async with service.session(webhooks=hooks, unknown="resubmit", retry=retry) as session:
+            task = await session.run(rh.SeedreamV5Lite("a poster of a paper boat"))
+            assert asyncio.get_running_loop().time() < 12
+            await asyncio.sleep(500)
+            return task
+
+    task = run(main)
+    assert list(service.created) == [task.id]
+
+
+def test_leaving_a_lost_submit_says_that_a_task_may_exist(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The caller is cancelled while its event is still waited for."""
+    hooks = rh.Webhooks(URL, patience=600.0)
+    service = Lossy(lambda query, body: None, duration=10.0)
+
+    async def main() -> None:
+        async with service.session(webhooks=hooks) as session:
+            pending = asyncio.ensure_future(session.run(rh.SeedreamV5Lite("a poster of a boat")))
+            await asyncio.sleep(30)
+            pending.cancel()
+            await asyncio.wait([pending])
+            assert "left a submit that may have created a task" in caplog.text
+
+    run(main)
+
+
+def test_a_stream_left_as_an_answer_is_lost_lists_it_as_unknown() -> None:
+    """Not as never submitted; and the slot is free for the next one."""
+    hooks = rh.Webhooks(URL, patience=600.0)
+    service = Lossy(lambda query, body: None, duration=10.0, latency=0.5)
+
+    async def main() -> None:
+        limits = rh.Limits(1, None, None)
+        async with service.session(webhooks=hooks, limits=limits) as session:
+            async with session.stream(posters()) as stream:
+                await asyncio.sleep(0.2)
+            assert [left.state for left in stream.unfinished] == ["unknown"]
+            pending = asyncio.ensure_future(session.submit(next(posters())))
+            await asyncio.sleep(2)
+            assert len(service.created) == 2
+            pending.cancel()
+
+    run(main)
+
+
+def test_a_lost_submit_outlives_waits_for_a_wrong_id() -> None:
+    """No query has been answered, which ends the waits for tasks; an event may yet come."""
+    hooks = rh.Webhooks(URL, patience=600.0)
+    gone = rh.ConnectError("no route")
+    service = Lossy(hooks.receive, duration=60.0, on_query=lambda i: gone if i == "7" else None)
+
+    async def main() -> None:
+        async with service.session(webhooks=hooks) as session:
+            pending = asyncio.ensure_future(session.run(rh.SeedreamV5Lite("a poster of a boat")))
+            await asyncio.sleep(1)
+            with pytest.raises(rh.ConnectError, match="no route"):
+                await session.wait("7")
+            assert not pending.done()
+            assert [(await pending).id] == list(service.created)
+
+    run(main)
+
+
+def test_an_event_for_nobody_is_written_into_the_journal(tmp_path: Path) -> None:
+    """Of a submit that had been given up: a later run follows its task and submits nothing."""
+    journal = tmp_path / "run.db"
+    hooks = rh.Webhooks(URL, patience=1.0)
+    service = Lossy(hooks.receive, duration=10.0)
+
+    async def first() -> None:
+        async with service.session(journal=journal, webhooks=hooks) as session:
+            (outcome,) = [outcome async for outcome in session.stream(posters(1))]
+            assert isinstance(outcome, rh.Unknown)
+            await asyncio.sleep(20)
+
+    async def second() -> list[rh.Outcome]:
+        async with service.session(journal=journal) as session:
+            return [outcome async for outcome in session.stream(posters(1))]
+
+    run(first)
+    (outcome,) = run(second)
+    assert isinstance(outcome, rh.Succeeded)
+    assert [outcome.task.id] == list(service.created)
+
+
+def test_an_event_before_its_job_is_kept_for_it(tmp_path: Path) -> None:
+    """Of a submit that this journal knows nothing of: its task is not made again."""
+    hooks = rh.Webhooks(URL)
+    service = Hooked(lambda query, body: None, duration=1.0)
+
+    async def main() -> None:
+        async with service.session(journal=tmp_path / "run.db", webhooks=hooks) as session:
+            task = await session.run(rh.SeedreamV5Lite("a poster of a paper boat"))
+            (address,) = service.addresses.values()
+            name = parse_qs(urlsplit(address).query)["job"][0].partition(".")[0]
+            query = urlsplit(hooks.session_url(f"{name}.order-18")).query
+            event = json.dumps({"taskId": task.id, "status": "SUCCESS", "results": []})
+            assert hooks.receive(query, event.encode()) == 204
+            assert await hooks.take(query, event.encode()) == 204
+            same = await session.run(rh.SeedreamV5Lite("a poster of a kite"), key="order-18")
+            assert same.id == task.id
+
+    run(main)
+    assert len(service.created) == 1
+
+
+class Failing(rh.SqliteJobStore):
+    """A journal that takes no events."""
+
+    async def event(self, key: str, task_id: str, *, live: bool = False) -> rh.JobRecord | None:
+        raise rh.JournalError("the disk is gone")
+
+
+def test_an_event_that_cannot_be_written_down_is_not_confirmed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """503, so that the service sends it again; `receive`, which cannot wait, says so in the log.
+    The session goes on."""
+    events: list[tuple[str, bytes]] = []
+    hooks = rh.Webhooks(URL, patience=1.0)
+    service = Lossy(lambda *event: events.append(event), duration=2.0)
+
+    async def main() -> None:
+        journal = Failing(tmp_path / "run.db")
+        async with service.session(journal=journal, webhooks=hooks) as session:
+            with pytest.raises(rh.SubmitUnknown):
+                await session.run(rh.SeedreamV5Lite("a poster of a paper boat"))
+            await asyncio.sleep(5)
+            (event,) = events
+            assert await hooks.take(*event) == 503
+            assert "was not written to the journal: the disk is gone" in caplog.text
+            assert hooks.receive(*event) == 204
+            await asyncio.sleep(1)
+            assert "was not written down: the disk is gone" in caplog.text
+            (task_id,) = service.created
+            assert (await session.wait(task_id)).id == task_id
+
+    run(main)
+
+
+class Watched(rh.SqliteJobStore):
+    """A journal that tells when jobs have been looked up in it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.looked = asyncio.Event()
+
+    async def find(self, keys: Sequence[str]) -> Mapping[str, rh.JobRecord]:
+        found = await super().find(keys)
+        self.looked.set()
+        return found
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_key_whose_submit_was_lost_is_waited_for_and_not_sent_again(
+    tmp_path: Path, *, late: bool
+) -> None:
+    """`run` with the same key in a later session: the event of the first submit ends it, whether
+    it comes while the journal is asked or later."""
+    path = tmp_path / "run.db"
+    events: list[tuple[str, bytes]] = []
+    service = Lossy(lambda *event: events.append(event), duration=2.0)
+    request = rh.SeedreamV5Lite("a poster of a paper boat")
+
+    async def first() -> None:
+        hooks = rh.Webhooks(URL, patience=1.0)
+        async with service.session(journal=path, webhooks=hooks) as session:
+            with pytest.raises(rh.SubmitUnknown):
+                await session.run(request, key="order 7")
+            await asyncio.sleep(5)
+
+    async def second() -> rh.Task:
+        hooks, journal = rh.Webhooks(URL), Watched(path)
+        async with service.session(journal=journal, webhooks=hooks) as session:
+            pending = asyncio.ensure_future(session.run(request, key="order 7"))
+            await (journal.looked.wait() if late else asyncio.sleep(0))
+            assert hooks.receive(*events[0]) == 204
+            return await pending
+
+    run(first)
+    # The clock of the emulated loop would run on while the journal is read.
+    assert [asyncio.run(second()).id] == list(service.created)
+
+
+def test_an_event_may_be_taken_on_another_loop(tmp_path: Path) -> None:
+    """A web server in a thread of its own: when it answers, the event is in the journal."""
+    events: asyncio.Queue[tuple[str, bytes]]
+    hourly = rh.ExponentialPolling(initial=3600, maximum=3600)
+    hooks = rh.Webhooks(URL, polling=hourly, patience=0.0)
+    service = Lossy(lambda *event: events.put_nowait(event), duration=0.01, latency=0.0)
+    store = rh.SqliteJobStore(tmp_path / "run.db")
+
+    async def main() -> None:
+        nonlocal events
+        events = asyncio.Queue()
+        async with service.session(journal=store, webhooks=hooks) as session:
+            with pytest.raises(rh.SubmitUnknown):
+                await session.run(rh.SeedreamV5Lite("a poster of a paper boat"), key="order 7")
+            event = await events.get()
+            assert await asyncio.to_thread(lambda: asyncio.run(hooks.take(*event))) == 204
+            record = (await store.find(["order 7"]))["order 7"]
+            assert record.task is not None
+            assert [record.task.id] == list(service.created)
+
+    asyncio.run(main())
+
+
 class Wire:
     """An ASGI server with one request."""
 
@@ -654,3 +899,25 @@ def test_a_receiver_needs_an_address_that_can_be_posted_to(url: str) -> None:
     """http or https."""
     with pytest.raises(ValueError, match="http"):
         rh.Webhooks(url)
+
+
+@pytest.mark.parametrize("patience", [-1.0, float("nan"), float("inf")])
+def test_patience_is_a_number_of_seconds(patience: float) -> None:
+    """From 0, and finite."""
+    with pytest.raises(ValueError, match="patience"):
+        rh.Webhooks(URL, patience=patience)
+
+
+def test_the_asgi_application_can_be_served_by_itself() -> None:
+    """A server that starts it and shuts it down is answered, and no longer waited for."""
+    told = iter(["lifespan.startup", "lifespan.shutdown"])
+    sent: list[str] = []
+
+    async def receive() -> Any:
+        return {"type": next(told)}
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"])
+
+    asyncio.run(rh.Webhooks(URL).asgi({"type": "lifespan"}, receive, send))
+    assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
