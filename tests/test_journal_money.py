@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -243,3 +244,76 @@ def test_a_reader_adds_nothing_up_twice(tmp_path: Path) -> None:
             told, records = reader.summary(), list(reader.jobs())
         assert told.spent.amount == sum(r.cost for r in records if r.cost is not None)
         assert told.assumed.amount == sum(r.assumed for r in records) == 6 * PRICE.amount
+
+
+def test_what_is_resumed_is_counted_once(tmp_path: Path) -> None:
+    """Tasks of an earlier session may be billed yet; followed here, they are not counted twice."""
+    service, journal = Service(50.0), tmp_path / "run.db"
+
+    async def leave() -> None:
+        async with service.session(journal=journal, base_url=CN) as session:
+            await session.submit_many(posters(4))
+
+    async def main() -> None:
+        budget = rh.Money("2.00", "CNY")
+        async with service.session(journal=journal, base_url=CN, budget=budget) as session:
+            again = await collect(session.stream(posters(4)))
+            assert [outcome.ok for outcome in again] == [True] * 4
+            with contextlib.suppress(rh.BudgetError):
+                await collect(session.stream(posters(20), batch="more"))
+
+    run(leave)
+    assert len(service.created) == 4
+    run(main)
+    # 9 x 0.22 CNY.
+    assert len(service.created) == 9
+    assert summary(journal).spent == rh.Money("1.98", "CNY")
+
+
+def test_what_was_left_running_counts_at_once() -> None:
+    """A submit that waits for the budget is told when the tasks that it waits for are let go of:
+    their cost will not be heard."""
+
+    async def main() -> None:
+        service = Service(1000.0)
+        budget = rh.Money("1.00", "CNY")
+        async with service.session(base_url=CN, budget=budget) as session:
+            stream = session.stream(posters(4))
+            await asyncio.sleep(5)
+            assert len(service.created) == 4
+            waiting = asyncio.ensure_future(session.run(next(posters())))
+            await asyncio.sleep(5)
+            assert not waiting.done()
+            await stream.aclose()
+            with pytest.raises(rh.BudgetError) as caught:
+                await asyncio.wait_for(waiting, 5)
+            assert caught.value.spent == rh.Money("0.88", "CNY")
+        assert len(service.created) == 4
+
+    run(main)
+
+
+def test_a_journal_and_a_budget_have_one_currency(tmp_path: Path) -> None:
+    """The error names both, and the journal is free again for a session without that mistake."""
+    service, journal = Service(), tmp_path / "run.db"
+    spends(service, journal, 1)
+    with pytest.raises(rh.JournalError, match="money is in CNY, the budget in coins"):
+        spends(service, journal, 2, budget=rh.Money("100", "coins"))
+    assert len(service.created) == 1
+    spends(service, journal, 2)
+    assert len(service.created) == 2
+
+
+def test_a_budget_whose_past_cannot_be_read_is_not_begun(tmp_path: Path) -> None:
+    """Rather than to count from zero; and the journal is free again."""
+
+    class Unreadable(rh.SqliteJobStore):
+        async def spent(self) -> Decimal:
+            raise rh.JournalError("the disk is gone")
+
+    service, journal = Service(), tmp_path / "run.db"
+    with pytest.raises(rh.JournalError, match="the disk is gone"):
+        spends(service, Unreadable(journal), 2)
+    assert not service.created
+    spends(service, journal, 2)
+    assert len(service.created) == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,11 @@ class Forgetful(Service):
             return refusal(self.says)
         if self.says == "FAILED":
             return json_response(
-                {"taskId": task_id, "status": "FAILED", "errorCode": "1005", "errorMessage": "no"}
-            )
+                {
+                    "taskId": task_id, "status": "FAILED", "errorCode": "1005",
+                    "errorMessage": "no", "usage": {"thirdPartyConsumeMoney": "0.22"},
+                }
+            )  # fmt: skip
         return None
 
 
@@ -107,6 +111,25 @@ def test_a_task_of_which_the_service_says_that_it_failed_is_submitted_again(
 
     assert [outcome.ok for outcome in run(main)] == [True] * 3
     assert set(service.submitted.values()) == {2}
+
+
+def test_what_a_failed_task_was_billed_counts_although_it_is_submitted_again(
+    tmp_path: Path,
+) -> None:
+    """The look that shows its failure shows its cost, too."""
+    service, journal = Forgetful(), tmp_path / "run.db"
+    failed(service, journal, 2)
+
+    async def main() -> None:
+        async with service.session(journal=journal) as session:
+            service.says = "FAILED"
+            assert await session.retry() == rh.Retried(queued=2)
+
+    with rh.JournalReader(journal) as reader:
+        assert reader.summary().spent.amount == 0
+    run(main)
+    with rh.JournalReader(journal) as reader:
+        assert reader.summary().spent.amount == Decimal("0.44")
 
 
 @pytest.mark.parametrize("says", ["807", "1001"])

@@ -544,6 +544,21 @@ def test_an_event_that_cannot_be_written_down_is_not_confirmed(
     run(main)
 
 
+def test_a_key_whose_submit_was_lost_stays_unknown_without_its_event(tmp_path: Path) -> None:
+    """Nor is it sent again then, in however many sessions."""
+    service = Lossy(lambda query, body: None, duration=2.0)
+
+    async def main() -> None:
+        hooks, journal = rh.Webhooks(URL, patience=0.1), tmp_path / "run.db"
+        async with service.session(journal=journal, webhooks=hooks) as session:
+            with pytest.raises(rh.SubmitUnknown):
+                await session.run(rh.SeedreamV5Lite("a poster of a paper boat"), key="order 7")
+
+    for _ in range(3):
+        run(main)
+    assert len(service.created) == service.submitted.total() == 1
+
+
 class Watched(rh.SqliteJobStore):
     """A journal that tells when jobs have been looked up in it."""
 
