@@ -14,7 +14,7 @@ import pytest
 from support import Service, posters, refusal
 
 import runninghub_async as rh
-from runninghub_async.testing import VirtualTimeLoop, run
+from runninghub_async.testing import VirtualTimeLoop, json_response, run
 
 FAST = rh.Limits(max_concurrency=20, submit_rate=None, query_rate=None)
 
@@ -587,6 +587,22 @@ def test_a_task_that_fails_or_is_cancelled_is_told_apart() -> None:
         assert isinstance(cancelled, rh.Cancelled)
         assert cancelled.error.task_id == cancelled.task.id
         assert fine.ok
+
+    run(main)
+
+
+def test_a_task_that_failed_as_it_was_submitted_is_not_asked_after() -> None:
+    """The answer to the submit says so already."""
+
+    async def main() -> None:
+        answer = json_response({"taskId": "2013508786110739999", "status": "FAILED"})
+        service = Service(5.0, on_submit=lambda _: answer)
+        async with service.session() as session:
+            (outcome,) = await collect(session.stream(posters(1)))
+        assert isinstance(outcome, rh.Failed)
+        assert outcome.task is not None
+        assert outcome.task.id == "2013508786110739999"
+        assert service.query_times == {}
 
     run(main)
 

@@ -264,8 +264,9 @@ def test_an_upload_that_keeps_failing_fails_its_request_alone(tmp_path: Path) ->
         json_response({"code": 500, "msg": "server error"}),
         rh.ReadError("Connection reset by peer"),
         rh.ConnectError("Connection refused"),
+        json_response({"code": 421, "msg": "API_KEY_TASK_QUEUE_MAXED"}),
     ],
-    ids=["502", "page", "403", "429", "code 500", "reset", "refused"],
+    ids=["502", "page", "403", "429", "code 500", "reset", "refused", "no room"],
 )
 def test_an_outage_does_not_use_up_requests_with_files(trouble: Any, tmp_path: Path) -> None:
     """Files that nobody can upload for a minute are no job's own fault: all of them wait."""
@@ -540,8 +541,9 @@ def test_an_error_of_ones_own_progress_is_ones_own(picture: Path) -> None:
     assert asyncio.run(main()) <= 1
 
 
-def test_a_stream_left_during_an_upload_submits_nothing(picture: Path) -> None:
-    """Not even once the upload is through; the slot is free for the next stream."""
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_stream_left_during_an_upload_submits_nothing(picture: Path, *, fails: bool) -> None:
+    """Not even once the upload is through, or has failed; the slot is free for the next stream."""
     host = Host()
     uploading, released = asyncio.Event(), asyncio.Event()
 
@@ -549,12 +551,17 @@ def test_a_stream_left_during_an_upload_submits_nothing(picture: Path) -> None:
         if "upload" in request.url:
             uploading.set()
             await released.wait()
+            if fails:
+                raise rh.ReadError("reset")
         return await host.answer(request)
 
     async def main() -> tuple[rh.Unfinished, ...]:
         transport = MockTransport(hold)
-        limits = rh.Limits(1, None, None)
-        async with rh.Session("a-key", transport=transport, limits=limits) as session:
+        options: Any = {
+            "limits": rh.Limits(1, None, None),
+            "retry": rh.RetryPolicy(call_attempts=1),
+        }
+        async with rh.Session("a-key", transport=transport, **options) as session:
             async with session.stream([image_to_image(picture)]) as stream:
                 waiting = asyncio.ensure_future(anext(stream))
                 await uploading.wait()
@@ -568,6 +575,86 @@ def test_a_stream_left_during_an_upload_submits_nothing(picture: Path) -> None:
     (left,) = asyncio.run(main())
     assert (left.state, left.task_id) == ("not_submitted", None)
     assert [submit["prompt"] for submit in host.submits] == ["another"]
+
+
+def test_an_upload_that_gives_no_url_fails_its_request_alone(picture: Path) -> None:
+    """A model takes a URL: without one nothing is submitted, and the place is named."""
+    answer = {"code": 0, "data": {"fileName": "openapi/x.png", "size": "1"}}
+    host = Host(json_response(answer))
+
+    async def main() -> list[rh.Outcome]:
+        async with host.session() as session:
+            requests = [image_to_image(picture), image_to_image("https://x/a.png")]
+            return [outcome async for outcome in session.stream(requests, ordered=True)]
+
+    failed, other = asyncio.run(main())
+    assert isinstance(failed, rh.Failed)
+    assert isinstance(failed.error, rh.PayloadError)
+    assert re.search(r"got no URL @ \$\.imageUrls\[0\]", str(failed.error))
+    assert other.ok
+    assert len(host.submits) == 1
+
+
+def test_a_lost_submit_stays_unknown_although_its_file_is_gone(picture: Path) -> None:
+    """It was to be sent again, which its file now forbids: its first submit may have created a
+    task all the same."""
+
+    class Losing(Host):
+        async def answer(self, request: rh.Request) -> rh.Response:
+            answer = await super().answer(request)
+            if "upload" not in request.url:
+                await asyncio.to_thread(picture.unlink)
+                raise rh.ReadError("cut")
+            return answer
+
+    host = Losing()
+
+    async def main() -> list[rh.Outcome]:
+        retry = rh.RetryPolicy(wait_initial=0.01)
+        async with host.session(unknown="resubmit", retry=retry) as session:
+            return [outcome async for outcome in session.stream([image_to_image(picture)])]
+
+    (outcome,) = asyncio.run(main())
+    assert isinstance(outcome, rh.Unknown)
+    assert "No such file" in str(outcome.error)
+    assert len(host.submits) == outcome.attempts == 1
+
+
+@pytest.mark.parametrize("always", [False, True])
+def test_uploads_that_take_longer_than_their_urls_live_are_begun_anew(
+    picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, always: bool
+) -> None:
+    """The first of two has expired when the second is through: it is sent again. If that happens
+    each time, the request fails and is not submitted with a URL that leads nowhere."""
+    slept = 0.0
+    wall = time.time
+    monkeypatch.setattr(time, "time", lambda: wall() + slept)
+    (other := tmp_path / "other.png").write_bytes(PNG + b"other")
+
+    class Slow(Host):
+        async def answer(self, request: rh.Request) -> rh.Response:
+            nonlocal slept
+            answer = await super().answer(request)
+            if "upload" in request.url and (always or len(self.uploads) == 2):
+                slept += 30 * 3600
+            return answer
+
+    host = Slow()
+
+    async def main() -> None:
+        async with host.session() as session:
+            await session.submit(image_to_image(picture, other))
+
+    if always:
+        with pytest.raises(rh.PayloadError, match="take longer than their URLs live"):
+            asyncio.run(main())
+        assert host.submits == []
+        return
+    asyncio.run(main())
+    (submit,) = host.submits
+    # Both had been sent before the clock moved on.
+    assert submit["imageUrls"] == [f"https://files.example/{n}.png" for n in (3, 4)]
+    assert host.uploads == [PNG, PNG + b"other"] * 2
 
 
 def test_what_is_no_file_of_the_service_is_named(tmp_path: Path) -> None:
