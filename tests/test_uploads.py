@@ -269,7 +269,8 @@ def test_an_upload_that_keeps_failing_fails_its_request_alone(tmp_path: Path) ->
     ids=["502", "page", "403", "429", "code 500", "reset", "refused", "no room"],
 )
 def test_an_outage_does_not_use_up_requests_with_files(trouble: Any, tmp_path: Path) -> None:
-    """Files that nobody can upload for a minute are no job's own fault: all of them wait."""
+    """Files that nobody can upload for a minute are no job's own fault: all of them wait, and are
+    not sent again and again meanwhile."""
     pictures = [tmp_path / f"{number}.png" for number in range(60)]
     for number, path in enumerate(pictures):
         path.write_bytes(PNG + str(number).encode())
@@ -298,6 +299,8 @@ def test_an_outage_does_not_use_up_requests_with_files(trouble: Any, tmp_path: P
     outcomes = run(main)
     assert [outcome.error for outcome in outcomes if not outcome.ok] == []
     assert len(host.submits) == 60
+    # 180 of them are of the jobs themselves.
+    assert len(host.transport.requests) < 1500
 
 
 class Down(Host):
@@ -557,9 +560,10 @@ def test_a_stream_left_during_an_upload_submits_nothing(picture: Path, *, fails:
 
     async def main() -> tuple[rh.Unfinished, ...]:
         transport = MockTransport(hold)
-        options: Any = {
+        options: dict[str, Any] = {
             "limits": rh.Limits(1, None, None),
             "retry": rh.RetryPolicy(call_attempts=1),
+            "polling": rh.ExponentialPolling(initial=0.01, maximum=0.01),
         }
         async with rh.Session("a-key", transport=transport, **options) as session:
             async with session.stream([image_to_image(picture)]) as stream:
