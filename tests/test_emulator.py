@@ -147,6 +147,8 @@ def test_ids_that_are_none_get_the_documented_codes(task_id: Any, code: str) -> 
         ({**BODY, "width": "wide"}, "width is invalid"),
         ({**BODY, "width": 1600.5}, "width is invalid"),
         ({**BODY, "resolution": "9k"}, "resolution is invalid"),
+        ({**BODY, "resolution": True}, "resolution is invalid"),
+        ({**BODY, "width": True}, "width is invalid"),
         ([1], "JSON object"),
     ],
 )
@@ -426,6 +428,69 @@ def test_a_rule_that_makes_no_sense_is_named(rule: dict[str, Any]) -> None:
         Emulator(faults=[rule])
     with pytest.raises(ValueError, match="list"):
         FaultScript.parse(json.dumps(rule), __import__("random").Random(0))
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: Emulator(duration=-1), "duration must not be negative"),
+        (lambda: Emulator(queue=-0.5), "queue must not be negative"),
+        (lambda: Fault(on="nowhere", kind="drop"), "on: expected one of submit"),
+        (lambda: Emulator(faults=["drop"]), "fault rule 'drop': expected an object"),
+    ],
+)
+def test_an_option_that_makes_no_sense_is_named(make: Any, told: str) -> None:
+    """Before anything is served."""
+    with pytest.raises(ValueError, match=told):
+        make()
+
+
+def test_a_request_can_be_held_up() -> None:
+    """Nothing is done before the delay is over."""
+
+    async def use(client: Client) -> None:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        waiting = asyncio.ensure_future(client.submit())
+        await asyncio.sleep(20)
+        assert (await client.get("/_emulator/stats"))["accepted"] == 0
+        assert (await waiting)["taskId"]
+        assert 30 <= loop.time() - began < 40
+
+    emulated(use, faults=[Fault(on="submit", kind="delay", seconds=30)])
+
+
+def test_a_task_is_forgotten_after_its_retention() -> None:
+    """Then it is 1004, as one that never was; one that is cancelled frees its slot once."""
+
+    async def use(client: Client) -> None:
+        ids = [(await client.submit())["taskId"] for _ in range(3)]
+        body = {"apiKey": "any-key", "taskId": ids[1]}
+        assert (await client.post("/task/openapi/cancel", body))["code"] == 0
+        await asyncio.sleep(40)
+        assert (await client.post(QUERY, {"taskId": ids[0]}))["status"] == "SUCCESS"
+        await asyncio.sleep(40)
+        fresh = (await client.submit())["taskId"]
+        told = [(await client.post(QUERY, {"taskId": each}))["errorCode"] for each in ids]
+        assert told == ["1004"] * 3
+        status = (await client.get("/openapi/v2/queue/status"))["data"]
+        assert int(status["runningCount"]) + int(status["queuedCount"]) == 1
+        assert (await client.result(fresh))["status"] == "SUCCESS"
+
+    emulated(use, duration=10.0, retention=60.0)
+
+
+def test_a_picture_of_one_endless_word_is_drawn() -> None:
+    """It is broken into lines."""
+
+    async def use(client: Client) -> None:
+        task = await client.result(
+            (await client.submit(prompt="a poster of " + "o" * 400))["taskId"]
+        )
+        async with client.http.get(task["results"][0]["url"]) as answer:
+            assert decode(await answer.read())[:2] == (1600, 1344)
+
+    emulated(use, drawing=True, duration=0)
 
 
 def test_the_same_seed_gives_the_same_service() -> None:

@@ -613,14 +613,19 @@ def test_own_workflows_and_apps_can_be_added() -> None:
     """As a plain graph or list of inputs, or with all their properties."""
     graph = {"1": {"class_type": "SaveVideo", "inputs": {"fps": 24}}}
     workflows = {"5": graph, "6": Workflow(graph, password="p")}
+    locked = App("Locked", (PROMPT,), (("2", "png"),), password="p")
     apps: dict[str, Any] = {"7": [{**PROMPT, "fieldType": "STRING"}],
-                            "8": App("Sound", (PROMPT,), (("2", "wav"),))}  # fmt: skip
+                            "8": App("Sound", (PROMPT,), (("2", "wav"),)),
+                            "9": locked}  # fmt: skip
 
     async def use(client: Client) -> None:
         made = await create(client, workflowId="5")
         done = await outputs(client, made["data"]["taskId"])
         assert [item["fileType"] for item in done["data"]] == ["mp4"]
         assert (await create(client, workflowId="6"))["code"] == 301
+        for password, code in (("q", 301), ("p", 0)):
+            fields = {"webappId": "9", "nodeInfoList": [PROMPT], "accessPassword": password}
+            assert (await v1(client, TASK + "ai-app/run", **fields))["code"] == code
         for webapp, kind in (("7", "png"), ("8", "wav")):
             run = await client.post(f"{V2}run/ai-app/{webapp}", {"nodeInfoList": [PROMPT]})
             results = (await client.result(run["taskId"]))["results"]
@@ -793,6 +798,22 @@ def test_an_upload_may_be_refused_for_a_moment_with_a_good_key() -> None:
         Fault(on="upload", kind="refuse", code="808", after=1),
     ]
     emulated(use, faults=faults)
+
+
+def test_only_so_many_uploads_are_kept() -> None:
+    """The first one goes when the 65th comes: its URL is 404."""
+
+    async def use(client: Client) -> None:
+        urls = []
+        for number in range(65):
+            data = b"picture %d" % number
+            _, told = await upload(client, V2 + "media/upload/binary", data, "a.png")
+            urls.append(told["data"]["download_url"])
+        assert (await fetch(client, urls[0]))[0] == 404
+        for number in (1, 64):
+            assert (await fetch(client, urls[number]))[:2] == (200, b"picture %d" % number)
+
+    emulated(use)
 
 
 def test_a_lora_is_put_where_it_was_told_to_and_once() -> None:
@@ -1142,6 +1163,48 @@ def test_comfyuis_own_interface_runs_a_prompt(base: str) -> None:
 
     stats = emulated(use, drawing=True, duration=0.05)
     assert (stats.submits, stats.accepted) == (1, 1)
+
+
+def test_a_prompt_needs_no_socket_and_a_slot() -> None:
+    """Nobody has to listen; 421 beyond the limit; 400 for an upload without a file; a path that is
+    none is an error in the newer form."""
+
+    async def use(client: Client) -> None:
+        base = client.url + "/proxy/any-key"
+        told = await v1(client, "/api/openapi/getJsonApiFormat", workflowId=WORKFLOW)
+        body = {"prompt": json.loads(told["data"]["prompt"]), "client_id": "nobody"}
+        async with client.http.post(f"{base}/prompt", json=body) as answer:
+            assert list(await answer.json()) == ["prompt_id", "number", "node_errors"]
+        async with client.http.post(f"{base}/prompt", json=body) as answer:
+            assert (await answer.json())["code"] == 421
+        async with client.http.post(f"{base}/upload/image", data={"x": "y"}) as answer:
+            assert answer.status == 400
+        async with client.http.get(f"{base}/nowhere") as answer:
+            assert (await answer.json())["errorCode"] == "1001"
+
+    stats = emulated(use, max_concurrency=1, duration=100.0)
+    assert (stats.accepted, stats.refused) == (1, 1)
+
+
+def test_a_client_that_connects_again_is_told_on_its_new_socket() -> None:
+    """Also where the old one is closed only afterwards, as after a lost network."""
+
+    async def use(client: Client) -> None:
+        base = client.url + "/proxy/any-key"
+        told = await v1(client, "/api/openapi/getJsonApiFormat", workflowId=WORKFLOW)
+        body = {"prompt": json.loads(told["data"]["prompt"]), "client_id": "me"}
+        old = await client.http.ws_connect(f"{base}/ws?clientId=me")
+        assert (await old.receive_json())["type"] == "status"
+        async with client.http.ws_connect(f"{base}/ws?clientId=me") as new:
+            assert (await new.receive_json())["type"] == "status"
+            await old.close()
+            async with client.http.post(f"{base}/prompt", json=body) as answer:
+                made = await answer.json()
+            while (told := await new.receive_json())["type"] != "execution_start":
+                pass
+            assert told["data"]["prompt_id"] == made["prompt_id"]
+
+    emulated(use, drawing=True, duration=0.05)
 
 
 def test_the_proxys_key_is_in_its_path_and_object_info_looks_at_none() -> None:

@@ -177,6 +177,18 @@ def test_a_browser_page_of_another_site_may_call() -> None:
     assert (stats.submits, stats.accepted) == (3, 1)
 
 
+def test_a_public_page_may_call_an_emulator_on_this_machine() -> None:
+    """Browsers ask for that separately."""
+
+    async def use(client: Client) -> None:
+        asked = {"Origin": "https://page.example", "Access-Control-Request-Private-Network": "true"}
+        for headers, allowed in ((asked, "true"), ({"Origin": "https://page.example"}, None)):
+            async with client.http.options(client.url + SUBMIT, headers=headers) as answer:
+                assert answer.headers.get("Access-Control-Allow-Private-Network") == allowed
+
+    emulated(use)
+
+
 def test_a_workflow_is_duplicated() -> None:
     """`newWorkflowId` is the caller's own copy: it has the graph and runs; 380 and 301 if not."""
 
