@@ -122,6 +122,40 @@ def test_forms_that_nothing_shows_to_be_refused_are_taken() -> None:
     assert emulated(use).refused == 0
 
 
+def test_a_switch_may_be_text() -> None:
+    """It costs what it costs as a boolean."""
+
+    async def use(client: Client) -> None:
+        preview = "/openapi/v2/price-preview/youchuan/text-to-image-v82"
+        prices = {}
+        for hd in (True, False, "true", "false", "1", "0"):
+            told = await client.post(preview, {"prompt": "a paper boat", "hd": hd})
+            prices.setdefault(told["estimatedPrice"], []).append(hd)
+        assert [[str(hd) for hd in same] for same in prices.values()] == [
+            ["True", "true", "1"],
+            ["False", "false", "0"],
+        ]
+
+    emulated(use)
+
+
+def test_more_pictures_than_a_model_takes_are_refused() -> None:
+    """With the number that it takes."""
+
+    async def use(client: Client) -> None:
+        edit = "/openapi/v2/seedream-v5-lite/image-to-image"
+        most = rh.Catalogue.load().find("seedream-v5-lite/image-to-image").param("imageUrls")
+        assert most is not None
+        assert most.max_items is not None
+        for more, code in ((0, ""), (1, "1007")):
+            urls = ["https://media.example/a.png"] * (most.max_items + more)
+            answer = await client.post(edit, {**BODY, "imageUrls": urls})
+            assert answer["errorCode"] == code
+        assert f"imageUrls exceeds {most.max_items} items" in answer["errorMessage"]
+
+    emulated(use)
+
+
 @pytest.mark.parametrize(
     ("task_id", "code"),
     [("2100773838112505858", "1004"), ("0", "1007"), ("abc", "1007"), (None, "1007")],

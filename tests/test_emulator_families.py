@@ -845,6 +845,22 @@ def test_a_lora_is_put_where_it_was_told_to_and_once() -> None:
     assert emulated(use).uploads == 4
 
 
+def test_the_storage_of_loras_may_refuse_one_for_a_moment() -> None:
+    """HTTP 403, as of a storage; then a large one arrives whole."""
+
+    async def use(client: Client) -> None:
+        data = b"weights" * 200_000
+        md5 = hashlib.md5(data).hexdigest()
+        told = await v1(client, "/api/openapi/getLoraUploadUrl", loraName="boat", md5Hex=md5)
+        for status in (403, 200):
+            async with client.http.put(told["data"]["url"], data=data) as answer:
+                assert answer.status == status
+        again = await v1(client, "/api/openapi/getLoraUploadUrl", loraName="boat", md5Hex=md5)
+        assert list(again["data"]) == ["fileName"]
+
+    emulated(use, faults=[Fault(on="upload", kind="refuse", times=1)])
+
+
 # -- webhooks -------------------------------------------------------------------------------------
 
 

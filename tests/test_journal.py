@@ -426,6 +426,24 @@ def test_a_faulty_request_is_put_down_as_failed(tmp_path: Path) -> None:
     assert "prompt" in failed.error
 
 
+def test_what_is_no_request_is_not_put_down(tmp_path: Path) -> None:
+    """No journal could hold it; the others keep their places, and a call says what is wrong."""
+    service, journal = Service(5.0), tmp_path / "run.db"
+
+    async def main() -> list[Any]:
+        async with service.session(journal=journal) as session:
+            requests: list[Any] = ["nonsense", *posters(2), object()]
+            assert await session.enlist(requests) == 2
+            with pytest.raises(rh.PayloadError):
+                await session.run("nonsense")  # type: ignore[arg-type]
+            return await collect(session.resume())
+
+    assert [outcome.ok for outcome in run(main)] == [True, True]
+    assert states(journal) == {"succeeded": 2}
+    with rh.JournalReader(journal) as reader:
+        assert [record.place for record in reader.jobs()] == [1, 2]
+
+
 # -- money --------------------------------------------------------------------------------------
 
 

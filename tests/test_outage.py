@@ -420,6 +420,23 @@ def test_a_wait_that_was_never_answered_ends(
     run(main)
 
 
+def test_a_wait_that_asks_often_is_told_of_a_dead_host_as_soon() -> None:
+    """A schedule faster than the patience changes nothing."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        service = Service(5.0, on_query=lambda _: rh.ConnectError("no such host"))
+        polling = rh.ExponentialPolling(initial=0.5, maximum=0.5)
+        retry = rh.RetryPolicy(query_wait_max=0.5)
+        async with service.session(polling=polling, retry=retry) as session:
+            with pytest.raises(rh.ConnectError, match="base_url"):
+                await session.wait("2013508786110730241")
+        assert 8 <= loop.time() <= 12
+        assert len(service.query_times["2013508786110730241"]) > 10
+
+    run(main)
+
+
 def test_queries_that_all_fail_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     """Every slot is taken and no query is answered for five minutes: a few lines say so."""
 

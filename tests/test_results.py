@@ -707,6 +707,18 @@ def test_what_was_announced_is_kept(
         assert kept.size == len(body)
 
 
+@pytest.mark.parametrize(("name", "kind"), [("1", "zip"), ("1.dat", "zip"), ("1.cbz", "zip")])
+def test_first_bytes_name_a_file_of_which_nothing_else_tells(
+    tmp_path: Path, name: str, kind: str
+) -> None:
+    """Neither the service nor the end of the URL says what it is."""
+    site = Site()
+    site.result = lambda _t, _n, _l: {"url": f"{site.url}/{name}", "outputType": ""}
+    site.replies[f"/{name}"] = [dripping(b"PK\x05\x06" + bytes(18))]
+    (outcome,) = stream_from(site, tmp_path)
+    assert [file.path.suffix for file in outcome.files] == [f".{kind}"]
+
+
 def test_content_and_url_together_outvote_the_announced_type(tmp_path: Path) -> None:
     """And a picture in place of a video is refused, as is a text in place of an archive."""
     movie = b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom"
