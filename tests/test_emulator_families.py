@@ -853,12 +853,12 @@ def test_the_storage_of_loras_may_refuse_one_for_a_moment() -> None:
         md5 = hashlib.md5(data).hexdigest()
         told = await v1(client, "/api/openapi/getLoraUploadUrl", loraName="boat", md5Hex=md5)
         for status in (403, 200):
-            async with client.http.put(told["data"]["url"], data=data) as answer:
+            async with client.http.put(told["data"]["url"], data=io.BytesIO(data)) as answer:
                 assert answer.status == status
         again = await v1(client, "/api/openapi/getLoraUploadUrl", loraName="boat", md5Hex=md5)
         assert list(again["data"]) == ["fileName"]
 
-    emulated(use, faults=[Fault(on="upload", kind="refuse", times=1)])
+    emulated(use, drawing=True, faults=[Fault(on="upload", kind="refuse", times=1)])
 
 
 # -- webhooks -------------------------------------------------------------------------------------
