@@ -545,6 +545,36 @@ def test_a_long_body_that_nobody_reads_is_given_up() -> None:
     asyncio.run(main())
 
 
+def test_a_file_that_cannot_be_sent_whole_is_the_requests_fault(tmp_path: Path) -> None:
+    """It is shorter than announced, gone, or cannot be read: the error names it, and says why. No
+    answer is waited for, and the transport goes on."""
+    (short := tmp_path / "short.bin").write_bytes(b"a" * 100)
+    # A regular file whose first byte nobody can read.
+    unreadable = Path("/proc/self/mem")
+    faults = {
+        short: "was changed while it was being uploaded",
+        tmp_path / "gone.bin": "was changed while it was being uploaded",
+        unreadable: "Input/output error",
+    }
+
+    async def main() -> None:
+        async with raw_server(service()) as server:
+            transport = rh.AiohttpTransport()
+            for path, told in faults.items():
+                file = rh.FileBody(str(path), 1000)
+                with pytest.raises(rh.PayloadError, match=told) as caught:
+                    await transport.send(rh.Request("PUT", f"{server.url}/upload", file=file))
+                assert path.name in str(caught.value)
+            assert server.asked == []
+            whole = rh.FileBody(str(short), 100, tail=b"end")
+            await transport.send(rh.Request("PUT", f"{server.url}/upload", file=whole))
+            (asked,) = server.asked
+            assert asked.body == b"a" * 100 + b"end"
+            await transport.aclose()
+
+    asyncio.run(main())
+
+
 # -- a session that is brought along ------------------------------------------------------------
 
 
