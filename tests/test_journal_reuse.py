@@ -172,6 +172,43 @@ def test_a_job_of_another_call_or_stream_is_followed(tmp_path: Path) -> None:
     assert set(service.submitted.values()) == {1}
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_call_whose_submit_is_under_way_is_waited_for(tmp_path: Path, *, fails: bool) -> None:
+    """Its outcome is that of the equal request in the stream; only if it was refused is that one
+    submitted itself."""
+    gate = asyncio.Event()
+
+    class Gated(Kept):
+        async def _answer(self, request: rh.Request) -> rh.Response:
+            if not request.url.endswith("/query"):
+                await gate.wait()
+            return await super()._answer(request)
+
+    service = Gated(20.0)
+    service.refuses = {"a poster of 0"} if fails else set()
+
+    async def main() -> tuple[Any, Any]:
+        async with service.session(journal=tmp_path / "run.db") as session:
+            calling = asyncio.ensure_future(session.run(poster(0), key="mine"))
+            while not service.transport.requests:
+                await asyncio.sleep(0.1)
+            stream = session.stream([poster(0)], reuse=True)
+            following = asyncio.ensure_future(collect(stream))
+            while not stream.statistics().waiting:
+                await asyncio.sleep(0.1)
+            gate.set()
+            (outcome,) = await following
+            return (await asyncio.gather(calling, return_exceptions=True))[0], outcome
+
+    made, outcome = run(main)
+    assert service.submitted == {"a poster of 0": 2 if fails else 1}
+    if fails:
+        assert isinstance(made, rh.APIError)
+        assert isinstance(outcome, rh.Failed)
+    else:
+        assert outcome.task.id == made.id
+
+
 def test_a_stream_that_is_left_leaves_nobody_waiting(tmp_path: Path) -> None:
     """A request that waits for a job of the same stream is unfinished like it, and sends
     nothing."""

@@ -707,6 +707,20 @@ def test_what_was_announced_is_kept(
         assert kept.size == len(body)
 
 
+@pytest.mark.parametrize("date", ["Mon, 01 Jan 99999999999999999999 00:00:00 GMT", "soon", "\0"])
+def test_an_odd_date_of_a_file_does_not_spoil_it(tmp_path: Path, date: str) -> None:
+    """It only means that a transfer that broke off could not be resumed."""
+    headers = {"content-type": "image/png", "last-modified": date, "date": date}
+    transport = MockTransport(lambda _: rh.Response(200, PNG, headers))
+
+    async def main() -> rh.Download:
+        async with rh.Session("a-key", transport=transport) as session:
+            output = rh.Output("https://results.example/1.png", "png")
+            return await session.download(output, tmp_path / "x.png")
+
+    assert run(main).path.read_bytes() == PNG
+
+
 @pytest.mark.parametrize(("name", "kind"), [("1", "zip"), ("1.dat", "zip"), ("1.cbz", "zip")])
 def test_first_bytes_name_a_file_of_which_nothing_else_tells(
     tmp_path: Path, name: str, kind: str
@@ -852,6 +866,23 @@ def test_a_name_that_is_too_long_where_it_is_saved_is_cut_again(tmp_path: Path) 
     folder /= "d" * (3970 - len(str(folder)))
     (outcome,) = stream_from(Site(), folder, name=lambda _: "x" * 190)
     assert [file.path.name for file in outcome.files] == [f"{'x' * 50}.png"]
+
+
+def test_a_result_that_fits_nowhere_in_its_folder_keeps_its_task(tmp_path: Path) -> None:
+    """The folder is so deep that no name is short enough: the task is not lost, and the reason is
+    the system's."""
+    folder = tmp_path
+    while len(str(folder)) < 3900:
+        folder /= "d" * 100
+    folder /= "d" * (4085 - len(str(folder)))
+    site = Site()
+    (outcome,) = stream_from(site, folder)
+    assert isinstance(outcome, rh.Failed)
+    assert outcome.task is not None
+    assert [outcome.task.id] == site.created
+    assert isinstance(outcome.error, rh.DownloadError)
+    assert "cannot be written" in str(outcome.error)
+    assert isinstance(outcome.error.__cause__, OSError)
 
 
 def test_names_that_some_file_systems_take_for_one_are_kept_apart(tmp_path: Path) -> None:
