@@ -1,20 +1,26 @@
-"""A small service for `MockTransport`, on the loop's clock, that remembers what it did."""
+"""A small service for `MockTransport`, on the loop's clock, that remembers what it did; and an
+emulator for what is no coroutine."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 import os
 import random
+import select
 import struct
+import threading
+import time
 import zlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import runninghub_async as rh
+from runninghub_async.emulator import Emulator
 from runninghub_async.testing import MockTransport, json_response
 
 #: Whether what comes in large numbers comes in all of them (`TEST_SIZE=full`).
@@ -54,6 +60,37 @@ def png(
 
 def png_chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+@contextlib.contextmanager
+def emulated(**options: Any) -> Iterator[Emulator]:
+    """An emulator on a loop in a thread."""
+    ready, stop = threading.Event(), asyncio.Event()
+    made: list[tuple[Emulator, asyncio.AbstractEventLoop]] = []
+
+    async def serve() -> None:
+        async with Emulator(**options) as emulator:
+            made.append((emulator, asyncio.get_running_loop()))
+            ready.set()
+            await stop.wait()
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()))
+    thread.start()
+    assert ready.wait(60)
+    ((emulator, loop),) = made
+    try:
+        yield emulator
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(60)
+
+
+def until(true: Callable[[], object]) -> None:
+    """Wait for a minute at most."""
+    end = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < end
+        select.select([], [], [], 0.02)
 
 
 def refusal(code: str) -> rh.Response:

@@ -12,21 +12,19 @@ import json
 import os
 import re
 import resource
-import select
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
-import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support import png
+from support import emulated, png, until
 
 import runninghub_async as rh
 from runninghub_async._cli import main
@@ -35,7 +33,6 @@ from runninghub_async._cli._progress import Tally
 from runninghub_async._cli._prompts import UsageError, find_model, look_over, read_items
 from runninghub_async._cli._records import line_of, write_pages
 from runninghub_async._cli._terminal import Screen, live
-from runninghub_async.emulator import Emulator
 
 COMMAND = [sys.executable, "-P", "-m", "runninghub_async"]
 
@@ -122,37 +119,6 @@ def process(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     for process in started:
         process.kill()
         process.communicate(timeout=20)
-
-
-@contextlib.contextmanager
-def emulated(**options: Any) -> Iterator[Emulator]:
-    """An emulator on a loop in a thread."""
-    ready, stop = threading.Event(), asyncio.Event()
-    made: list[tuple[Emulator, asyncio.AbstractEventLoop]] = []
-
-    async def serve() -> None:
-        async with Emulator(**options) as emulator:
-            made.append((emulator, asyncio.get_running_loop()))
-            ready.set()
-            await stop.wait()
-
-    thread = threading.Thread(target=lambda: asyncio.run(serve()))
-    thread.start()
-    assert ready.wait(20)
-    ((emulator, loop),) = made
-    try:
-        yield emulator
-    finally:
-        loop.call_soon_threadsafe(stop.set)
-        thread.join(20)
-
-
-def until(true: Callable[[], object]) -> None:
-    """Wait for half a minute at most."""
-    end = time.monotonic() + 30
-    while not true():
-        assert time.monotonic() < end
-        select.select([], [], [], 0.02)
 
 
 def lines_of(folder: Path) -> list[dict[str, Any]]:

@@ -8,18 +8,16 @@ import csv
 import hashlib
 import json
 import os
-import select
 import signal
 import subprocess
 import sys
-import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support import emulated, until
 
 import runninghub_async as rh
 from runninghub_async._cli import main
@@ -27,29 +25,6 @@ from runninghub_async._cli._tables import amount
 from runninghub_async.emulator import Emulator
 
 COMMAND = [sys.executable, "-P", "-m", "runninghub_async"]
-
-
-@contextlib.contextmanager
-def emulated(**options: Any) -> Iterator[Emulator]:
-    """An emulator on a loop in a thread."""
-    ready, stop = threading.Event(), asyncio.Event()
-    made: list[tuple[Emulator, asyncio.AbstractEventLoop]] = []
-
-    async def serve() -> None:
-        async with Emulator(**options) as emulator:
-            made.append((emulator, asyncio.get_running_loop()))
-            ready.set()
-            await stop.wait()
-
-    thread = threading.Thread(target=lambda: asyncio.run(serve()))
-    thread.start()
-    assert ready.wait(60)
-    ((emulator, loop),) = made
-    try:
-        yield emulator
-    finally:
-        loop.call_soon_threadsafe(stop.set)
-        thread.join(60)
 
 
 class Ran:
@@ -124,14 +99,6 @@ def process(place: Place) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     for process in started:
         process.kill()
         process.communicate(timeout=60)
-
-
-def until(true: Callable[[], object]) -> None:
-    """Wait for a minute at most."""
-    end = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < end
-        select.select([], [], [], 0.02)
 
 
 def posters(count: int) -> list[str]:

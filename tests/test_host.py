@@ -43,6 +43,13 @@ class Dice(random.Random):
         return self._decide()
 
 
+async def never_ends() -> None:
+    """Ignores its cancellation, as careless code does."""
+    while True:
+        with contextlib.suppress(BaseException):
+            await asyncio.sleep(3600)
+
+
 def fails(*_: Any) -> Any:
     raise ZeroDivisionError("a fault of the user's")
 
@@ -142,10 +149,7 @@ def test_an_input_that_ignores_its_cancellation_is_left_behind(
 
     async def deaf() -> AsyncIterator[rh.SeedreamV5Lite]:
         yield rh.SeedreamV5Lite("a poster of a paper boat")
-        while True:
-            # As careless code does.
-            with contextlib.suppress(BaseException):
-                await asyncio.sleep(3600)
+        await never_ends()
 
     async def main() -> None:
         service = Service(1.0)
@@ -193,10 +197,7 @@ def test_an_input_whose_closing_never_ends_is_left(caplog: pytest.LogCaptureFixt
             return rh.SeedreamV5Lite("a poster of a paper boat")
 
         async def aclose(self) -> None:
-            while True:
-                # As careless code does.
-                with contextlib.suppress(BaseException):
-                    await asyncio.sleep(3600)
+            await never_ends()
 
     async def main() -> None:
         service = Service(1.0)
