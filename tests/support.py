@@ -1,10 +1,11 @@
-"""A small service for `MockTransport`, on the loop's clock, that remembers what it did; and an
-emulator for what is no coroutine."""
+"""A small service for `MockTransport`, on the loop's clock, that remembers what it did; and
+servers for what is no coroutine."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import http.server
 import itertools
 import json
 import os
@@ -83,6 +84,39 @@ def emulated(**options: Any) -> Iterator[Emulator]:
     finally:
         loop.call_soon_threadsafe(stop.set)
         thread.join(60)
+
+
+@contextlib.contextmanager
+def served(answer: Callable[[str, dict[str, Any]], Any]) -> Iterator[str]:
+    """The URL of a server whose answers (JSON or bytes) `answer(path, body)` decides."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            self.do_POST()
+
+        def do_POST(self) -> None:
+            text = self.rfile.read(int(self.headers.get("content-length") or 0))
+            told = answer(self.path, json.loads(text) if text.startswith(b"{") else {})
+            data = told if isinstance(told, bytes) else json.dumps(told).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_: object) -> None: ...
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 def until(true: Callable[[], object]) -> None:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
-import http.server
 import io
 import json
 import os
@@ -24,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import emulated, png, until
+from support import emulated, png, served, until
 
 import runninghub_async as rh
 from runninghub_async._cli import main
@@ -39,41 +38,6 @@ COMMAND = [sys.executable, "-P", "-m", "runninghub_async"]
 #: Control sequences, and marks that change the direction of writing.
 EVIL = "\x1b]0;OWNED\x07\x1b[2J\x7f\x9b31m\u202e\u2066\u200f\u2028"
 CONTROLS = set(EVIL) - set("]0;OWNED[2J31m")
-
-Answer = Callable[[str, dict[str, Any]], Any]
-
-
-@contextlib.contextmanager
-def service(answer: Answer) -> Iterator[str]:
-    """The URL of a server whose answers (JSON or bytes) `answer(path, body)` decides."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self) -> None:
-            self.do_POST()
-
-        def do_POST(self) -> None:
-            text = self.rfile.read(int(self.headers.get("content-length") or 0))
-            told = answer(self.path, json.loads(text) if text.startswith(b"{") else {})
-            data = told if isinstance(told, bytes) else json.dumps(told).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, *_: object) -> None: ...
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 class Ran:
@@ -176,7 +140,7 @@ def test_text_of_others_does_not_control_the_terminal(
 ) -> None:
     """Text of a server, a file or an argument is shown, escaped, on both outputs."""
     Path("evil.csv").write_text(f"prompt,{EVIL}\na poster,1\n", "utf-8")
-    with service(hostile) as url:
+    with served(hostile) as url:
         more = ["--base-url", url] if words[0] in ("run", "account", "app", "upload") else []
         ran = run(*words, *more)
     assert ran.status == status, ran.err
@@ -186,7 +150,7 @@ def test_text_of_others_does_not_control_the_terminal(
 
 def test_json_is_ascii_and_exact(run: Run) -> None:
     """Programs get exactly what the server wrote, and a terminal gets no control sequences."""
-    with service(hostile) as url:
+    with served(hostile) as url:
         ran = run("app", "list", "--json", "--base-url", url)
     assert ran.out.isascii()
     assert not CONTROLS & set(ran.out)
@@ -222,7 +186,7 @@ def test_warnings_of_the_library_are_shown(run: Run, tmp_path: Path) -> None:
             return {"taskId": "1", "status": "FAILED", "errorCode": "1501", "errorMessage": "no"}
         return {"taskId": "1", "status": "RUNNING", "promptTips": tips}
 
-    with service(answer) as url:
+    with served(answer) as url:
         ran = run("generate", "in.txt", "--out", "out", "--base-url", url)
     assert ran.status == 1
     assert re.search(r"^task 1 was accepted with faults: .*too wide \\x1b", ran.err, re.MULTILINE)
@@ -598,7 +562,7 @@ def test_a_retry_asks_before_it_submits_a_task_that_may_be_alive(run: Run, tmp_p
             await job(store, place, (S.ACCEPTED, {"task_id": f"{place}"}), (S.FAILED, facts))
         await job(store, 6, (S.FAILED, {"code": "1007", "error": "InvalidRequestError: no"}))
 
-    with service(answer) as url:
+    with served(answer) as url:
         asyncio.run(journal(url, fill, tmp_path / "out"))
         ran = run("retry", "run.db", "--failed")
     assert ran.out.startswith("queued for retry: 3 failed\n")
@@ -697,7 +661,7 @@ def test_results_behind_a_vpn_can_be_allowed(
         results = [{"url": f"http://results.example:{port}/x.png", "outputType": "png"}]
         return {"taskId": body["taskId"], "status": "SUCCESS", "results": results}
 
-    with service(answer) as url:
+    with served(answer) as url:
         port = url.rpartition(":")[2]
         words = ("task", "1", "--base-url", url, "--download")
         refused = run(*words, "a")

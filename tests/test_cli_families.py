@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import pytest
+from support import served
 
 import runninghub_async as rh
 from runninghub_async._cli import main
@@ -121,6 +122,11 @@ def run(
     return run
 
 
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
 @pytest.fixture
 def picture(tmp_path: Path) -> Path:
     path = tmp_path / "boat.png"
@@ -173,6 +179,10 @@ def test_every_command_has_help(run: Run, words: str) -> None:
         (["run", MODEL, "--param", PROMPT, "--param", "width=wide"], "width: expected a whole"),
         (["run", MODEL, "--no-wait", "--out", "x"], "not allowed with"),
         (["run", MODEL, "--param", PROMPT, "--timeout", "0"], "above 0"),
+        (["run", MODEL, "--param", PROMPT, "--timeout", "soon"], "above 0, got soon"),
+        (["run", MODEL, "--param", PROMPT, "--result-network", "home"], "a network such as 198.18"),
+        (["emulator", "--duration", "-1"], "expected seconds, got -1"),
+        (["app", "list", "--limit", "0"], "a whole number above 0, got 0"),
         (["task", "abc"], "task_id: expected a string of digits"),
         (["task", "1", "--wait", "--cancel"], "not allowed with"),
         (["progress", "abc"], "task_id"),
@@ -309,6 +319,18 @@ def test_price_is_the_catalogues_and_on_request_the_services(run: Run) -> None:
     assert "service   0.22 CNY" in run("price", MODEL, "--param", PROMPT, "--ask").out
 
 
+def test_a_call_that_is_free_is_said_to_be(run: Run) -> None:
+    """With how many are left where the service says it."""
+    told: dict[str, Any] = {"estimatedPrice": "0.22", "currency": "CNY", "isFreeThisCall": True}
+    with served(lambda _path, _body: {"code": 0, "data": told}) as url:
+        words = ("price", MODEL, "--param", PROMPT, "--ask", "--base-url", url)
+        assert "free      this call is free\n" in run(*words).out
+        told["remainingFreeLimitCount"] = 3
+        assert "free      this call is free, 3 left\n" in run(*words).out
+        told["isFreeThisCall"] = False
+        assert "free" not in run(*words).out
+
+
 def test_run_makes_a_picture(run: Run, tmp_path: Path) -> None:
     """The id first, then a table with the cost and the file."""
     ran = run("run", MODEL, "--param", PROMPT, "--out", tmp_path / "out")
@@ -430,6 +452,15 @@ def test_task_shows_waits_and_downloads(run: Run, task_id: str, tmp_path: Path) 
         assert ran.json["files"][0]["path"] == str(tmp_path / f"{number}/{task_id}-1.png")
 
 
+def test_a_tasks_status_alone(run: Run, services: Services, task_id: str) -> None:
+    """A word, or JSON; status 1 if it failed."""
+    assert run("task", task_id, "--status") == (0, "SUCCESS\n", "")
+    assert run("task", task_id, "--status", "--json").json == {"id": task_id, "status": "SUCCESS"}
+    doomed = ("--base-url", services.doomed.url)
+    failed = task_of(run("workflow", "run", WORKFLOW, "--no-wait", *doomed))
+    assert run("task", failed, "--status", *doomed) == (1, "FAILED\n", "")
+
+
 def test_results_that_cannot_be_stored_are_status_1(run: Run, task_id: str, tmp_path: Path) -> None:
     """The task is shown all the same; a folder that cannot be is status 2 before anything runs."""
     (tmp_path / f"{task_id}-1.png").mkdir()
@@ -515,6 +546,22 @@ def test_ctrl_c_names_the_task_that_still_runs(services: Services) -> None:
     assert f"task {task_id} still runs at the service" in err.splitlines()[-1]
     assert "Traceback" not in err
     assert not out
+
+
+def test_ctrl_c_leaves_the_progress_of_a_task_that_runs_on(run: Run, services: Services) -> None:
+    """Status 130 after what was shown, and one line that says that the task is not stopped."""
+    slow = ("--base-url", services.slow.url)
+    task_id = task_of(run("workflow", "run", WORKFLOW, "--no-wait", *slow))
+    process = subprocess.Popen(
+        [*COMMAND, "progress", task_id, *slow],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1,
+        env={**os.environ, "RUNNINGHUB_API_KEY": "k"},
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (130, f"task {task_id} runs on at the service\n")
 
 
 # -- workflows ------------------------------------------------------------------------------------
@@ -630,6 +677,24 @@ def test_a_runs_progress_goes_to_standard_error(run: Run, services: Services) ->
 # -- apps -----------------------------------------------------------------------------------------
 
 
+def test_a_run_goes_on_where_its_progress_cannot_be_shown(run: Run) -> None:
+    """The reason is told; the task is waited for, and its status is the command's."""
+
+    def answer(path: str, body: dict[str, Any]) -> Any:
+        if path.endswith("/outputs"):
+            return {"code": 301, "msg": "not today", "data": None}
+        if path.endswith("/query"):
+            results = [{"text": "a poem", "outputType": "txt"}]
+            return {"taskId": body["taskId"], "status": "SUCCESS", "results": results}
+        return {"taskId": "7", "status": "RUNNING", "code": 0, "data": {"taskId": "7"}}
+
+    with served(answer) as url:
+        ran = run("workflow", "run", WORKFLOW, "--progress", "--base-url", url)
+    assert ran.status == 0, ran.err
+    assert "a poem" in ran.out
+    assert "no more progress to show: [301] not today" in ran.err
+
+
 def test_app_list_and_show(run: Run) -> None:
     """As many as asked for, over several pages; an app's inputs with types and choices."""
     listed = run("app", "list", "--sort", "newest", "--limit", "60", "--json")
@@ -643,6 +708,19 @@ def test_app_list_and_show(run: Run) -> None:
     assert ["3.steps", "INT", "20", "1", "to", "100", "steps"] in rows
     assert "euler | dpmpp_2m | ddim" in shown
     assert run("app", "show", APP, "--json").json["inputs"][0]["field"] == "text"
+
+
+def test_app_show_tells_a_limit_that_is_alone(run: Run) -> None:
+    """A number that has no highest or no lowest value."""
+    limits: dict[str, Any] = {"steps": {"min": 1}, "strength": {"max": 2.5}}
+    nodes = [
+        {"nodeId": "3", "fieldName": name, "fieldType": "FLOAT", "fieldData": ["FLOAT", limit]}
+        for name, limit in limits.items()
+    ]
+    with served(lambda _path, _body: {"code": 0, "data": {"nodeInfoList": nodes}}) as url:
+        shown = run("app", "show", APP, "--base-url", url).out
+    assert "at least 1\n" in shown
+    assert "at most 2.5\n" in shown
 
 
 def test_app_run(run: Run, services: Services, picture: Path, tmp_path: Path) -> None:
@@ -713,16 +791,19 @@ def test_upload_of_a_lora(run: Run, tmp_path: Path) -> None:
 
 def test_upload_has_one_live_line_on_a_terminal(run: Run, picture: Path) -> None:
     """Written over, and left with a new line."""
-
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
     terminal = Terminal()
     with contextlib.redirect_stderr(terminal):
         assert run("upload", picture).status == 0
     assert terminal.getvalue().startswith("\r\x1b[Kboat.png  ")
     assert terminal.getvalue().endswith("100% of 0.0 MB\n")
+
+
+def test_an_upload_that_sends_nothing_leaves_no_line_on_a_terminal(run: Run) -> None:
+    """Only what is wrong with the file."""
+    terminal = Terminal()
+    with contextlib.redirect_stderr(terminal):
+        assert run("upload", "absent.png").status == 2
+    assert terminal.getvalue().startswith("runninghub-async upload: absent.png: No such file")
 
 
 def test_account_queue_and_keys(run: Run) -> None:
@@ -758,6 +839,22 @@ def test_assets(run: Run, group: list[str]) -> None:
     assert "name  two boats" in run("assets", "query", fields, *group).out
     assert run("assets", "delete", fields, *group).status == 0
     assert run("assets", "list", *group).out == "none\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (None, "done"),
+        ({}, "done"),
+        ("kept", "kept"),
+        (["纸船", 2], '["纸船", 2]'),
+        ({"id": 7, "tags": ["a"]}, 'id    7\ntags  ["a"]'),
+    ],
+)
+def test_whatever_the_asset_library_gives_back_is_shown(run: Run, data: Any, told: str) -> None:
+    """Its answers are not documented: nothing, a text, a list and an object each have a form."""
+    with served(lambda _path, _body: {"code": 0, "data": data}) as url:
+        assert run("assets", "query", "{}", "--base-url", url) == (0, f"{told}\n", "")
 
 
 def test_webhook_show_and_resend(run: Run, task_id: str) -> None:
