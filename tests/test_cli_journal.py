@@ -274,6 +274,8 @@ def test_a_budget_without_a_journal_lists_what_was_not_submitted(
         (["generate", "in.txt", "--out", "o", "--reuse"], "--reuse: needs --journal"),
         (["generate", "in.txt", "--out", "o", "--budget", "much"], "expected an amount"),
         (["generate", "in.txt", "--out", "o", "--budget", "-5"], "expected"),
+        (["generate", "in.txt", "--out", "o", "--budget", "5", "--base-url", "nowhere"],
+         "base_url must be an http(s) origin"),
         (["generate", "in.txt", "--out", "o", "--journal", "in.txt"], "in.txt"),
         (["generate", "absent.txt", "--out", "o", "--journal", "x.db"], "absent.txt"),
         (["generate", "in.txt", "--out", "in.txt", "--journal", "x.db"], "--out"),
@@ -303,6 +305,54 @@ def test_wrong_usage_is_status_2_and_makes_no_journal(
     assert "usage: " in ran.err or len(ran.err.splitlines()) == 1
     assert not ran.out
     assert not (place.folder / "x.db").exists()
+
+
+@pytest.mark.parametrize("first", ["no JSON at all", "[]", '{"index": 0}'])
+def test_a_folder_with_a_manifest_of_something_else_is_not_taken(place: Place, first: str) -> None:
+    """By a journal that has a folder already; what is in the other one stays as it is."""
+    place.write("no")
+    other = place.folder / "other/manifest.jsonl"
+    other.parent.mkdir()
+    other.write_text(f"{first}\n")
+    with emulated(duration=0) as emulator:
+        assert place.generate(emulator).status == 1
+        ran = place.run("resume", "run.db", "--out", "other")
+    assert ran.status == 2
+    assert "there is the manifest of another run; take another folder" in ran.err
+    assert other.read_text() == f"{first}\n"
+
+
+@pytest.mark.parametrize("words", [(), ("--journal", "run.db")])
+def test_standard_input_that_is_no_text_ends_the_run_after_what_came_before(
+    place: Place, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    """Status 2 and the line; what was submitted until then is in the manifest."""
+    (place.folder / "in").write_bytes(b"a poster of a boat\nun caf\xe9\na poster of a pier")
+    faults = [fault("submit", "refuse", code="1501")]
+    with emulated(faults=faults) as emulator, (place.folder / "in").open() as source:
+        monkeypatch.setattr(sys, "stdin", source)
+        ran = place.run("generate", "-", "--out", "out", "--base-url", emulator.url, *words)
+        assert emulator.stats.submits == 1
+    assert ran.status == 2
+    assert "generate: -: line 2, character 7: the byte 0xe9 is not UTF-8" in ran.err
+    (line,) = place.lines()
+    assert line["request"]["prompt"] == "a poster of a boat"
+    assert (line["status"], line["error"]["code"]) == ("failed", "1501")
+
+
+def test_the_last_line_of_standard_input_may_lack_its_end(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `printf` leaves it; and a closed standard input is status 2."""
+    (place.folder / "in").write_text("no\nnor")
+    with emulated() as emulator, (place.folder / "in").open() as source:
+        monkeypatch.setattr(sys, "stdin", source)
+        place.generate(emulator, source="-")
+        monkeypatch.setattr(sys, "stdin", None)
+        closed = place.generate(emulator, source="-")
+    assert [line["request"]["prompt"] for line in place.lines()] == ["no", "nor"]
+    assert closed.status == 2
+    assert "standard input is closed" in closed.err
 
 
 # -- stopping and going on ------------------------------------------------------------------------
@@ -401,6 +451,45 @@ def test_a_journal_in_use_is_status_2_and_names_the_process(
         run.send_signal(signal.SIGTERM)
         run.communicate(timeout=60)
     assert "open in  no process" in place.run("runs", "run.db").out
+
+
+def test_ctrl_c_where_the_folder_is_gone_says_that_the_journal_has_all(
+    place: Place, process: Callable[..., subprocess.Popen[str]]
+) -> None:
+    """Manifest and page are not written; both ways to go on are named, and one of them works."""
+    place.write(*posters(2))
+    with emulated(duration=60) as emulator:
+        run = process(*generation(emulator))
+        until(lambda: place.states()["accepted"] == 2)
+        (place.folder / "out").rename(place.folder / "moved")
+        (place.folder / "out").touch()
+        run.send_signal(signal.SIGINT)
+        _, err = run.communicate(timeout=60)
+    assert run.returncode == 130
+    assert f"index.html were not written to {place.folder / 'out'}: " in err
+    assert "to list them: runninghub-async export run.db --format csv" in err
+    assert "to write the files: runninghub-async resume run.db --out DIR" in err
+    rows = place.run("export", "run.db", "--format", "csv").out.splitlines()
+    assert len(rows) == 1 + 2
+
+
+def test_a_budget_that_an_earlier_input_uses_up_stops_a_run_with_reuse(place: Place) -> None:
+    """Status 3 while earlier jobs are finished: nothing of the new input is even put down."""
+    with emulated(faults=[fault("submit", "garbage", times=1)]) as emulator:
+
+        async def submit() -> None:
+            async with rh.Session(base_url=emulator.url, journal="run.db") as session:
+                with contextlib.suppress(rh.SubmitUnknown):
+                    await session.submit(rh.SeedreamV5Lite("a poster of a boat"), key="one")
+
+        asyncio.run(submit())
+        assert place.states() == {"unknown": 1}
+        place.write("a poster of something else")
+        ran = place.generate(emulator, "--reuse", "--unknown", "resubmit", "--budget", "0.01")
+        assert ran.status == 3
+        assert "the budget of 0.01 CNY" in ran.err
+        assert emulator.stats.submits == 1
+    assert place.states() == {"unknown": 1}
 
 
 def test_resume_takes_folder_and_origin_from_the_journal_unless_given(
@@ -605,6 +694,9 @@ def test_export_has_a_row_for_each_job_and_no_formula(place: Place) -> None:
     assert list(lines[0]) == [*rows[0], "request"]
     assert lines[0]["prompt"] == lines[0]["request"]["prompt"] == "=HYPERLINK(1) a poster"
     assert lines[1]["files"] == ["00001-a-poster-of-a-boat-at-dusk.png"]
+    lost = place.run("export", "run.db", "--format", "csv", "-o", "no/such.csv")
+    assert lost.status == 2
+    assert "-o no/such.csv: No such file or directory" in lost.err
     one = place.run("export", "run.db", "--format", "csv", "--state", "failed")
     assert len(one.out.splitlines()) == 2
 
@@ -637,8 +729,14 @@ def test_cancelled_jobs_are_put_back_on_request(place: Place) -> None:
 
         asyncio.run(cancel())
         assert place.states() == {"cancelled": 1}
-        words = ("retry", "run.db", "--cancelled", "--out", "out", "--base-url", emulator.url)
-        ran = place.run(*words)
+        where = ("--out", "out", "--base-url", emulator.url)
+        ended = place.run("resume", "run.db", *where)
+        assert ended.status == 1
+        assert "to try what was cancelled again: runninghub-async retry run.db" in ended.out
+        (line,) = place.lines()
+        assert (line["status"], line["error"]["type"]) == ("cancelled", "TaskCancelled")
+        assert line["task_id"] in line["error"]["message"]
+        ran = place.run("retry", "run.db", "--cancelled", *where)
         assert ran.status == 0, ran.err
         assert ran.out.startswith("queued for retry: 1 cancelled; what they ran is billed again\n")
     assert place.states() == {"stored": 1}
