@@ -8,6 +8,7 @@ import contextlib
 import datetime
 import io
 import json
+import logging
 import os
 import re
 import resource
@@ -27,11 +28,12 @@ from support import emulated, png, served, until
 
 import runninghub_async as rh
 from runninghub_async._cli import main
-from runninghub_async._cli._manifest import ManifestFile, job_line
+from runninghub_async._cli._manifest import Manifest, ManifestFile, job_line
 from runninghub_async._cli._progress import Tally
 from runninghub_async._cli._prompts import UsageError, find_model, look_over, read_items
 from runninghub_async._cli._records import line_of, write_pages
 from runninghub_async._cli._terminal import Screen, live
+from runninghub_async.testing import run as run_virtually
 
 COMMAND = [sys.executable, "-P", "-m", "runninghub_async"]
 
@@ -199,20 +201,26 @@ def failing(count: int) -> list[dict[str, Any]]:
     return [{"on": "task", "kind": "fail", "code": "1501", "times": count}]
 
 
+def at_most(size: int) -> Callable[[], None]:
+    """A limit on the size of a process's files stands in for the end of the disk."""
+
+    def limit() -> None:
+        hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+
+    return limit
+
+
 @pytest.mark.long
 def test_the_manifest_waits_for_room(process: Callable[..., Any], tmp_path: Path) -> None:
     """One warning with the reason, nothing submitted meanwhile; then all lines, whole."""
     text = "x" * 1500
     (tmp_path / "in.txt").write_text("".join(f"a poster {n} {text}\n" for n in range(30)))
 
-    def small() -> None:
-        hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
-        resource.setrlimit(resource.RLIMIT_FSIZE, (9000, hard))
-
     with emulated(duration=0, faults=failing(30)) as emulator:
         ran = process(
             "generate", "in.txt", "--out", "out", "--base-url", emulator.url,
-            "--rate", "10", "--concurrency", "5", preexec_fn=small,
+            "--rate", "10", "--concurrency", "5", preexec_fn=at_most(9000),
         )  # fmt: skip
         told = drain(ran.stderr)
         until(lambda: any("manifest.jsonl cannot be written" in line for line in told))
@@ -229,6 +237,139 @@ def test_the_manifest_waits_for_room(process: Callable[..., Any], tmp_path: Path
     assert any("manifest.jsonl can be written again" in line for line in told)
     assert sorted(line["index"] for line in lines_of(tmp_path / "out")) == list(range(30))
     assert "Traceback" not in "".join(told)
+
+
+def test_ctrl_c_on_a_full_disk_tells_what_no_file_does(
+    process: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Status 130 at once, without waiting for room; the manifest has no half of a line."""
+    (tmp_path / "in.txt").write_text("a poster of a boat\n")
+    with emulated(faults=[{"on": "submit", "kind": "garbage"}]) as emulator:
+        words = ("generate", "in.txt", "--out", "out", "--base-url", emulator.url)
+        ran = process(*words, preexec_fn=at_most(100))
+        assert "manifest.jsonl cannot be written: File too large" in ran.stderr.readline()
+        ran.send_signal(signal.SIGINT)
+        out, err = ran.communicate(timeout=60)
+    assert ran.returncode == 130
+    assert "0 done, 0 failed, 1 unknown in " in out
+    assert "not in manifest.jsonl: 1 submits whose responses were lost\n" in err
+    assert "index.html was not written: File too large\n" in err
+    assert [(path.name, path.stat().st_size) for path in (tmp_path / "out").iterdir()] == [
+        ("manifest.jsonl", 0)
+    ]
+
+
+def test_ctrl_c_ends_a_run_that_has_ended_but_for_its_manifest(
+    process: Callable[..., Any], tmp_path: Path
+) -> None:
+    """The key was refused, and the requests that were not submitted find no room."""
+    (tmp_path / "in.txt").write_text("a poster of a boat\n")
+    with emulated(api_key="another") as emulator:
+        words = ("generate", "in.txt", "--out", "out", "--base-url", emulator.url)
+        ran = process(*words, preexec_fn=at_most(100))
+        while "manifest.jsonl cannot be written: File too large" not in ran.stderr.readline():
+            assert ran.poll() is None
+        ran.send_signal(signal.SIGINT)
+        out, err = ran.communicate(timeout=60)
+    assert ran.returncode == 130
+    assert "0 done, 0 failed in " in out
+    assert "not in manifest.jsonl" not in err
+    assert "Traceback" not in err
+
+
+@contextlib.contextmanager
+def limited(size: int) -> Iterator[Callable[[], None]]:
+    """This process's files may have that size; what is given makes room again."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def room() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield room
+    finally:
+        room()
+
+
+def test_a_line_that_finds_no_room_is_written_when_there_is(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Submitting is held for that long; a warning begins it and another ends it."""
+    path, held = tmp_path / "manifest.jsonl", []
+
+    @contextlib.contextmanager
+    def hold() -> Iterator[None]:
+        held.append("held")
+        waiting.set()
+        yield
+        held.append("let go")
+
+    async def main() -> None:
+        manifest = Manifest(file)
+        manifest.hold = hold
+        with limited(100) as room:
+            manifest.add({"index": 0})
+            manifest.add({"index": 1, "text": "x" * 200})
+            await waiting.wait()
+            assert held == ["held"]
+            room()
+        await manifest.written()
+        assert await manifest.finish(patient=True) == []
+
+    waiting = asyncio.Event()
+    with contextlib.closing(ManifestFile(path)) as file:
+        with caplog.at_level(logging.WARNING, "runninghub_async"):
+            run_virtually(main)
+    assert [line["index"] for line in lines_of(tmp_path)] == [0, 1]
+    assert held == ["held", "let go"]
+    assert caplog.messages == [
+        f"{path} cannot be written: File too large; nothing is submitted until it can be",
+        f"{path} can be written again",
+    ]
+
+
+def test_a_manifest_that_can_never_be_written_is_given_up_after_eight_seconds(
+    tmp_path: Path,
+) -> None:
+    """A fault other than a full disk is tried five times; then the lines are given back."""
+    out = tmp_path / "out"
+    out.mkdir()
+
+    async def main() -> None:
+        manifest = Manifest(file)
+        manifest.add({"index": 1})
+        with pytest.raises(rh.RunningHubError, match="cannot be written: File exists"):
+            await manifest.written()
+        assert asyncio.get_running_loop().time() == pytest.approx(8, abs=0.1)
+        manifest.add({"index": 2})
+        left = await manifest.finish(patient=True)
+        assert [line["index"] for line in left] == [1, 2]
+
+    with contextlib.closing(ManifestFile(out / "manifest.jsonl")) as file:
+        file.append({"index": 0})
+        shutil.rmtree(out)
+        out.touch()
+        run_virtually(main)
+
+
+def test_neither_a_line_nor_a_whole_manifest_is_written_in_part(tmp_path: Path) -> None:
+    """The disk is full for a long line, and for the file that was deleted."""
+    path = tmp_path / "manifest.jsonl"
+    with contextlib.closing(ManifestFile(path)) as file:
+        with limited(100):
+            file.append({"index": 0})
+            with pytest.raises(OSError, match="large"):
+                file.append({"index": 1, "text": "x" * 200})
+            assert lines_of(tmp_path) == [{"index": 0}]
+        file.append({"index": 1, "text": "x" * 200})
+        path.unlink()
+        with limited(100):
+            with pytest.raises(OSError, match="large"):
+                file.append({"index": 2})
+            assert not path.exists()
+        file.append({"index": 2})
+    assert [line["index"] for line in lines_of(tmp_path)] == [0, 1, 2]
 
 
 @pytest.mark.long
