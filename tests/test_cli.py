@@ -110,19 +110,6 @@ def test_generate_leaves_pictures_a_manifest_and_a_page(tmp_path: Path) -> None:
     assert "http-equiv" in page
 
 
-def test_a_second_run_in_the_same_folder_keeps_the_first(tmp_path: Path) -> None:
-    """What was paid for is moved aside, not written over."""
-    source = tmp_path / "in.txt"
-    source.write_text("a poster of a paper boat\n\n")
-    for _ in range(2):
-        done = call("generate", source, "--out", tmp_path / "out", "--emulator")
-        assert done.returncode == 0, done.stderr
-    for folder in (tmp_path / "out", tmp_path / "out/run-1"):
-        (line,) = manifest(folder)
-        assert (folder / line["files"][0]["path"]).exists()
-        assert (folder / "index.html").exists()
-
-
 def test_only_the_first_of_an_endless_input_are_read(tmp_path: Path) -> None:
     """--limit 12 of a pipe that never ends: 12 files, and the pipe is let go of."""
     producer = subprocess.Popen(

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
+import fcntl
 import io
 import json
 import logging
@@ -15,11 +16,14 @@ import resource
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
+import termios
 import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +52,11 @@ class Ran:
 
 
 Run = Callable[..., Ran]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
 
 
 @pytest.fixture
@@ -161,11 +170,6 @@ def test_json_is_ascii_and_exact(run: Run) -> None:
 
 def test_a_warning_replaces_the_live_line() -> None:
     """A warning is not hidden behind the progress and does not garble it."""
-
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
     terminal = Terminal()
     screen: Any = Screen(terminal)
     progress = live(screen)
@@ -460,6 +464,126 @@ def test_a_run_needs_no_output_and_no_interrupt(
     assert all(line["task_id"] for line in lines)
 
 
+def test_ctrl_c_may_wait_for_what_is_under_way(process: Callable[..., Any], tmp_path: Path) -> None:
+    """--on-cancel wait: what was paid for comes home, and is in the manifest; status 130."""
+    (tmp_path / "in.txt").write_text("a poster of a boat\n")
+    asked, ended = threading.Event(), threading.Event()
+
+    def answer(path: str, _: dict[str, Any]) -> Any:
+        if path.endswith(".png"):
+            return png()
+        asked.set()
+        assert ended.wait(60)
+        results = [{"url": f"{url}/x.png", "outputType": "png"}]
+        return {"taskId": "7", "status": "SUCCESS", "results": results}
+
+    with served(answer) as url:
+        ran = process("generate", "in.txt", "--out", "out", "--base-url", url,
+                      "--on-cancel", "wait")  # fmt: skip
+        assert asked.wait(60)
+        ran.send_signal(signal.SIGINT)
+        while "waiting for the tasks that run; interrupt again" not in ran.stderr.readline():
+            assert ran.poll() is None
+        ended.set()
+        out, _ = ran.communicate(timeout=60)
+    assert ran.returncode == 130
+    assert "1 done, 0 failed in " in out
+    (line,) = lines_of(tmp_path / "out")
+    assert line["status"] == "succeeded"
+    assert (tmp_path / "out" / line["files"][0]["path"]).read_bytes() == png()
+
+
+# -- outputs of every kind ------------------------------------------------------------------------
+
+
+class Broken(io.StringIO):
+    """An output that fails."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self._error = error
+
+    def write(self, _: str) -> int:
+        raise self._error
+
+
+def test_a_program_whose_output_fails_gets_status_1(run: Run) -> None:
+    """Not an exception, whether its stand-in for standard output is broken or closed."""
+    closed = io.StringIO()
+    closed.close()
+    for output in (closed, Broken(OSError(5, "Input/output error"))):
+        with contextlib.redirect_stdout(output):
+            ran = run("models", "--count")
+        assert (ran.status, ran.err) == (1, "")
+
+
+def test_a_traceback_does_not_control_the_terminal(run: Run) -> None:
+    """Of an error that nobody expected: status 1, and the texts in it are escaped."""
+    with contextlib.redirect_stdout(Broken(RuntimeError(EVIL))):
+        ran = run("models", "--count")
+    assert ran.status == 1
+    assert ran.err.startswith("Traceback (most recent call last):\n")
+    assert "RuntimeError: \\x1b]0;OWNED" in ran.err
+    assert not CONTROLS & set(ran.err)
+
+
+def exported(run: Run, output: Any) -> Ran:
+    """An export of a journal with one evil job, to this standard output."""
+
+    async def fill(store: rh.JobStore) -> None:
+        await job(store, 7, (S.FAILED, {"code": "1007", "error": f"InvalidRequestError: {EVIL}"}))
+
+    if not Path("run.db").exists():
+        asyncio.run(journal("http://127.0.0.1:9", fill, Path("out")))
+    with contextlib.redirect_stdout(output):
+        return run("export", "run.db", "--format", "csv")
+
+
+def test_an_export_is_exact_unless_it_goes_to_a_terminal(run: Run) -> None:
+    """Into a program's own stream, too; without any output it still ends well."""
+    stream, terminal = io.StringIO(), Terminal()
+    for output in (stream, terminal, None):
+        assert exported(run, output).status == 0
+    assert EVIL in stream.getvalue()
+    assert "\\x1b]0;OWNED" in terminal.getvalue()
+    assert not CONTROLS & set(terminal.getvalue())
+
+
+def test_an_export_to_a_full_disk_is_status_1_with_the_reason(run: Run) -> None:
+    """Not a table that ends in the middle and looks whole."""
+    with contextlib.suppress(OSError), Path("/dev/full").open("w") as full:
+        ran = exported(run, full)
+    assert ran.status == 1
+    assert ran.err == "runninghub-async export: [Errno 28] No space left on device\n"
+
+
+def test_a_slow_reader_of_an_output_that_does_not_wait_gets_all(run: Run) -> None:
+    """Another program may have made the pipe non-blocking: no text is lost."""
+    whole = run("models", "--json").out
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    room = fcntl.fcntl(write, fcntl.F_GETPIPE_SZ)
+    got = bytearray()
+
+    def take() -> None:
+        until(lambda: waiting_in(read) == room)
+        while piece := os.read(read, 2**16):
+            got.extend(piece)
+
+    reader = threading.Thread(target=take)
+    reader.start()
+    with os.fdopen(write, "w", encoding="utf-8") as pipe, contextlib.redirect_stdout(pipe):
+        assert run("models", "--json").status == 0
+    reader.join(60)
+    os.close(read)
+    assert got.decode() == whole
+
+
+def waiting_in(pipe: int) -> int:
+    """How many bytes have not been read."""
+    return int(struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)))[0])
+
+
 # -- spreadsheets ---------------------------------------------------------------------------------
 
 
@@ -511,13 +635,48 @@ def test_faults_of_a_row_name_its_line_and_column(tmp_path: Path) -> None:
     path = tmp_path / "in.csv"
     path.write_text(
         'sep=,\nprompt,width,\n"a poster\nof two lines",99999,\n'
-        "a poster,2048,stray\na poster,2048,,more\na poster,2048,\n"
+        "a poster,2048,stray,more\na poster,2048,,more\na poster,2048,\n"
     )
     problems = [faults for _, faults in read(path)]
     assert problems[0] == ("line 3: width: more than 4704 @ $.width",)
     assert problems[1] == ("line 5: column C has no name in the header: 'stray'",)
     assert problems[2] == ("line 6: column D has a cell, but no name in the header: 'more'",)
     assert problems[3] == ()
+
+
+def test_cells_become_what_their_fields_take(tmp_path: Path) -> None:
+    """Numbers, true and false, objects and lists, in JSON or with bars; what does not fit stays as
+    it is, and is named."""
+    path = tmp_path / "in.csv"
+    path.write_text("prompt,minRatio\na poster,0.5\na poster,half\n")
+    good, bad = read(path, "bytedance/jimeng-4.6/text-to-image")
+    assert (good[0]["minRatio"], good[1]) == (0.5, ())
+    assert (bad[0]["minRatio"], bad[1][0][:16]) == ("half", "line 3: minRatio")
+    path.write_text("prompt,promptExtend\na poster,TRUE\na poster,no\n")
+    good, bad = read(path, "alibaba/qwen-image-2.0/text-to-image")
+    assert (good[0]["promptExtend"], good[1]) == (True, ())
+    assert (bad[0]["promptExtend"], bad[1][0][:20]) == ("no", "line 3: promptExtend")
+    path.write_text("prompt,refVideos\na poster,[{}]\na poster,[{\n")
+    good, bad = read(path, "skyreels-v4/omni-reference")
+    assert good[0]["refVideos"] == [{}]
+    assert bad[0]["refVideos"] == "[{"
+    urls = ["https://x.example/1.png", "https://x.example/2.png"]
+    cells = [" | ".join(urls), json.dumps(urls), "["]
+    path.write_text("prompt;imageUrls\n" + "".join(f"a poster;'{cell}'\n" for cell in cells))
+    path.write_text(path.read_text().replace("'", ""))
+    *good_ones, bad = read(path, "seedream-v5-lite/image-to-image")
+    assert [fields["imageUrls"] for fields, _ in good_ones] == [urls, urls]
+    assert (bad[0]["imageUrls"], bad[1][0][:17]) == ("[", "line 4: imageUrls")
+
+
+def test_lines_of_json_are_numbered_with_the_empty_ones(tmp_path: Path) -> None:
+    """And a field that is named twice, in two spellings, is a fault."""
+    path = tmp_path / "in.jsonl"
+    path.write_text('{"prompt": "a poster"}\n\n  \n{"prompt": "a poster", "Prompt": "another"}\n')
+    assert read(path) == [
+        ({"prompt": "a poster"}, ()),
+        ({"prompt": "a poster"}, ("line 4: Prompt: given twice @ $.prompt",)),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -741,6 +900,92 @@ def test_a_task_with_missing_results_is_neither_done_nor_failed() -> None:
     tally = Tally()
     tally.count(outcome)
     assert (tally.stored, tally.partly, tally.failed) == (0, 1, 0)
+
+
+def test_a_line_says_what_was_not_fetched_and_what_it_cost() -> None:
+    """The run was interrupted before the download; an app is billed in coins, or in nothing."""
+    ended = datetime.datetime.now(datetime.UTC)
+    lines = []
+    for usage in (rh.Usage(coins=Decimal(12)), rh.Usage()):
+        task = rh.Task("1", rh.TaskStatus.SUCCESS, OUTPUTS, usage=usage)
+        outcome = rh.Succeeded(index=4, request=rh.ModelRequest(MODEL), task=task)
+        lines.append(job_line(outcome, ended=ended, currency="CNY"))
+    assert [line["cost"] for line in lines] == [{"amount": "12", "currency": "coins"}, None]
+    for line in lines:
+        assert (line["status"], line["error"]["type"]) == ("failed", "RunningHubError")
+        assert line["error"]["message"] == "interrupted before it was fetched"
+        assert {output["state"] for output in line["outputs"]} == {"not_stored"}
+
+
+def ended_at_once(urls: list[str]) -> Callable[[str, dict[str, Any]], Any]:
+    """A service whose tasks have ended when they are submitted, with results at these URLs."""
+
+    def answer(path: str, _: dict[str, Any]) -> Any:
+        if path.endswith(".png"):
+            return png()
+        results = [{"url": url, "outputType": "png"} for url in urls]
+        return {"taskId": "7", "status": "SUCCESS", "results": results}
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("good", "told", "status"),
+    [(1, "0 done, 1 partly, 0 failed in ", "partly_stored"), (0, "0 done, 1 failed in ", "failed")],
+)
+def test_a_run_tells_that_results_are_missing(
+    run: Run, tmp_path: Path, good: int, told: str, status: str
+) -> None:
+    """Status 1; which ones is in the manifest, and what there is was stored."""
+    (tmp_path / "in.txt").write_text("a poster of a boat\n")
+    urls = ["http://10.0.0.1/y.png"] * (2 - good)
+    with served(ended_at_once(urls)) as url:
+        urls += [f"{url}/x.png"] * good
+        ran = run("generate", "in.txt", "--out", "out", "--base-url", url)
+    assert ran.status == 1
+    assert told in ran.out
+    assert ("results are missing: manifest.jsonl names them" in ran.out) == bool(good)
+    assert ("  1 partly  " in ran.err) == bool(good)
+    (line,) = lines_of(tmp_path / "out")
+    assert line["status"] == status
+    assert len(line["files"]) == good
+    assert line["error"] is None if good else line["error"]["type"] == "ResultUnsafe"
+
+
+def test_each_run_in_a_folder_keeps_the_earlier_ones(run: Run, tmp_path: Path) -> None:
+    """What was paid for is moved aside, not written over."""
+    for number in range(3):
+        (tmp_path / "in.txt").write_text(f"a poster of the number {number}\n")
+        urls: list[str] = []
+        with served(ended_at_once(urls)) as url:
+            urls.append(f"{url}/x.png")
+            assert run("generate", "in.txt", "--out", "out", "--base-url", url).status == 0
+    for number, name in enumerate(("out/run-1", "out/run-2", "out")):
+        (line,) = lines_of(tmp_path / name)
+        assert line["request"]["prompt"] == f"a poster of the number {number}"
+        assert (tmp_path / name / line["files"][0]["path"]).read_bytes() == png()
+        assert (tmp_path / name / "index.html").exists()
+
+
+def test_a_journal_tells_why_a_job_has_no_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its result was not fetched yet, or the store of another program kept only a text."""
+    monkeypatch.chdir(tmp_path)
+    kept = {"status": "SUCCESS", "outputs": [["https://x.example/1.png", "png", None, "2"]]}
+
+    async def fill(store: rh.JobStore) -> None:
+        done: rh.JobFacts = {"task": json.dumps(kept)}
+        await job(store, 0, (S.ACCEPTED, {"task_id": "1"}), (S.SUCCEEDED, done))
+        await job(store, 1, (S.FAILED, {"error": "no room for it"}))
+
+    asyncio.run(journal("http://127.0.0.1:9", fill, tmp_path / "out"))
+    write_pages("run.db", tmp_path / "out", {})
+    lines = lines_of(tmp_path / "out")
+    assert [(line["status"], line["error"]["type"]) for line in lines] == [
+        ("failed", "RunningHubError")
+    ] * 2
+    assert [line["error"]["message"] for line in lines] == ["not fetched yet", "no room for it"]
 
 
 def test_a_journal_shows_what_is_partly_stored(run: Run, tmp_path: Path) -> None:
