@@ -96,6 +96,18 @@ def process(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
         process.communicate(timeout=20)
 
 
+def ended_at_once(urls: list[str]) -> Callable[[str, dict[str, Any]], Any]:
+    """A service whose tasks have ended when they are submitted, with results at these URLs."""
+
+    def answer(path: str, _: dict[str, Any]) -> Any:
+        if path.endswith(".png"):
+            return png()
+        results = [{"url": url, "outputType": "png"} for url in urls]
+        return {"taskId": "7", "status": "SUCCESS", "results": results}
+
+    return answer
+
+
 def lines_of(folder: Path) -> list[dict[str, Any]]:
     text = (folder / "manifest.jsonl").read_text("utf-8")
     assert text.endswith("\n")
@@ -468,16 +480,16 @@ def test_ctrl_c_may_wait_for_what_is_under_way(process: Callable[..., Any], tmp_
     """--on-cancel wait: what was paid for comes home, and is in the manifest; status 130."""
     (tmp_path / "in.txt").write_text("a poster of a boat\n")
     asked, ended = threading.Event(), threading.Event()
+    urls: list[str] = []
+    submitted = ended_at_once(urls)
 
-    def answer(path: str, _: dict[str, Any]) -> Any:
-        if path.endswith(".png"):
-            return png()
+    def answer(path: str, body: dict[str, Any]) -> Any:
         asked.set()
         assert ended.wait(60)
-        results = [{"url": f"{url}/x.png", "outputType": "png"}]
-        return {"taskId": "7", "status": "SUCCESS", "results": results}
+        return submitted(path, body)
 
     with served(answer) as url:
+        urls.append(f"{url}/x.png")
         ran = process("generate", "in.txt", "--out", "out", "--base-url", url,
                       "--on-cancel", "wait")  # fmt: skip
         assert asked.wait(60)
@@ -491,6 +503,39 @@ def test_ctrl_c_may_wait_for_what_is_under_way(process: Callable[..., Any], tmp_
     (line,) = lines_of(tmp_path / "out")
     assert line["status"] == "succeeded"
     assert (tmp_path / "out" / line["files"][0]["path"]).read_bytes() == png()
+
+
+def test_a_second_ctrl_c_names_the_tasks_that_no_file_names(
+    process: Callable[..., Any], tmp_path: Path
+) -> None:
+    """It ends a run that waits at once, with the id of the task on the screen."""
+    (tmp_path / "in.txt").write_text("a poster of a boat\n")
+    asked, ended = threading.Event(), threading.Event()
+    urls: list[str] = []
+    submitted = ended_at_once(urls)
+
+    def answer(path: str, body: dict[str, Any]) -> Any:
+        if path.endswith(".png"):
+            asked.set()
+            ended.wait(60)
+        return submitted(path, body)
+
+    with served(answer) as url:
+        urls.append(f"{url}/x.png")
+        ran = process("generate", "in.txt", "--out", "out", "--base-url", url,
+                      "--on-cancel", "wait")  # fmt: skip
+        assert asked.wait(60)
+        ran.send_signal(signal.SIGINT)
+        while "waiting for the tasks that run; interrupt again" not in ran.stderr.readline():
+            assert ran.poll() is None
+        ran.send_signal(signal.SIGINT)
+        out, err = ran.communicate(timeout=60)
+        ended.set()
+    assert (ran.returncode, out) == (130, "")
+    assert err.splitlines() == [
+        "1 task still runs at the service: 7",
+        "to fetch the results of one: runninghub-async task ID --wait --download DIR",
+    ]
 
 
 # -- outputs of every kind ------------------------------------------------------------------------
@@ -915,18 +960,6 @@ def test_a_line_says_what_was_not_fetched_and_what_it_cost() -> None:
         assert (line["status"], line["error"]["type"]) == ("failed", "RunningHubError")
         assert line["error"]["message"] == "interrupted before it was fetched"
         assert {output["state"] for output in line["outputs"]} == {"not_stored"}
-
-
-def ended_at_once(urls: list[str]) -> Callable[[str, dict[str, Any]], Any]:
-    """A service whose tasks have ended when they are submitted, with results at these URLs."""
-
-    def answer(path: str, _: dict[str, Any]) -> Any:
-        if path.endswith(".png"):
-            return png()
-        results = [{"url": url, "outputType": "png"} for url in urls]
-        return {"taskId": "7", "status": "SUCCESS", "results": results}
-
-    return answer
 
 
 @pytest.mark.parametrize(
