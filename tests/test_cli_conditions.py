@@ -217,26 +217,20 @@ def failing(count: int) -> list[dict[str, Any]]:
     return [{"on": "task", "kind": "fail", "code": "1501", "times": count}]
 
 
-def at_most(size: int) -> Callable[[], None]:
-    """A limit on the size of a process's files stands in for the end of the disk."""
-
-    def limit() -> None:
-        hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-
-    return limit
-
-
 @pytest.mark.long
 def test_the_manifest_waits_for_room(process: Callable[..., Any], tmp_path: Path) -> None:
     """One warning with the reason, nothing submitted meanwhile; then all lines, whole."""
     text = "x" * 1500
     (tmp_path / "in.txt").write_text("".join(f"a poster {n} {text}\n" for n in range(30)))
 
+    def small() -> None:
+        hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+        resource.setrlimit(resource.RLIMIT_FSIZE, (9000, hard))
+
     with emulated(duration=0, faults=failing(30)) as emulator:
         ran = process(
             "generate", "in.txt", "--out", "out", "--base-url", emulator.url,
-            "--rate", "10", "--concurrency", "5", preexec_fn=at_most(9000),
+            "--rate", "10", "--concurrency", "5", preexec_fn=small,
         )  # fmt: skip
         told = drain(ran.stderr)
         until(lambda: any("manifest.jsonl cannot be written" in line for line in told))
@@ -255,44 +249,6 @@ def test_the_manifest_waits_for_room(process: Callable[..., Any], tmp_path: Path
     assert "Traceback" not in "".join(told)
 
 
-def test_ctrl_c_on_a_full_disk_tells_what_no_file_does(
-    process: Callable[..., Any], tmp_path: Path
-) -> None:
-    """Status 130 at once, without waiting for room; the manifest has no half of a line."""
-    (tmp_path / "in.txt").write_text("a poster of a boat\n")
-    with emulated(faults=[{"on": "submit", "kind": "garbage"}]) as emulator:
-        words = ("generate", "in.txt", "--out", "out", "--base-url", emulator.url)
-        ran = process(*words, preexec_fn=at_most(100))
-        assert "manifest.jsonl cannot be written: File too large" in ran.stderr.readline()
-        ran.send_signal(signal.SIGINT)
-        out, err = ran.communicate(timeout=60)
-    assert ran.returncode == 130
-    assert "0 done, 0 failed, 1 unknown in " in out
-    assert "not in manifest.jsonl: 1 submits whose responses were lost\n" in err
-    assert "index.html was not written: File too large\n" in err
-    assert [(path.name, path.stat().st_size) for path in (tmp_path / "out").iterdir()] == [
-        ("manifest.jsonl", 0)
-    ]
-
-
-def test_ctrl_c_ends_a_run_that_has_ended_but_for_its_manifest(
-    process: Callable[..., Any], tmp_path: Path
-) -> None:
-    """The key was refused, and the requests that were not submitted find no room."""
-    (tmp_path / "in.txt").write_text("a poster of a boat\n")
-    with emulated(api_key="another") as emulator:
-        words = ("generate", "in.txt", "--out", "out", "--base-url", emulator.url)
-        ran = process(*words, preexec_fn=at_most(100))
-        while "manifest.jsonl cannot be written: File too large" not in ran.stderr.readline():
-            assert ran.poll() is None
-        ran.send_signal(signal.SIGINT)
-        out, err = ran.communicate(timeout=60)
-    assert ran.returncode == 130
-    assert "0 done, 0 failed in " in out
-    assert "not in manifest.jsonl" not in err
-    assert "Traceback" not in err
-
-
 @contextlib.contextmanager
 def limited(size: int) -> Iterator[Callable[[], None]]:
     """This process's files may have that size; what is given makes room again."""
@@ -306,6 +262,70 @@ def limited(size: int) -> Iterator[Callable[[], None]]:
         yield room
     finally:
         room()
+
+
+class Interrupts(io.StringIO):
+    """A standard error with somebody before it who presses Ctrl+C at the sight of a text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self._text = text
+
+    def write(self, text: str) -> int:
+        if self._text in text:
+            os.kill(os.getpid(), signal.SIGINT)
+        return super().write(text)
+
+
+def test_ctrl_c_on_a_full_disk_tells_what_no_file_does(run: Run, tmp_path: Path) -> None:
+    """Status 130 at once, without waiting for room; the manifest has no half of a line."""
+    (tmp_path / "in.txt").write_text("a poster of a boat\n")
+    with (
+        emulated(faults=[{"on": "submit", "kind": "garbage"}]) as emulator,
+        contextlib.redirect_stderr(Interrupts("manifest.jsonl cannot be written")) as seen,
+        limited(100),
+    ):
+        ran = run("generate", "in.txt", "--out", "out", "--base-url", emulator.url)
+    assert ran.status == 130
+    assert "0 done, 0 failed, 1 unknown in " in ran.out
+    told = seen.getvalue().splitlines()
+    assert "not in manifest.jsonl: 1 submits whose responses were lost" in told
+    assert "out/index.html was not written: File too large" in told
+    assert [(path.name, path.stat().st_size) for path in (tmp_path / "out").iterdir()] == [
+        ("manifest.jsonl", 0)
+    ]
+
+
+def test_ctrl_c_ends_a_run_that_has_ended_but_for_its_manifest(run: Run, tmp_path: Path) -> None:
+    """The key was refused, and the requests that were not submitted find no room."""
+    (tmp_path / "in.txt").write_text("a poster of a boat\n")
+    refused = {"errorCode": "412", "errorMessage": "no such key", "taskId": ""}
+    with (
+        served(lambda _path, _body: refused) as url,
+        contextlib.redirect_stderr(Interrupts("manifest.jsonl cannot be written")) as seen,
+        limited(100),
+    ):
+        ran = run("generate", "in.txt", "--out", "out", "--base-url", url)
+    assert ran.status == 130
+    assert "0 done, 0 failed in " in ran.out
+    assert "not in manifest.jsonl" not in seen.getvalue()
+
+
+def test_ctrl_c_while_the_input_is_recorded_says_what_to_do(run: Run, tmp_path: Path) -> None:
+    """The journal finds no room; nothing was submitted."""
+    (tmp_path / "in.txt").write_text("".join(f"a poster {n} {'x' * 1000}\n" for n in range(1000)))
+    with (
+        emulated() as emulator,
+        contextlib.redirect_stderr(Interrupts("run.db cannot be written")) as seen,
+        limited(300_000),
+    ):
+        ran = run("generate", "in.txt", "--out", "out", "--journal", "run.db", "--base-url",
+                  emulator.url)  # fmt: skip
+        assert emulator.stats.submits == 0
+    assert ran.status == 130
+    assert seen.getvalue().splitlines()[-1] == (
+        "interrupted while the input was recorded; to continue, run the same command again"
+    )
 
 
 def test_a_line_that_finds_no_room_is_written_when_there_is(
@@ -562,6 +582,19 @@ def test_a_program_whose_output_fails_gets_status_1(run: Run) -> None:
         assert (ran.status, ran.err) == (1, "")
 
 
+def test_a_run_does_not_need_a_standard_error(run: Run, tmp_path: Path) -> None:
+    """A stand-in for it that is closed: the run ends well."""
+    (tmp_path / "in.txt").write_text("a poster of a boat\n")
+    closed = io.StringIO()
+    closed.close()
+    urls: list[str] = []
+    with served(ended_at_once(urls)) as url, contextlib.redirect_stderr(closed):
+        urls.append(f"{url}/x.png")
+        ran = run("generate", "in.txt", "--out", "out", "--base-url", url)
+    assert ran.status == 0
+    assert [line["status"] for line in lines_of(tmp_path / "out")] == ["succeeded"]
+
+
 def test_a_traceback_does_not_control_the_terminal(run: Run) -> None:
     """Of an error that nobody expected: status 1, and the texts in it are escaped."""
     with contextlib.redirect_stdout(Broken(RuntimeError(EVIL))):
@@ -618,9 +651,10 @@ def test_a_slow_reader_of_an_output_that_does_not_wait_gets_all(run: Run) -> Non
     reader = threading.Thread(target=take)
     reader.start()
     with os.fdopen(write, "w", encoding="utf-8") as pipe, contextlib.redirect_stdout(pipe):
-        assert run("models", "--json").status == 0
+        ran = run("models", "--json")
     reader.join(60)
     os.close(read)
+    assert (ran.status, ran.err) == (0, "")
     assert got.decode() == whole
 
 
