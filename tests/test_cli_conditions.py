@@ -449,6 +449,9 @@ def test_a_manifest_that_was_deleted_is_written_again(tmp_path: Path) -> None:
     assert path.read_text().splitlines() == [
         '{"index": 0}', '{"ind', '{"index": 2, "text": "b"}', '{"index": 1, "text": "a"}',
     ]  # fmt: skip
+    with contextlib.closing(ManifestFile(path)) as file:
+        file.append({"index": 3})
+    assert path.read_text().splitlines()[-2:] == ['{"index": 1, "text": "a"}', '{"index": 3}']
 
 
 def test_a_reader_that_goes_away_does_not_stop_a_run(

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import pytest
-from support import served
+from support import emulated, served, until
 
 import runninghub_async as rh
 from runninghub_async._cli import main
@@ -548,20 +548,21 @@ def test_ctrl_c_names_the_task_that_still_runs(services: Services) -> None:
     assert not out
 
 
-def test_ctrl_c_leaves_the_progress_of_a_task_that_runs_on(run: Run, services: Services) -> None:
-    """Status 130 after what was shown, and one line that says that the task is not stopped."""
-    slow = ("--base-url", services.slow.url)
-    task_id = task_of(run("workflow", "run", WORKFLOW, "--no-wait", *slow))
-    process = subprocess.Popen(
-        [*COMMAND, "progress", task_id, *slow],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1,
-        env={**os.environ, "RUNNINGHUB_API_KEY": "k"},
-    )  # fmt: skip
-    assert process.stdout is not None
-    assert process.stdout.readline()
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (130, f"task {task_id} runs on at the service\n")
+def test_ctrl_c_leaves_the_progress_of_a_task_that_runs_on(run: Run) -> None:
+    """Status 130, and one line that says that the task is not stopped."""
+    with emulated(duration=120) as emulator:
+        where = ("--base-url", emulator.url)
+        task_id = task_of(run("workflow", "run", WORKFLOW, "--no-wait", *where))
+        process = subprocess.Popen(
+            [*COMMAND, "progress", task_id, *where],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env={**os.environ, "RUNNINGHUB_API_KEY": "k"},
+        )  # fmt: skip
+        until(lambda: emulator.stats.queries)
+        process.send_signal(signal.SIGINT)
+        told = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert told == ("", f"task {task_id} runs on at the service\n")
 
 
 # -- workflows ------------------------------------------------------------------------------------

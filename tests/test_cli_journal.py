@@ -355,6 +355,21 @@ def test_the_last_line_of_standard_input_may_lack_its_end(
     assert "standard input is closed" in closed.err
 
 
+@pytest.mark.parametrize("words", [(), ("--journal", "run.db")])
+def test_a_standard_input_without_a_line_is_a_run_of_nothing(
+    place: Place, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    """As of a search that found nothing: status 0, an empty manifest, and a page."""
+    (place.folder / "in").touch()
+    with emulated() as emulator, (place.folder / "in").open() as source:
+        monkeypatch.setattr(sys, "stdin", source)
+        ran = place.run("generate", "-", "--out", "out", "--base-url", emulator.url, *words)
+    assert ran.status == 0, ran.err
+    assert "0 done, 0 failed in " in ran.out
+    assert place.lines() == []
+    assert (place.folder / "out/index.html").exists()
+
+
 # -- stopping and going on ------------------------------------------------------------------------
 
 
