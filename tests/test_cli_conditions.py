@@ -1135,3 +1135,44 @@ def test_results_behind_a_vpn_can_be_allowed(
     assert wrong.status == 2
     assert "RUNNINGHUB_RESULT_NETWORKS: 198.18.0.1/15 has host bits set" in wrong.err
     assert (tmp_path / "b/1-1.png").read_bytes() == (tmp_path / "c/1-1.png").read_bytes() == png()
+
+
+def test_threads_that_print_at_once_lose_no_line(tmp_path: Path) -> None:
+    """The journal's thread logs while the loop prints."""
+    count = 1_000
+    with (tmp_path / "out").open("w", encoding="utf-8") as file:
+        screen = Screen(file)
+
+        def say(name: str) -> None:
+            for number in range(count):
+                print(f"{name} {number}\n", end="", file=screen, flush=True)
+
+        threads = [threading.Thread(target=say, args=(name,)) for name in "ab"]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    lines = (tmp_path / "out").read_text(encoding="utf-8").splitlines()
+    assert sorted(lines) == sorted(f"{name} {number}" for name in "ab" for number in range(count))
+
+
+def test_data_for_which_there_is_no_room_ends_with_status_1(
+    process: Callable[..., Any], tmp_path: Path
+) -> None:
+    shutil.copy(Path(__file__).parent / "journals" / "555b203.db", tmp_path / "run.db")
+    with Path("/dev/full").open("wb", buffering=0) as full:
+        ran = process("export", "run.db", "--format", "csv", stdout=full)
+        _, err = ran.communicate(timeout=60)
+    assert ran.returncode == 1, err
+    assert err.splitlines() == ["runninghub-async export: [Errno 28] No space left on device"]
+
+
+def test_ctrl_c_while_text_waits_for_room_ends_quietly(process: Callable[..., Any]) -> None:
+    with Path("/dev/full").open("wb", buffering=0) as full:
+        ran = process("models", stdout=full)
+        line = ran.stderr.readline()
+        assert "waiting for room" in line
+        ran.send_signal(signal.SIGINT)
+        _, err = ran.communicate(timeout=60)
+    # The line may come twice: the signal may arrive before its first write is noted.
+    assert (ran.returncode, set(err.splitlines()) - {line.rstrip()}) == (130, set())

@@ -26,7 +26,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = build_parser().parse_args(argv)
         with _warnings_shown():
             status = _run(args)
-        screen.wait_for_room()
+        try:
+            screen.wait_for_room()
+        except KeyboardInterrupt:
+            return INTERRUPTED
         return status or (FAILED if screen.broken else 0)
 
 

@@ -128,4 +128,5 @@ def worded(error: RunningHubError) -> str:
 
 def say(text: object) -> None:
     """Print one line on standard error at once."""
-    print(one_line(text), file=sys.stderr, flush=True)
+    # In one write: the journal's thread logs at the same time.
+    print(f"{one_line(text)}\n", end="", file=sys.stderr, flush=True)

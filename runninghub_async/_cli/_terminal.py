@@ -12,6 +12,7 @@ import io
 import os
 import re
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from typing import IO, Any, Final
@@ -57,6 +58,8 @@ class Screen(io.TextIOBase):
     All text is escaped. A reader that has closed its end, as in `generate ... | head -1`, does not
     end the command: what is paid for is saved first. The text is then lost, and `broken` is True.
     Text that a full disk does not accept is held until it can be written.
+
+    Threads may write at once, and a signal handler in the middle of a write.
     """
 
     def __init__(self, file: IO[str] | None) -> None:
@@ -67,6 +70,7 @@ class Screen(io.TextIOBase):
         self._raw: Any = None
         self._held = bytearray()
         self._drawn = False
+        self._lock = threading.RLock()
         if isinstance(file, io.TextIOWrapper):
             buffer: Any = file.buffer
             self._raw = getattr(buffer, "raw", buffer)
@@ -75,15 +79,17 @@ class Screen(io.TextIOBase):
 
     def write(self, text: str) -> int:
         """Write `text`, escaped, on lines of its own."""
-        self._put(f"\r\x1b[K{escaped(text)}" if self._drawn else escaped(text))
-        self._drawn = False
+        with self._lock:
+            self._put(f"\r\x1b[K{escaped(text)}" if self._drawn else escaped(text))
+            self._drawn = False
         return len(text)
 
     def draw(self, text: str) -> None:
         """Write `text` as it is. If it does not end a line, what is written next replaces it."""
         if text:
-            self._put(text)
-            self._drawn = not text.endswith(("\n", "\x1b[J"))
+            with self._lock:
+                self._put(text)
+                self._drawn = not text.endswith(("\n", "\x1b[J"))
 
     def _put(self, text: str) -> None:
         if self.file is None or self.broken:
@@ -105,18 +111,26 @@ class Screen(io.TextIOBase):
         if self.file is None or self.broken:
             return
         try:
-            while self._held:
-                count = self._raw.write(self._held)
-                if count is None:
-                    # Another program has made it non-blocking.
-                    time.sleep(_SHORT)
-                    continue
-                del self._held[:count]
-            self.file.flush()
+            with self._lock:
+                while self._held:
+                    self._write_held()
+                self.file.flush()
         except (OSError, ValueError) as error:
             if getattr(error, "errno", None) not in FULL:
                 self.broken = True
                 self._held.clear()
+
+    def _write_held(self) -> None:
+        # Taken out meanwhile: a signal handler may add to it, or write, before this write ends.
+        held, self._held = self._held, bytearray()
+        try:
+            count = self._raw.write(held)
+            if count is None:
+                # Another program has made it non-blocking.
+                time.sleep(_SHORT)
+            del held[: count or 0]
+        finally:
+            self._held[:0] = held
 
     def wait_for_room(self) -> None:
         """Write what a full disk has not taken yet, however long that takes."""
@@ -127,6 +141,15 @@ class Screen(io.TextIOBase):
         while self._held:
             time.sleep(AGAIN)
             self.flush()
+        self.flush_file()
+
+    def flush_file(self) -> None:
+        """Write what was written past the screen; it is not waited for."""
+        try:
+            if self.file is not None:
+                self.file.flush()
+        except (OSError, ValueError):
+            self.broken = True
 
     def isatty(self) -> bool:
         """Whether it is a terminal."""
@@ -191,6 +214,7 @@ def screens() -> Iterator[Screen]:
     finally:
         for each in (screen, error_screen):
             each.flush()
+            each.flush_file()
             _let_exit(each)
         sys.stdout, sys.stderr = out, err
 
