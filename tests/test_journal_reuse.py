@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support import Answer, Service, refusal
+from test_journal_damage import within_reason
 
 import runninghub_async as rh
 from runninghub_async.emulator import Emulator
-from runninghub_async.testing import run
+from runninghub_async.testing import json_response, run
 
 LOST = rh.Response(504, b"")
 
@@ -265,3 +267,122 @@ def test_results_are_stored_under_the_names_of_the_edited_input(
             assert emulator.stats.billed == 9
 
     asyncio.run(main())
+
+
+# -- what becomes of those that follow -----------------------------------------------------------
+
+#: How a task ends at the service, by the outcome that its job has.
+ENDS = {
+    "Failed": {"status": "FAILED", "errorCode": "1501", "errorMessage": "barred"},
+    "Cancelled": {"status": "CANCEL"},
+}
+
+
+class Ending(Service):
+    """Jobs whose outcomes are of one class. None of them ends before `may_end`."""
+
+    def __init__(self, ends_as: str) -> None:
+        self._told = ENDS.get(ends_as)
+        self._lost = LOST if ends_as == "Unknown" else None
+        super().__init__(20.0, after_submit=lambda _: self._lost, on_query=self._end)
+        self.may_end = asyncio.Event()
+
+    async def _answer(self, request: rh.Request) -> rh.Response:
+        answer = await super()._answer(request)
+        if answer is self._lost:
+            await self.may_end.wait()
+        return answer
+
+    def _end(self, task_id: str) -> Answer:
+        done = self.may_end.is_set() and asyncio.get_running_loop().time() >= self._ends[task_id]
+        told = (self._told if done else {"status": "RUNNING"}) or {}
+        return json_response({"taskId": task_id, **told}) if told else None
+
+
+class Matching(rh.SqliteJobStore):
+    """A store that tells when jobs of the same content have been looked for: `looked`. What a
+    stream makes of them is then done before anybody else has a turn."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.looked = asyncio.Event()
+
+    async def find_equal(self, digests: Sequence[str]) -> Mapping[str, Sequence[rh.JobRecord]]:
+        try:
+            return await super().find_equal(digests)
+        finally:
+            self.looked.set()
+
+
+@pytest.mark.parametrize("first", ["of a call", "of another stream", "of the same stream"])
+@pytest.mark.parametrize("ends_as", ["Succeeded", "Unknown", "Failed", "Cancelled"])
+def test_each_that_follows_a_job_has_an_outcome_however_that_ends(
+    ends_as: str, first: str, tmp_path: Path
+) -> None:
+    """Those that follow a success or an unknown submit share it. After a failure the next one is
+    submitted, and the others follow that."""
+    service, store = Ending(ends_as), Matching(tmp_path / "run.db")
+
+    async def main() -> list[Any]:
+        async with service.session(journal=store) as session:
+            begun: list[asyncio.Future[Any]] = []
+            if first == "of a call":
+                begun.append(asyncio.ensure_future(session.run(poster(0), key="mine")))
+            elif first == "of another stream":
+                other = session.stream([poster(0)], batch="other")
+                begun.append(asyncio.ensure_future(collect(other)))
+            while begun and not service.created:
+                await asyncio.sleep(0.01)
+            stream = session.stream([poster(0)] * 4, reuse=True, ordered=True)
+            following = asyncio.ensure_future(collect(stream))
+            await store.looked.wait()
+            assert len(service.created) == len(begun)
+            service.may_end.set()
+            await asyncio.gather(*begun, return_exceptions=True)
+            return await following
+
+    outcomes = run(lambda: within_reason(main()))
+    assert [outcome.index for outcome in outcomes] == list(range(4))
+    assert {type(outcome).__name__ for outcome in outcomes} == {ends_as}
+    assert all(outcome.request == poster(0) for outcome in outcomes)
+    shared = ends_as in ("Succeeded", "Unknown")
+    assert len(service.created) == (1 if shared else 4 + (first != "of the same stream"))
+    if ends_as != "Unknown":
+        assert len({outcome.task.id for outcome in outcomes}) == (1 if shared else 4)
+
+
+@pytest.mark.parametrize("first", ["of a call", "of the same stream"])
+@pytest.mark.parametrize("policy", ["detach", "cancel"])
+def test_those_that_follow_a_job_end_with_their_session(
+    policy: rh.OnCancel, first: str, tmp_path: Path
+) -> None:
+    """Each is named as unfinished, none waits any longer, and the next run has one task for all."""
+    service, store = Ending("Succeeded"), Matching(tmp_path / "run.db")
+
+    async def main() -> list[rh.Unfinished]:
+        async with service.session(journal=store, on_cancel=policy) as session:
+            waiting: list[asyncio.Future[Any]] = []
+            if first == "of a call":
+                waiting.append(asyncio.ensure_future(session.run(poster(0), key="mine")))
+            while waiting and not service.created:
+                await asyncio.sleep(0.01)
+            stream = session.stream([poster(0)] * 4, reuse=True)
+            waiting.append(asyncio.ensure_future(collect(stream)))
+            await store.looked.wait()
+            while not service.query_times:
+                await asyncio.sleep(0.01)
+        for ended in await asyncio.gather(*waiting, return_exceptions=True):
+            assert isinstance(ended, rh.SessionError)
+        return list(stream.unfinished)
+
+    unfinished = run(lambda: within_reason(main()))
+    assert sorted(left.index for left in unfinished) == list(range(4))
+    assert len(service.created) == 1
+    running = [left.task_id for left in unfinished if left.state == "running"]
+    assert running == ([] if first == "of a call" else list(service.created))
+    assert service.cancelled == (list(service.created) if policy == "cancel" else [])
+    service.may_end.set()
+    outcomes = again(service, tmp_path / "run.db", [poster(0)] * 4)
+    assert [outcome.ok for outcome in outcomes] == [True] * 4
+    assert {outcome.task.id for outcome in outcomes} == set(service.created)
+    assert len(service.created) == 1
