@@ -1148,6 +1148,53 @@ def test_a_hold_that_lasts_is_reported_ever_less_often_and_ends_with_those_in_it
     assert any("for 31 s now" in text or "for 30 s now" in text for text in trouble(caplog))
 
 
+@pytest.mark.parametrize("left", ["stream", "session"])
+@pytest.mark.parametrize("turns", range(4))
+def test_whoever_leaves_just_when_a_task_has_succeeded_loses_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, turns: int, left: str
+) -> None:
+    """Before anything of its result was fetched, or even begun to be: the stream has its outcome,
+    a session that closes names at least its task, and a resumed run fetches the file."""
+    created: list[str] = []
+    journal, out = tmp_path / "run.db", tmp_path / "out"
+    service = failing_service(lambda _: rh.Response(200, PNG), created)
+
+    async def main() -> tuple[tuple[rh.Outcome, ...], tuple[rh.Unfinished, ...]]:
+        succeeded = asyncio.Event()
+
+        async def answer(request: rh.Request) -> rh.Response:
+            told = await service.send(request)
+            if b'"SUCCESS"' in told.body:
+                succeeded.set()
+            return told
+
+        transport = MockTransport(answer)
+        async with rh.Session("a-key", transport=transport, journal=journal) as session:
+            stream = session.stream(posters(1), folder=out)
+            await succeeded.wait()
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            if left == "stream":
+                await stream.aclose()
+        return stream.undelivered, stream.unfinished
+
+    async def again() -> list[Any]:
+        async with rh.Session("a-key", transport=service, journal=journal) as session:
+            return await collect(session.resume(folder=out))
+
+    undelivered, unfinished = run(main)
+    named = [outcome.task.id for outcome in undelivered if isinstance(outcome, rh.Succeeded)]
+    named += [job.task_id for job in unfinished if job.task_id]
+    assert named == created
+    assert len(undelivered) == 1 or left == "session"
+    assert created[0] in caplog.text
+    assert states(journal) == {"succeeded": 1}
+    (outcome,) = run(again)
+    assert (outcome.task.id, len(created)) == (created[0], 1)
+    assert [file.path.read_bytes() for file in outcome.files] == [PNG]
+    assert states(journal) == {"stored": 1}
+
+
 def test_one_task_that_is_gone_holds_nothing_up(tmp_path: Path) -> None:
     """Four in a row are four tasks, with nothing good in between."""
     created: list[str] = []
