@@ -169,31 +169,31 @@ def test_a_price_in_another_currency_counts_as_so_many_of_the_budgets() -> None:
     assert run(main) == 5
 
 
+class Own:
+    """A store with the methods of `JobStore` alone."""
+
+    def __init__(self, path: Path) -> None:
+        inner = rh.SqliteJobStore(path)
+        self.inner = inner
+        self.open, self.aclose, self.flush = inner.open, inner.aclose, inner.flush
+        self.find, self.find_content = inner.find, inner.find_content
+        self.find_open, self.begin, self.note = inner.find_open, inner.begin, inner.note
+        self.event, self.is_empty, self.enlist = inner.event, inner.is_empty, inner.enlist
+        self.set_aside, self.drop_set_aside = inner.set_aside, inner.drop_set_aside
+        self.put_back, self.spent = inner.put_back, inner.spent
+        self.facts, self.put = inner.facts, inner.put
+
+    @property
+    def identity(self) -> str:
+        return self.inner.identity
+
+    @property
+    def secret(self) -> bytes:
+        return self.inner.secret
+
+
 def test_a_store_that_knows_no_assumed_costs_is_looked_through(tmp_path: Path) -> None:
     """`JobStore` has not changed: a user's own store still counts correctly."""
-
-    class Own:
-        """A store with the methods of `JobStore` alone."""
-
-        def __init__(self, path: Path) -> None:
-            inner = rh.SqliteJobStore(path)
-            self.inner = inner
-            self.open, self.aclose, self.flush = inner.open, inner.aclose, inner.flush
-            self.find, self.find_content = inner.find, inner.find_content
-            self.find_open, self.begin, self.note = inner.find_open, inner.begin, inner.note
-            self.event, self.is_empty, self.enlist = inner.event, inner.is_empty, inner.enlist
-            self.set_aside, self.drop_set_aside = inner.set_aside, inner.drop_set_aside
-            self.put_back, self.spent = inner.put_back, inner.spent
-            self.facts, self.put = inner.facts, inner.put
-
-        @property
-        def identity(self) -> str:
-            return self.inner.identity
-
-        @property
-        def secret(self) -> bytes:
-            return self.inner.secret
-
     service, journal = Service(on_query=silent()), tmp_path / "run.db"
     assert not isinstance(Own(journal), rh.AssumingStore)
     for _ in range(2):

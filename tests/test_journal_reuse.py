@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support import Answer, Service, refusal
 from test_journal_damage import within_reason
+from test_journal_money import Own
 
 import runninghub_async as rh
 from runninghub_async.emulator import Emulator
@@ -59,7 +61,7 @@ class Kept(Service):
         return None
 
 
-def again(service: Service, journal: Path, requests: list[Any], **options: Any) -> list[Any]:
+def again(service: Service, journal: Path | rh.JobStore, requests: list[Any], **options: Any) -> list[Any]:
     async def main() -> list[Any]:
         async with service.session(journal=journal, **options) as session:
             stream = session.stream(requests, reuse=True, ordered=True)
@@ -385,4 +387,171 @@ def test_those_that_follow_a_job_end_with_their_session(
     outcomes = again(service, tmp_path / "run.db", [poster(0)] * 4)
     assert [outcome.ok for outcome in outcomes] == [True] * 4
     assert {outcome.task.id for outcome in outcomes} == set(service.created)
+    assert len(service.created) == 1
+
+
+@pytest.mark.parametrize("reuse", [True, False])
+def test_a_key_of_a_job_under_way_is_followed_or_refused(reuse: bool, tmp_path: Path) -> None:
+    """Followed with `reuse`, if the request is the same; another request under it is refused."""
+    service, store = Ending("Succeeded"), Matching(tmp_path / "run.db")
+
+    async def main() -> tuple[Any, list[Any]]:
+        async with service.session(journal=store) as session:
+            calling = asyncio.ensure_future(session.run(poster(0), key="mine"))
+            while not service.created:
+                await asyncio.sleep(0.01)
+            requests, keys = [poster(0), poster(1), poster(2)], iter(["mine", "mine", "other"])
+            stream = session.stream(requests, key=lambda _: next(keys), reuse=reuse, ordered=True)
+            following = asyncio.ensure_future(collect(stream))
+            if reuse:
+                await store.looked.wait()
+            while len(service.created) < 2:
+                await asyncio.sleep(0.01)
+            service.may_end.set()
+            return await calling, await following
+
+    task, (same, other, third) = run(lambda: within_reason(main()))
+    assert third.ok
+    assert isinstance(other.error, rh.PayloadError)
+    assert "'mine' is of a job that is under way" in str(other.error)
+    if reuse:
+        assert (same.task, same.index) == (task, 0)
+    else:
+        assert isinstance(same.error, rh.PayloadError)
+    assert service.submitted == Counter({"a poster of 0": 1, "a poster of 2": 1})
+
+
+def test_a_store_of_ones_own_finds_equal_jobs_one_by_one(tmp_path: Path) -> None:
+    """With the methods of `JobStore` alone: what ran under another key is followed."""
+    service, journal = Kept(), tmp_path / "run.db"
+    left(service, journal, [poster(0), poster(1)])
+    assert not isinstance(Own(journal), rh.MatchingStore)
+    outcomes = again(service, Own(journal), edited(2))
+    assert [outcome.ok for outcome in outcomes] == [True] * 3
+    assert set(service.submitted.values()) == {1}
+
+
+def test_what_was_recorded_to_be_submitted_is_served_by_an_equal_job(tmp_path: Path) -> None:
+    """It costs nothing, and `resume` has nothing left to submit."""
+    service, journal = Service(5.0), tmp_path / "run.db"
+
+    async def main() -> list[Any]:
+        async with service.session(journal=journal) as session:
+            await session.run(poster(0), key="mine")
+            assert await session.enlist([poster(0), poster(1)]) == 2
+            stream = session.stream([poster(0), poster(1)], reuse=True, ordered=True)
+            return await collect(stream) + await collect(session.resume())
+
+    first, second = run(main)
+    assert first.ok
+    assert second.ok
+    assert set(service.submitted.values()) == {1}
+    with rh.JournalReader(journal) as reader:
+        costs = [job.cost for job in reader.jobs()]
+        assert reader.summary().spent == rh.Money("0.44", "USD")
+    assert sorted(costs) == [0, Decimal("0.22"), Decimal("0.22")]
+
+
+def test_who_follows_one_that_follows_hears_of_its_end(tmp_path: Path) -> None:
+    """A call is cancelled, and its task has a new follower, which another stream follows in
+    turn by its key."""
+    service, store = Ending("Succeeded"), Matching(tmp_path / "run.db")
+
+    async def main() -> list[Any]:
+        async with service.session(journal=store) as session:
+            calling = asyncio.ensure_future(session.run(poster(0), key="of the call"))
+            while not service.created:
+                await asyncio.sleep(0.01)
+            streams = []
+            for batch in "ab":
+                stream = session.stream(
+                    [poster(0)], batch=batch, key=lambda _: "of the streams", reuse=True
+                )
+                streams.append(asyncio.ensure_future(collect(stream)))
+                await store.looked.wait()
+                store.looked.clear()
+            calling.cancel()
+            await store.looked.wait()
+            service.may_end.set()
+            return [outcome for outcomes in await asyncio.gather(*streams) for outcome in outcomes]
+
+    one, other = run(lambda: within_reason(main()))
+    assert one.ok
+    assert one.task == other.task
+    assert len(service.created) == 1
+
+
+def test_who_stops_following_hears_nothing_more(tmp_path: Path) -> None:
+    """Its request is unfinished, and the job goes on without it."""
+    service, store = Ending("Succeeded"), Matching(tmp_path / "run.db")
+
+    async def main() -> tuple[rh.Task, rh.JobStream]:
+        async with service.session(journal=store) as session:
+            calling = asyncio.ensure_future(session.run(poster(0), key="mine"))
+            while not service.created:
+                await asyncio.sleep(0.01)
+            async with session.stream([poster(0)], reuse=True) as stream:
+                await store.looked.wait()
+            service.may_end.set()
+            return await calling, stream
+
+    task, stream = run(lambda: within_reason(main()))
+    assert [task.id] == list(service.created)
+    assert [job.state for job in stream.unfinished] == ["not_submitted"]
+    assert stream.undelivered == ()
+
+
+@pytest.mark.parametrize("policy", ["wait", "detach"])
+def test_a_stream_that_is_closing_submits_nothing_in_place_of_a_failure(
+    policy: rh.OnCancel, tmp_path: Path
+) -> None:
+    """With `wait` its task is waited for; those that follow it are not submitted after it."""
+    service, store = Ending("Failed"), Matching(tmp_path / "run.db")
+
+    async def main() -> rh.JobStream:
+        async with service.session(journal=store) as session:
+            stream = session.stream([poster(0)] * 3, reuse=True, on_cancel=policy)
+            await store.looked.wait()
+            while not service.query_times:
+                await asyncio.sleep(0.01)
+            closing = asyncio.ensure_future(stream.aclose())
+            await asyncio.sleep(0)
+            service.may_end.set()
+            await closing
+            return stream
+
+    stream = run(lambda: within_reason(main()))
+    assert len(service.created) == 1
+    failed = [outcome.index for outcome in stream.undelivered]
+    assert failed == ([0] if policy == "wait" else [])
+    assert [job.index for job in stream.unfinished] == [0, 1, 2][len(failed) :]
+    assert {job.state for job in stream.unfinished if job.index} == {"not_submitted"}
+
+
+def test_a_journal_that_cannot_be_read_again_fails_those_that_follow(tmp_path: Path) -> None:
+    """After the job that they followed has failed: an error of the journal each, and no submit."""
+    broken = False
+
+    class Breaking(Matching):
+        async def find(self, keys: Sequence[str]) -> Mapping[str, rh.JobRecord]:
+            if broken:
+                raise ZeroDivisionError
+            return await super().find(keys)
+
+    service, store = Ending("Failed"), Breaking(tmp_path / "run.db")
+
+    async def main() -> list[Any]:
+        nonlocal broken
+        async with service.session(journal=store) as session:
+            stream = session.stream([poster(0)] * 3, reuse=True, ordered=True)
+            following = asyncio.ensure_future(collect(stream))
+            await store.looked.wait()
+            broken = True
+            service.may_end.set()
+            return await following
+
+    first, *others = run(lambda: within_reason(main()))
+    assert isinstance(first.error, rh.TaskFailed)
+    assert [type(outcome.error) for outcome in others] == [rh.JournalError] * 2
+    assert all("cannot be read: ZeroDivisionError" in str(outcome.error) for outcome in others)
     assert len(service.created) == 1
