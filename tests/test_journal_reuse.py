@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import Answer, Service, refusal
+from support import Answer, Service, png, refusal
 from test_journal_damage import within_reason
 from test_journal_money import Own
 
@@ -290,6 +290,8 @@ class Ending(Service):
         self.may_end = asyncio.Event()
 
     async def _answer(self, request: rh.Request) -> rh.Response:
+        if request.method == "GET":
+            return rh.Response(200, png())
         answer = await super()._answer(request)
         if answer is self._lost:
             await self.may_end.wait()
@@ -555,3 +557,94 @@ def test_a_journal_that_cannot_be_read_again_fails_those_that_follow(tmp_path: P
     assert [type(outcome.error) for outcome in others] == [rh.JournalError] * 2
     assert all("cannot be read: ZeroDivisionError" in str(outcome.error) for outcome in others)
     assert len(service.created) == 1
+
+
+# -- files of those that follow ------------------------------------------------------------------
+
+
+def saved(
+    service: Service, store: Matching, folder: Path, requests: list[Any], **options: Any
+) -> list[Any]:
+    """Outcomes of a stream whose results are saved, in a session of its own. Nothing ends before
+    what equals it was looked for."""
+
+    async def main() -> list[Any]:
+        async with service.session(journal=store) as session:
+            stream = session.stream(requests, reuse=True, ordered=True, folder=folder, **options)
+            following = asyncio.ensure_future(collect(stream))
+            await store.looked.wait()
+            if isinstance(service, Ending):
+                service.may_end.set()
+            return await following
+
+    return run(lambda: within_reason(main()))
+
+
+def test_what_a_call_made_is_saved_for_the_stream_that_follows_it(tmp_path: Path) -> None:
+    """The call saved nothing, so the stream fetches the result, and pays nothing."""
+    service, store, folder = Ending("Succeeded"), Matching(tmp_path / "run.db"), tmp_path / "out"
+
+    async def main() -> tuple[rh.Task, list[Any]]:
+        async with service.session(journal=store) as session:
+            calling = asyncio.ensure_future(session.run(poster(0), key="mine"))
+            while not service.created:
+                await asyncio.sleep(0.01)
+            stream = session.stream([poster(0)], reuse=True, folder=folder)
+            following = asyncio.ensure_future(collect(stream))
+            await store.looked.wait()
+            service.may_end.set()
+            return await calling, await following
+
+    task, (outcome,) = run(lambda: within_reason(main()))
+    assert (outcome.task, outcome.attempts) == (task, 0)
+    assert [file.path for file in outcome.files] == [folder / "00000-a-poster-of-0.png"]
+    assert outcome.files[0].path.read_bytes() == png()
+    with rh.JournalReader(tmp_path / "run.db") as reader:
+        assert [job.state.value for job in reader.jobs()] == ["succeeded", "stored"]
+        assert reader.summary().spent == rh.Money("0.22", "USD")
+
+
+@pytest.mark.parametrize("first", ["runs", "is stored"])
+def test_a_copy_that_cannot_be_written_fails_alone_and_costs_nothing(
+    first: str, tmp_path: Path
+) -> None:
+    """The outcome has the task that was paid for; a later run writes the copy after all."""
+    service, folder = Ending("Succeeded"), tmp_path / "out"
+    requests, in_the_way = [poster(0)], folder / ".copy 1.png.part"
+    in_the_way.mkdir(parents=True)
+
+    def saved_again() -> list[Any]:
+        store = Matching(tmp_path / "run.db")
+        return saved(service, store, folder, [poster(0)] * 2, name=lambda o: f"copy {o.index}")
+
+    if first == "is stored":
+        store = Matching(tmp_path / "run.db")
+        saved(service, store, folder, requests, name=lambda o: f"copy {o.index}")
+    original, copy = saved_again()
+    assert len(original.files) == 1
+    assert isinstance(copy, rh.Failed)
+    assert isinstance(copy.error, rh.DownloadError)
+    assert "cannot be written" in str(copy.error)
+    assert copy.task == original.task
+    in_the_way.rmdir()
+    original, copy = saved_again()
+    assert [file.path.name for file in original.files] == ["copy 0.png"]
+    assert [file.path.name for file in copy.files] == ["copy 1.png"]
+    assert copy.files[0].path.read_bytes() == png()
+    assert len(service.created) == 1
+
+
+def test_what_is_stored_is_reused_by_a_stream_that_saves_nothing(tmp_path: Path) -> None:
+    """Its outcome has the task and no files; a run without `reuse` knows it from then on."""
+    service, journal = Ending("Succeeded"), tmp_path / "run.db"
+    (stored,) = saved(service, Matching(journal), tmp_path / "out", [poster(0)])
+    reused, new = again(service, journal, [poster(1), poster(0)])[::-1]
+    assert (reused.task, reused.files) == (stored.task, ())
+    assert new.ok
+
+    async def plain() -> list[Any]:
+        async with service.session(journal=journal) as session:
+            return await collect(session.stream([poster(1), poster(0)], ordered=True))
+
+    assert [outcome.task for outcome in run(plain)] == [new.task, stored.task]
+    assert service.submitted == Counter({"a poster of 0": 1, "a poster of 1": 1})
