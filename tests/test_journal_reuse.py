@@ -610,16 +610,15 @@ def test_a_copy_that_cannot_be_written_fails_alone_and_costs_nothing(
 ) -> None:
     """The outcome has the task that was paid for; a later run writes the copy after all."""
     service, folder = Ending("Succeeded"), tmp_path / "out"
-    requests, in_the_way = [poster(0)], folder / ".copy 1.png.part"
+    in_the_way = folder / ".copy 1.png.part"
     in_the_way.mkdir(parents=True)
 
     def saved_again() -> list[Any]:
-        store = Matching(tmp_path / "run.db")
-        return saved(service, store, folder, [poster(0)] * 2, name=lambda o: f"copy {o.index}")
+        options: dict[str, Any] = {"name": lambda o: f"copy {o.index}", "batch": "again"}
+        return saved(service, Matching(tmp_path / "run.db"), folder, [poster(0)] * 2, **options)
 
     if first == "is stored":
-        store = Matching(tmp_path / "run.db")
-        saved(service, store, folder, requests, name=lambda o: f"copy {o.index}")
+        saved(service, Matching(tmp_path / "run.db"), folder, [poster(0)])
     original, copy = saved_again()
     assert len(original.files) == 1
     assert isinstance(copy, rh.Failed)
