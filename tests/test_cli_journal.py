@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import emulated, until
+from support import Service, emulated, refusal, until
+from test_journal_damage import edit
 
 import runninghub_async as rh
 from runninghub_async._cli import main
 from runninghub_async._cli._tables import amount
 from runninghub_async.emulator import Emulator
+from runninghub_async.testing import json_response, run
 
 COMMAND = [sys.executable, "-P", "-m", "runninghub_async"]
 
@@ -756,6 +758,47 @@ def test_cancelled_jobs_are_put_back_on_request(place: Place) -> None:
         assert ran.out.startswith("queued for retry: 1 cancelled; what they ran is billed again\n")
     assert place.states() == {"stored": 1}
     assert place.lines()[0]["index"] == 1
+
+
+def test_a_manifest_names_each_error_however_little_the_journal_holds_of_it(place: Place) -> None:
+    """From the task or the code alone, as a store of one's own may have recorded them; and of a
+    row that cannot be read, what is wrong with it."""
+    ends = {"0": "FAILED", "1": "CANCEL"}
+
+    def on_query(task_id: str) -> rh.Response:
+        status = ends[service.created[task_id][-1]]
+        told = {"status": status, "errorCode": "1501", "errorMessage": "barred"}
+        return json_response({"taskId": task_id, **told})
+
+    def on_submit(prompt: str) -> rh.Response | None:
+        return None if prompt[-1] in ends else refusal("1501")
+
+    service = Service(0.0, on_submit=on_submit, on_query=on_query)
+
+    async def failing() -> None:
+        async with service.session(journal="run.db") as session:
+            requests = map(rh.SeedreamV5Lite, [*posters(5), "no"])
+            async for outcome in session.stream(requests, ordered=True):
+                assert not outcome.ok
+
+    run(failing)
+    edit(
+        place.folder / "run.db",
+        "UPDATE jobs SET error = NULL",
+        "UPDATE jobs SET code = NULL WHERE place = 3",
+        "UPDATE jobs SET state = 'odd' WHERE place = 4",
+    )
+    assert place.run("resume", "run.db", "--out", "out").status == 1
+    told = {line["index"]: line["error"] for line in place.lines()}
+    failed, cancelled, refused, unexplained, odd, faulty = (told[number] for number in range(6))
+    assert (failed["type"], failed["code"]) == ("TaskFailed", "1501")
+    assert "1501: barred" in failed["message"]
+    assert (cancelled["type"], cancelled["code"]) == ("TaskCancelled", None)
+    assert (refused["type"], refused["code"]) == ("ContentPolicyError", "1501")
+    assert unexplained["message"] == "failed in an earlier run"
+    assert "row 5 " in odd["message"]
+    assert "is damaged: state" in odd["message"]
+    assert faulty["type"] == "PayloadError"
 
 
 def test_amounts_have_no_zeros_that_say_nothing() -> None:

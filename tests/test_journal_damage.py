@@ -17,6 +17,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 from support import Service, posters, refusal
 
@@ -67,7 +68,7 @@ def left(service: Service, journal: Path, count: int = 6) -> None:
     run(main)
 
 
-def run_again(service: Service, journal: Path, count: int = 6, **options: Any) -> Any:
+def run_again(service: Service, journal: Path | rh.JobStore, count: int = 6, **options: Any) -> Any:
     """Outcomes of the same stream, or of `resume`, within the longest time that these may take."""
     resume = options.pop("resume", False)
 
@@ -83,6 +84,11 @@ COPIED = (
     " SELECT 99, 'copy', batch, path, params, content, open, state FROM jobs WHERE seq = 1"
 )
 
+SPOILT = (
+    "CREATE TRIGGER spoilt BEFORE UPDATE OF logged ON lease"
+    " BEGIN SELECT RAISE(ABORT, 'spoilt'); END"
+)
+
 #: A column of the first row, what it becomes, and the column that the error names.
 BAD_ROWS = [
     ("state = 'ruNning'", "state"),
@@ -95,6 +101,10 @@ BAD_ROWS = [
     ('task = \'{"status":"SUCCESS","usage":["NaN",null,null,null]}\'', "task"),
     ('task = \'{"status":"SUCCESS","usage":[1]}\'', "task"),
     ('task = \'{"status":"SUCCESS","outputs":[[1,2,3,4]]}\'', "task"),
+    ('task = \'{"status":"SUCCESS","outputs":[["u","png","","9",7]]}\'', "task"),
+    ('task = \'{"status":"SUCCESS","tips":7}\'', "task"),
+    ('task = \'{"status":"SUCCESS","error":[1,"",null]}\'', "task"),
+    ('task = \'{"status":"SUCCESS","error":["1","",[]]}\'', "task"),
     ('task = \'{"status":"FAILED"}\'', "task"),
     ("task = NULL", "task"),
     ("task_id = NULL", "task_id"),
@@ -103,6 +113,9 @@ BAD_ROWS = [
     ("files = '[['", "files"),
     ('files = \'[["../../x", 1, "a", ""]]\'', "files"),
     ('files = \'[["x", -1, "a", ""]]\'', "files"),
+    ('files = \'[["x", 1, 7, ""]]\'', "files"),
+    ('files = \'[["x", 1, "a", "", -1]]\'', "files"),
+    ('files = \'[["x", 1, "a", "", 0, 0]]\'', "files"),
     ("params = substr(params, 1, 9)", "params"),
     ("params = '[1]'", "params"),
     ("params = replace(params, 'number', 'letter')", "params"),
@@ -214,6 +227,42 @@ def test_a_reader_shows_what_is_left_of_a_bad_row(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("statement", "told"),
+    [
+        ("DROP TABLE lease", "cannot be read: no such table: lease"),
+        ("DROP TABLE totals", "cannot be read: no such table: totals"),
+        ("DROP TABLE meta", "cannot be read: no such table: meta"),
+        ("UPDATE minutes SET ended = 'many'", "is damaged: table minutes"),
+        ("PRAGMA application_id = 7", "is not a journal of this package"),
+        ("PRAGMA user_version = 99", "has the newer schema 99"),
+        ("PRAGMA user_version = 0", "is damaged: no version writes the schema 0"),
+    ],
+)
+def test_a_reader_says_what_it_cannot_read(statement: str, told: str, tmp_path: Path) -> None:
+    """By one kind of error, which names the file."""
+    service, journal = Service(5.0), tmp_path / "run.db"
+    left(service, journal)
+    edit(journal, statement)
+    with pytest.raises(rh.JournalError, match=told) as caught, rh.JournalReader(journal) as reader:
+        reader.summary()
+    assert caught.value.path == str(journal)
+
+
+def test_a_reader_shows_a_row_without_a_key(tmp_path: Path) -> None:
+    """It is known by its number, and its task is still named."""
+    service, journal = Service(5.0), tmp_path / "run.db"
+    left(service, journal)
+    edit(journal, "UPDATE jobs SET key = '' WHERE seq = 2")
+    with rh.JournalReader(journal) as reader:
+        first, second, *_ = reader.jobs()
+    assert first.damage is None
+    assert second.damage is not None
+    assert (second.damage.column, second.key, second.seq) == ("key", "row 2", 2)
+    assert second.task is not None
+    assert second.task.id in str(second.damage)
+
+
+@pytest.mark.parametrize(
     "statement",
     [
         "DELETE FROM jobs WHERE seq = 1",
@@ -226,6 +275,10 @@ def test_a_reader_shows_what_is_left_of_a_bad_row(tmp_path: Path) -> None:
         "DROP TABLE lease",
         "DROP TABLE minutes",
         "DROP TABLE jobs",
+        "DROP TABLE meta",
+        "PRAGMA application_id = 7",
+        # No more than an example of what only shows when the journal is about to be used.
+        SPOILT,
         "ALTER TABLE jobs RENAME COLUMN params TO other",
         "DELETE FROM meta WHERE name = 'identity'",
         "UPDATE meta SET value = 'no hex' WHERE name = 'secret'",
@@ -310,6 +363,39 @@ class Unopen(rh.SqliteJobStore):
 
     async def find_open(self, states: Any, after: int, limit: int) -> Any:
         raise ZeroDivisionError
+
+
+class Undated(rh.SqliteJobStore):
+    """A store that makes a text of a time."""
+
+    async def find(self, keys: Any) -> Any:
+        found = await super().find(keys)
+        odd: Any = "yesterday"
+        return {key: attrs.evolve(record, sent_at=odd) for key, record in found.items()}
+
+
+def test_a_record_that_cannot_be_used_fails_its_job_alone(tmp_path: Path) -> None:
+    """Of a store of one's own: the other jobs of the journal are finished."""
+    service, journal = Service(5.0, after_submit=lost_of("3")), tmp_path / "run.db"
+
+    async def start() -> None:
+        async with service.session(journal=journal) as session:
+            await collect(session.stream(posters(4)))
+            await session.enlist(posters(2), batch="other")
+
+    run(start)
+    for resume in (True, False):
+        outcomes = run_again(service, Undated(journal), 4, resume=resume)
+        (failed,) = [outcome for outcome in outcomes if not outcome.ok]
+        assert isinstance(failed.error, rh.JournalError)
+        assert "cannot be read: TypeError" in str(failed.error)
+        assert len(outcomes) == (3 if resume else 4)
+    assert service.submitted["a poster of the number 3"] == 1
+
+
+def lost_of(number: str) -> Any:
+    """For `after_submit`: the answers to submits of this number are lost."""
+    return lambda prompt: LOST if prompt.endswith(f" {number}") else None
 
 
 @pytest.mark.parametrize("store", [Broken, Odd, Unopen])

@@ -84,6 +84,13 @@ def with_empty_log(journal: Path) -> None:
     os.truncate(f"{journal}-wal", 0)
 
 
+def with_blank_log(journal: Path) -> None:
+    log = Path(f"{journal}-wal")
+    size = log.stat().st_size
+    os.truncate(log, 0)
+    os.truncate(log, size)
+
+
 def replaced_by_a_copy(journal: Path) -> None:
     copy = journal.with_name("copy")
     shutil.copy(journal, copy)
@@ -117,6 +124,7 @@ DONE = [
     (without_log, "lost its log", "goes on"),
     (without_log_and_index, "lost its log", "goes on"),
     (with_empty_log, "lost its log", "refuses"),
+    (with_blank_log, "lost its log.*emptied", "refuses"),
     (all_deleted, "deleted or moved", "is new"),
 ]
 
@@ -260,20 +268,60 @@ def test_a_log_that_is_deleted_after_a_crash_is_missed(tmp_path: Path) -> None:
     )
 
 
-def test_a_damaged_log_is_left_as_it_is_and_refused_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("where", ["kind", "header", "middle"])
+def test_a_damaged_log_is_left_as_it_is_and_refused_again(where: str, tmp_path: Path) -> None:
     """SQLite would delete it at the end of the first try, and the second would pay again."""
     service = Service(5.0)
     killed(service, tmp_path / "run.db", tmp_path / "left")
     journal = tmp_path / "left" / "run.db"
     log = Path(f"{journal}-wal")
     damaged = bytearray(log.read_bytes())
-    damaged[len(damaged) // 3] ^= 1
+    damaged[{"kind": 0, "header": 20, "middle": len(damaged) // 3}[where]] ^= 1
     log.write_bytes(damaged)
     for _ in range(3):
         with pytest.raises(rh.JournalError, match="is damaged"):
             streamed_with(service, rh.SqliteJobStore(journal, take_over=True))
         assert log.read_bytes() == damaged
     assert set(service.submitted.values()) == {1}
+
+
+def test_a_last_entry_that_is_not_whole_counts_as_never_written(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As after a power failure: a warning says so, and all that came before it is there."""
+    service = Service(5.0)
+    killed(service, tmp_path / "run.db", tmp_path / "left")
+    journal = tmp_path / "left" / "run.db"
+    log = Path(f"{journal}-wal")
+    log.write_bytes(log.read_bytes()[:-1] + b"?")
+    assert len(streamed_with(service, rh.SqliteJobStore(journal, take_over=True))) == JOBS
+    assert "the last entry of its log is not whole" in caplog.text
+    assert set(service.submitted.values()) == {1}
+
+
+def test_a_folder_is_no_journal(tmp_path: Path) -> None:
+    """The error says so, instead of calling the folder damaged."""
+    with pytest.raises(rh.JournalError, match="cannot be opened: Is a directory"):
+        streamed(Service(5.0), tmp_path)
+
+
+def test_a_long_log_is_worked_into_the_file_while_it_is_open(tmp_path: Path) -> None:
+    """So that it does not grow for as long as a session lives, and a copy of the file alone has
+    nearly all."""
+    journal = tmp_path / "run.db"
+
+    async def main() -> bytes:
+        store = rh.SqliteJobStore(journal)
+        await store.open("https://service.example")
+        for number in range(200):
+            await store.put({"last": f"fact {number}"})
+        content = await asyncio.to_thread(journal.read_bytes)
+        await store.aclose()
+        return content
+
+    found = asyncio.run(main())
+    assert b"fact 1" in found
+    assert b"fact 199" not in found
 
 
 def test_a_log_that_was_being_begun_anew_is_not_missed(tmp_path: Path) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -179,3 +181,121 @@ def test_a_lease_is_renewed_while_nothing_is_written(tmp_path: Path) -> None:
 
     asyncio.run(asyncio.wait_for(main(), 60))
     assert os.path.exists(journal)  # noqa: PTH110
+
+
+class Heard(logging.Handler):
+    """Sets `heard` once a record of the package has this text; from any thread."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.heard = asyncio.Event()
+        self._text = text
+        self._loop = asyncio.get_running_loop()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._text in record.getMessage():
+            self._loop.call_soon_threadsafe(self.heard.set)
+
+
+@contextlib.asynccontextmanager
+async def hearing(text: str) -> AsyncIterator[asyncio.Event]:
+    handler = Heard(text)
+    logger = logging.getLogger("runninghub_async.trouble")
+    logger.addHandler(handler)
+    try:
+        yield handler.heard
+    finally:
+        logger.removeHandler(handler)
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_lease_that_is_not_renewed_is_told_while_nothing_is_written(
+    lost: bool, tmp_path: Path
+) -> None:
+    """The idle session notices that its journal is another's by now, and submits nothing more.
+    After a write that only failed it goes on."""
+    journal, service = tmp_path / "run.db", Service(5.0)
+    statement = "UPDATE lease SET name = 'another'" if lost else (
+        "CREATE TRIGGER full BEFORE UPDATE OF renewed ON lease"
+        " BEGIN SELECT RAISE(ABORT, 'the disk is full'); END"
+    )  # fmt: skip
+
+    def edit(text: str) -> None:
+        with contextlib.closing(sqlite3.connect(journal)) as db, db:
+            db.execute(text)
+
+    async def main() -> None:
+        store = rh.SqliteJobStore(journal, lease=0.03)
+        async with hearing("the lease was not renewed") as heard:
+            session = service.session(journal=store)
+            await session.__aenter__()
+            await asyncio.to_thread(edit, statement)
+            await heard.wait()
+            if lost:
+                with pytest.raises(rh.JournalError, match="taken over by another process"):
+                    await session.submit(next(posters(1)))
+            else:
+                await asyncio.to_thread(edit, "DROP TRIGGER full")
+                await session.submit(next(posters(1)))
+            with contextlib.suppress(rh.JournalError) if lost else contextlib.nullcontext():
+                await session.aclose()
+
+    asyncio.run(main())
+    assert service.submitted.total() == (0 if lost else 1)
+
+
+def test_a_lease_that_cannot_be_given_back_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The session has ended well all the same; the next one may have to take the journal over."""
+    journal = tmp_path / "run.db"
+
+    def edit() -> None:
+        with contextlib.closing(sqlite3.connect(journal)) as db, db:
+            db.execute(
+                "CREATE TRIGGER full BEFORE DELETE ON lease"
+                " BEGIN SELECT RAISE(ABORT, 'the disk is full'); END"
+            )
+
+    async def main() -> None:
+        async with Service(5.0).session(journal=journal) as session:
+            await session.submit(next(posters(1)))
+            await asyncio.to_thread(edit)
+
+    run(main)
+    assert f"{journal}: the lease was not released: the disk is full" in caplog.text
+    with pytest.raises(rh.JournalBusy):
+        opened(journal)
+
+
+def test_a_journal_is_of_one_service(tmp_path: Path) -> None:
+    """Its tasks are not asked for at another one; any port of this machine is a stand-in."""
+    journal = tmp_path / "run.db"
+
+    async def opens(*urls: str) -> None:
+        for url in urls:
+            store = rh.SqliteJobStore(journal)
+            await store.open(url)
+            await store.aclose()
+
+    asyncio.run(opens("https://service.example", "https://service.example"))
+    with pytest.raises(rh.JournalError, match=r"is of jobs at https://service\.example, not https"):
+        asyncio.run(opens("https://other.example"))
+    journal.unlink()
+    asyncio.run(opens("http://127.0.0.1:8001", "http://localhost:8002", "http://[::1]:8003/x"))
+
+
+def test_a_store_that_is_not_open_says_so(tmp_path: Path) -> None:
+    """To close it is no mistake."""
+    store = rh.SqliteJobStore(tmp_path / "run.db")
+
+    async def main() -> None:
+        await store.aclose()
+        for _ in range(2):
+            with pytest.raises(rh.JournalError, match="is not open"):
+                await store.find(["a key"])
+            await store.open("https://service.example")
+            assert await store.find(["a key"]) == {}
+            await store.aclose()
+
+    asyncio.run(main())

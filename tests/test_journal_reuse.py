@@ -61,7 +61,7 @@ class Kept(Service):
         return None
 
 
-def again(service: Service, journal: Path | rh.JobStore, requests: list[Any], **options: Any) -> list[Any]:
+def again(service: Service, journal: Path | Own, requests: list[Any], **options: Any) -> list[Any]:
     async def main() -> list[Any]:
         async with service.session(journal=journal, **options) as session:
             stream = session.stream(requests, reuse=True, ordered=True)
@@ -449,7 +449,7 @@ def test_what_was_recorded_to_be_submitted_is_served_by_an_equal_job(tmp_path: P
     assert second.ok
     assert set(service.submitted.values()) == {1}
     with rh.JournalReader(journal) as reader:
-        costs = [job.cost for job in reader.jobs()]
+        costs = [job.cost or 0 for job in reader.jobs()]
         assert reader.summary().spent == rh.Money("0.44", "USD")
     assert sorted(costs) == [0, Decimal("0.22"), Decimal("0.22")]
 

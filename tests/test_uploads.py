@@ -103,6 +103,38 @@ def test_a_path_in_a_media_field_is_uploaded_first(picture: Path) -> None:
     assert host.uploads == [PNG]
 
 
+def test_a_file_is_recorded_by_its_path_and_uploaded_when_it_is_submitted(
+    picture: Path, tmp_path: Path
+) -> None:
+    """By a later session that has nothing but the journal; and the request is known by its path."""
+    host, journal = Host(), tmp_path / "run.db"
+    requests = [
+        image_to_image("https://x/a.png", picture),
+        rh.WorkflowRequest("1904136902449209346", {"10": {"image": picture}}),
+    ]
+
+    async def main() -> list[str]:
+        async with host.session(journal=journal) as session:
+            assert await session.enlist(requests) == 2
+        assert host.uploads == []
+        tasks = []
+        for again in (False, True):
+            async with host.session(journal=journal) as session:
+                stream = session.stream(requests, ordered=True) if again else session.resume()
+                tasks.append([outcome.task.id async for outcome in stream if outcome.ok])
+        assert tasks[0] == tasks[1]
+        return tasks[0]
+
+    assert len(asyncio.run(main())) == 2
+    assert host.uploads == [PNG]
+    model, workflow = host.submits
+    assert model["imageUrls"] == ["https://x/a.png", "https://files.example/1.png"]
+    assert "openapi/1.png" in json.dumps(workflow)
+    with rh.JournalReader(journal) as reader:
+        recorded = [job.request.params for job in reader.jobs()]
+    assert [os.fspath(recorded[0]["imageUrls"][1])] == [str(picture)]
+
+
 def test_the_same_content_is_uploaded_once(picture: Path, tmp_path: Path) -> None:
     """By fifty requests at once, and under another name; a changed file is sent anew."""
     host = Host()
