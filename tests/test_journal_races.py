@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,11 @@ from typing import Any
 import pytest
 from support import Service, posters, refusal
 from test_journal import LOST, collect, states
+from test_journal_damage import edit
 
 import runninghub_async as rh
 from runninghub_async.emulator import Emulator
-from runninghub_async.testing import json_response, run
+from runninghub_async.testing import MockTransport, json_response, run
 
 URL = "https://example.org/hooks"
 
@@ -647,3 +649,251 @@ def test_an_event_is_told_also_beside_a_job_that_is_not_to_be_sent(tmp_path: Pat
         return answers
 
     assert asyncio.run(main()) == ["a task", None]
+
+
+# -- a store by itself ----------------------------------------------------------------------------
+
+POSTER = rh.Content("seedream-v5-lite/text-to-image", '{"prompt":"a poster of a boat"}', "a digest")
+
+
+@contextlib.asynccontextmanager
+async def opened(journal: Path) -> AsyncIterator[rh.SqliteJobStore]:
+    store = rh.SqliteJobStore(journal)
+    await store.open("https://service.example")
+    try:
+        yield store
+    finally:
+        await store.aclose()
+
+
+def submitting(key: str, old: rh.JobState | None = None) -> rh.Begun:
+    return rh.Begun(key, old, rh.JobState.SUBMITTING, 0.0, POSTER, attempts=1)
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_success_without_a_bill_counts_at_the_price_of_the_catalogue(
+    at_once: bool, tmp_path: Path
+) -> None:
+    """Also where the answer to the submit told of it, so that both are written at once; and where
+    a row is not as its writer thought."""
+
+    async def main() -> tuple[Decimal, Decimal]:
+        async with opened(tmp_path / "run.db") as store:
+            begun = asyncio.ensure_future(store.begin(submitting("job")))
+            await (asyncio.sleep(0) if at_once else begun)
+            facts = rh.JobFacts(task_id="1", task='{"status":"SUCCESS"}')
+            succeeded = rh.Moved("job", rh.JobState.SUBMITTING, rh.JobState.SUCCEEDED, 0.0, facts)
+            store.note(succeeded if at_once else succeeded._replace(old=rh.JobState.ACCEPTED))
+            assert await begun == ""
+            await store.flush()
+            return await store.spent(), await store.assumed()
+
+    assert asyncio.run(main()) == (Decimal(0), Decimal("0.22"))
+    with rh.JournalReader(tmp_path / "run.db") as reader:
+        (job,) = reader.jobs()
+    assert (job.state, job.cost, job.assumed) == (rh.JobState.SUCCEEDED, None, Decimal("0.22"))
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_unknown_submits_that_are_put_back_one_by_one_may_have_been_billed(
+    damaged: bool, tmp_path: Path
+) -> None:
+    """Each at the price of the catalogue; one whose request cannot be read, at none."""
+    journal = tmp_path / "run.db"
+
+    async def main() -> tuple[int, Decimal]:
+        async with opened(journal) as store:
+            for key in ("one", "another", "a third"):
+                await store.begin(submitting(key))
+                store.note(rh.Moved(key, rh.JobState.SUBMITTING, rh.JobState.UNKNOWN, 0.0))
+            await store.flush()
+            if damaged:
+                text = "UPDATE jobs SET params = '{' WHERE key = 'one'"
+                await asyncio.to_thread(edit, journal, text)
+            keys = ["one", "a third", "of none"]
+            count = await store.put_back_each(rh.JobState.UNKNOWN, keys)
+            return count, await store.assumed()
+
+    assert asyncio.run(main()) == (2, Decimal("0.22" if damaged else "0.44"))
+    with rh.JournalReader(journal) as reader:
+        assert reader.summary().states[rh.JobState.NEW] == 2
+        assert reader.summary().states[rh.JobState.UNKNOWN] == 1
+
+
+def test_a_row_that_is_damaged_meanwhile_is_neither_submitted_nor_written_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever wants to submit it is told so; the others are written all the same."""
+    journal = tmp_path / "run.db"
+
+    async def main() -> None:
+        async with opened(journal) as store:
+            for key in ("one", "another"):
+                store.note(rh.Begun(key, None, rh.JobState.NEW, 0.0, POSTER))
+            await store.flush()
+            text = "UPDATE jobs SET state = 'odd' WHERE key = 'one'"
+            await asyncio.to_thread(edit, journal, text)
+            begun = [store.begin(submitting(key, rh.JobState.NEW)) for key in ("one", "another")]
+            bad, good = await asyncio.gather(*begun, return_exceptions=True)
+            assert isinstance(bad, rh.JournalError)
+            assert "job one: its row is damaged: state is 'odd'" in str(bad)
+            assert good == ""
+            accepted = rh.JobFacts(task_id="17")
+            for key in ("one", "another"):
+                old, state = rh.JobState.SUBMITTING, rh.JobState.ACCEPTED
+                store.note(rh.Moved(key, old, state, 0.0, accepted))
+            await store.flush()
+            found = await store.find(["one", "another"])
+            assert found["one"].damage is not None
+            assert found["one"].task is None
+            assert found["another"].state is rh.JobState.ACCEPTED
+
+    asyncio.run(main())
+
+
+def test_a_store_whose_closing_is_cancelled_tells_those_who_wait(tmp_path: Path) -> None:
+    """It is closed by then, with all that it had begun to write, and can be opened again."""
+
+    async def main() -> None:
+        store = rh.SqliteJobStore(tmp_path / "run.db")
+        await store.open("https://service.example")
+        first = asyncio.ensure_future(store.begin(submitting("first")))
+        await asyncio.sleep(0)
+        closing = asyncio.ensure_future(store.aclose())
+        waiting, left = (asyncio.ensure_future(store.begin(submitting(key))) for key in "ab")
+        # In this turn the first is handed to the thread, and then the others come.
+        await asyncio.sleep(0)
+        store.note(rh.Moved("first", rh.JobState.ACCEPTED, rh.JobState.RUNNING, 0.0))
+        left.cancel()
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        assert await first == ""
+        with pytest.raises(rh.JournalError, match="is closed"):
+            await waiting
+        assert left.cancelled()
+        async with opened(tmp_path / "run.db") as again:
+            assert set(await again.find(["first", "a", "b"])) == {"first"}
+
+    asyncio.run(main())
+
+
+def test_a_late_answer_about_a_task_that_has_ended_changes_nothing(tmp_path: Path) -> None:
+    """Two wait for one task, and the answers to their queries overtake each other."""
+    service = Service(5.0)
+    queries = 0
+
+    async def answer(request: rh.Request) -> rh.Response:
+        nonlocal queries
+        told = await service.transport.send(request)
+        if not request.url.endswith("/query"):
+            return told
+        queries += 1
+        if queries == 1:
+            # The first to ask hears last, and of a state that is over by then.
+            await asyncio.sleep(60)
+            return json_response({"taskId": task_id_in(request), "status": "RUNNING"})
+        await asyncio.sleep(10)
+        return await service.transport.send(request)
+
+    def task_id_in(request: rh.Request) -> str:
+        return str(json.loads(request.body or b"{}")["taskId"])
+
+    async def main() -> None:
+        transport = MockTransport(answer)
+        async with rh.Session("a-key", transport=transport, journal=tmp_path / "run.db") as session:
+            task = await session.submit(next(posters(1)))
+            one, other = await asyncio.gather(session.wait(task), session.wait(task))
+            assert one == other
+
+    run(main)
+    assert states(tmp_path / "run.db") == {"succeeded": 1}
+    with rh.JournalReader(tmp_path / "run.db") as reader:
+        assert reader.summary().spent == rh.Money("0.22", "USD")
+
+
+def test_a_request_whose_check_fails_is_put_down_as_faulty(tmp_path: Path) -> None:
+    """It is not sent, by a later run neither: it cannot be submitted as it stands."""
+
+    class Odd(rh.ModelRequest):
+        def check(self) -> tuple[str, ...]:
+            raise LookupError("no such check")
+
+    service, journal = Service(5.0), tmp_path / "run.db"
+    odd = Odd("seedream-v5-lite/text-to-image", {"prompt": "a poster of a boat"})
+
+    async def main() -> list[Any]:
+        async with service.session(journal=journal) as session:
+            return await collect(session.stream([odd, *posters(1)], ordered=True))
+
+    for _ in range(2):
+        failed, fine = run(main)
+        assert isinstance(failed.error, rh.PayloadError)
+        assert fine.ok
+    assert list(service.submitted) == ["a poster of the number 0"]
+    with rh.JournalReader(journal) as reader:
+        assert [job.code for job in reader.jobs()] == ["faulty", ""]
+
+
+# -- a second stream of a session, whose journal is looked into -----------------------------------
+
+
+def test_what_no_journal_can_keep_is_not_sent_by_a_later_stream_either(tmp_path: Path) -> None:
+    """Nor does it keep the others from being found."""
+    service = Service(5.0)
+    odd = rh.ModelRequest("new/text-to-image", {"prompt": "p", "extra": {"a set"}}, checked=False)
+
+    async def main() -> list[Any]:
+        async with service.session(journal=tmp_path / "run.db") as session:
+            await collect(session.stream(posters(2)))
+            return await collect(session.stream([odd, *posters(1), odd], ordered=True))
+
+    first, again, third = run(main)
+    assert again.ok
+    assert isinstance(first.error, rh.PayloadError)
+    assert isinstance(third.error, rh.PayloadError)
+    assert "p" not in service.submitted
+
+
+def test_an_input_that_fails_ends_a_later_stream_after_what_it_gave(tmp_path: Path) -> None:
+    """With its own error."""
+    service = Service(5.0)
+
+    def failing() -> Iterator[rh.SeedreamV5Lite]:
+        yield from posters(2)
+        raise LookupError("no more prompts")
+
+    async def main() -> list[Any]:
+        found = []
+        async with service.session(journal=tmp_path / "run.db") as session:
+            await collect(session.stream(posters(1)))
+            with pytest.raises(LookupError, match="no more prompts"):
+                async for outcome in session.stream(failing(), batch="later"):
+                    found.append(outcome)
+        return found
+
+    outcomes = run(main)
+    assert [outcome.ok for outcome in outcomes] == [True, True]
+    assert service.submitted.total() == 3
+
+
+def test_a_key_that_raises_after_a_bad_one_ends_the_stream_with_its_error(tmp_path: Path) -> None:
+    """The request with the bad key has its outcome; nothing is submitted, and nothing hangs."""
+    service = Service(5.0)
+
+    def key(request: rh.SeedreamV5Lite) -> str:
+        return {"0": ""}[request.prompt[-1]]
+
+    async def main() -> tuple[list[Any], tuple[rh.Unfinished, ...]]:
+        found = []
+        async with service.session(journal=tmp_path / "run.db") as session:
+            stream = session.stream(posters(3), key=key, ordered=True)
+            with pytest.raises(rh.PolicyError, match=r"^key raised"):
+                async for outcome in stream:
+                    found.append(outcome)
+        return found, stream.unfinished
+
+    (failed,), unfinished = run(main)
+    assert isinstance(failed.error, rh.PayloadError)
+    assert [left.index for left in unfinished] == [1, 2]
+    assert not service.submitted

@@ -108,7 +108,7 @@ def test_a_file_is_recorded_by_its_path_and_uploaded_when_it_is_submitted(
 ) -> None:
     """By a later session that has nothing but the journal; and the request is known by its path."""
     host, journal = Host(), tmp_path / "run.db"
-    requests = [
+    requests: list[Any] = [
         image_to_image("https://x/a.png", picture),
         rh.WorkflowRequest("1904136902449209346", {"10": {"image": picture}}),
     ]
@@ -121,7 +121,8 @@ def test_a_file_is_recorded_by_its_path_and_uploaded_when_it_is_submitted(
         for again in (False, True):
             async with host.session(journal=journal) as session:
                 stream = session.stream(requests, ordered=True) if again else session.resume()
-                tasks.append([outcome.task.id async for outcome in stream if outcome.ok])
+                outcomes = [outcome async for outcome in stream]
+                tasks.append([outcome.task.id for outcome in outcomes if outcome.task])
         assert tasks[0] == tasks[1]
         return tasks[0]
 
