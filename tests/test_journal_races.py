@@ -14,6 +14,7 @@ import pytest
 from support import Service, posters, refusal
 from test_journal import LOST, collect, states
 from test_journal_damage import edit
+from test_journal_owner import hearing
 
 import runninghub_async as rh
 from runninghub_async.emulator import Emulator
@@ -657,8 +658,8 @@ POSTER = rh.Content("seedream-v5-lite/text-to-image", '{"prompt":"a poster of a 
 
 
 @contextlib.asynccontextmanager
-async def opened(journal: Path) -> AsyncIterator[rh.SqliteJobStore]:
-    store = rh.SqliteJobStore(journal)
+async def opened(journal: Path, **options: Any) -> AsyncIterator[rh.SqliteJobStore]:
+    store = rh.SqliteJobStore(journal, **options)
     await store.open("https://service.example")
     try:
         yield store
@@ -774,6 +775,66 @@ def test_a_store_whose_closing_is_cancelled_tells_those_who_wait(tmp_path: Path)
         assert left.cancelled()
         async with opened(tmp_path / "run.db") as again:
             assert set(await again.find(["first", "a", "b"])) == {"first"}
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("room", [True, False])
+def test_what_a_full_disk_did_not_take_is_written_in_the_end_or_named(
+    room: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A store that closes waits a moment for room; without it, the ids of tasks are in the log."""
+    resource = pytest.importorskip("resource")
+
+    @contextlib.contextmanager
+    def full() -> Iterator[None]:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    async def main() -> rh.JobRecord:
+        store = rh.SqliteJobStore(tmp_path / "run.db")
+        await store.open("https://service.example")
+        await store.begin(submitting("job"))
+        async with hearing("cannot be written") as heard:
+            with full():
+                facts = rh.JobFacts(task_id="17")
+                old, state = rh.JobState.SUBMITTING, rh.JobState.ACCEPTED
+                store.note(rh.Moved("job", old, state, 0.0, facts))
+                await heard.wait()
+                if not room:
+                    with pytest.raises(rh.JournalError, match="cannot be written"):
+                        await store.aclose()
+            if room:
+                await store.aclose()
+        # A full disk took no end of the lease either.
+        async with opened(tmp_path / "run.db", take_over=not room) as again:
+            return (await again.find(["job"]))["job"]
+
+    job = run(main)
+    assert "nothing is submitted until it can" in caplog.text
+    if room:
+        assert job.task == rh.Task("17")
+        assert f"{tmp_path / 'run.db'} can be written again" in caplog.text
+    else:
+        assert job.state is rh.JobState.UNKNOWN
+        assert "not written down: 17" in caplog.text
+
+
+def test_facts_that_are_no_texts_are_damage(tmp_path: Path) -> None:
+    """They are told as such, and not as an error of a type."""
+
+    async def main() -> None:
+        async with opened(tmp_path / "run.db") as store:
+            await store.put({"source": "prompts.txt"})
+            assert await store.facts() == {"source": "prompts.txt"}
+            text = "UPDATE meta SET value = x'ff' WHERE name = 'fact:source'"
+            await asyncio.to_thread(edit, tmp_path / "run.db", text)
+            with pytest.raises(rh.JournalError, match="is damaged: table meta"):
+                await store.facts()
 
     asyncio.run(main())
 
