@@ -10,6 +10,7 @@ import itertools
 import json
 import logging
 import os
+import re
 import zlib
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -25,6 +26,8 @@ import pytest
 from aiohttp import web
 from support import png
 from test_addresses import resolve_to
+from test_journal_damage import edit
+from test_journal_owner import hearing
 
 import runninghub_async as rh
 from runninghub_async._addresses import encoded, why_not
@@ -289,6 +292,67 @@ def test_success_before_its_results_is_looked_at_again(tmp_path: Path, early: An
     assert states(tmp_path / "False.db") == {"stored": 1}
 
 
+def test_a_result_that_is_a_text_is_saved_as_one(tmp_path: Path) -> None:
+    """Beside a picture of the same task, under the same name; with its hash in the journal."""
+    site, journal = Site(2), tmp_path / "run.db"
+    site.result = lambda _task, n, _look: {"text": "a boat ⛵", "outputType": "txt"} if n else None
+
+    async def main() -> list[Any]:
+        async with site.serve() as url:
+            async with rh.Session("a-key", base_url=url, journal=journal, **FAST) as session:
+                return await collect(session.stream(posters(1), folder=tmp_path / "out"))
+
+    (outcome,) = asyncio.run(main())
+    stem = "00000-a-poster-of-the-number-0"
+    assert [file.path.name for file in outcome.files] == [f"{stem}.png", f"{stem}-2.txt"]
+    assert outcome.files[1].path.read_text("utf-8") == "a boat ⛵"
+    assert names(tmp_path / "out") == sorted(file.path.name for file in outcome.files)
+    with rh.JournalReader(journal) as reader:
+        (job,) = reader.jobs()
+    assert [file.sha256 for file in job.files] == [file.sha256 for file in outcome.files]
+
+
+def test_a_url_that_is_none_loses_no_other_result(tmp_path: Path) -> None:
+    """It is refused as unsafe, and named as missing."""
+    site = Site(2)
+    bad = {"url": "https://[x/1.png", "outputType": "png", "nodeId": "9"}
+    site.result = lambda _task, n, _look: bad if n else None
+    (outcome,) = stream_from(site, tmp_path)
+    assert outcome.ok
+    assert len(outcome.files) == 1
+    assert [output.url for output in outcome.missing] == [bad["url"]]
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_success_that_was_recorded_without_results_is_asked_for_them(
+    there: bool, tmp_path: Path
+) -> None:
+    """By a resumed run, with a query that costs nothing; if there are none, the job stays open."""
+    site, journal = Site(2), tmp_path / "run.db"
+
+    async def main() -> list[Any]:
+        async with site.serve() as url:
+            async with rh.Session("a-key", base_url=url, journal=journal, **FAST) as session:
+                await collect(session.stream(posters(1)))
+            text = 'UPDATE jobs SET task = \'{"status":"SUCCESS"}\''
+            await asyncio.to_thread(edit, journal, text)
+            if not there:
+                site.outputs = 0
+            async with rh.Session("a-key", base_url=url, journal=journal, **FAST) as session:
+                return await collect(session.resume(folder=tmp_path / "out"))
+
+    (outcome,) = asyncio.run(main())
+    assert outcome.ok is there
+    assert outcome.task.id == site.created[0]
+    if there:
+        assert len(outcome.files) == 2
+        assert states(journal) == {"stored": 1}
+    else:
+        assert isinstance(outcome.error, rh.DownloadError)
+        assert "the service names no results of it" in str(outcome.error)
+        assert states(journal) == {"succeeded": 1}
+
+
 def test_rows_of_earlier_versions_and_places_of_outputs_are_read() -> None:
     """Files in the order of all outputs are written as they always were."""
     old = '[["a.png",1,"00","png"],["b.png",2,"01","png"]]'
@@ -364,6 +428,8 @@ def test_fresh_urls_are_matched_by_path_then_by_node_type_and_place() -> None:
     assert matched([out(None)], [out("https://a/1.png", node="")]) == {
         0: out("https://a/1.png", node="")
     }
+    # Only these two are left, and are of different kinds.
+    assert matched(old[:1], [out("https://b/y.mp4", "mp4", "1")]) == {}
     assert matched([], fresh) == {}
     # An answer that names one URL twice leaves one of them out.
     assert matched(old[:2], [out("https://b/y.png")] * 2) == {0: out("https://b/y.png")}
@@ -553,6 +619,22 @@ def test_a_host_that_never_answers_is_given_up(tmp_path: Path) -> None:
     assert len(host.requests) == 5
 
 
+def test_a_transfer_that_stalls_is_given_up(tmp_path: Path) -> None:
+    """No byte for half a minute, each time: the error says so, and nothing is left behind."""
+    host = SlowHosts(lambda _: Drip(PNG, 100, 1e6), lambda n: f"https://x.example/{n}.png")
+
+    async def main() -> float:
+        async with rh.Session("a-key", transport=host) as session:
+            with pytest.raises(rh.ResultIncomplete, match="bytes arrived") as caught:
+                await session.download(rh.Output("https://x.example/1.png", "png"), tmp_path / "x")
+            assert isinstance(caught.value.__cause__, rh.ReadTimeout)
+            assert "no byte within" in str(caught.value.__cause__)
+            return asyncio.get_running_loop().time()
+
+    assert run(main) < 4000
+    assert names(tmp_path) == []
+
+
 def test_slow_transfers_leave_turns_to_others() -> None:
     """Eight slow ones hold four of eight slots; a fast host alone holds all eight, and no more."""
 
@@ -592,6 +674,35 @@ def test_slow_transfers_leave_turns_to_others() -> None:
         end.set()
         await asyncio.gather(*tasks, return_exceptions=True)
         assert dict(begun) == {"slow": 11, "fast": 20}
+
+    asyncio.run(main())
+
+
+def test_a_turn_that_comes_to_one_who_has_left_goes_to_the_next() -> None:
+    """Cancelled in the moment in which its turn came, or just before."""
+
+    async def main() -> None:
+        turns, begun = Turns(1), Counter[int]()
+
+        async def transfer(number: int, end: asyncio.Event) -> None:
+            async with turns.turn("x.example"):
+                begun[number] += 1
+                await end.wait()
+
+        ends = [asyncio.Event() for _ in range(5)]
+        tasks = [asyncio.create_task(transfer(number, end)) for number, end in enumerate(ends)]
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert set(begun) == {0}
+        # The first ends, and gives its turn to the third, which leaves before it has seen that.
+        ends[0].set()
+        tasks[1].cancel()
+        asyncio.get_running_loop().call_soon(tasks[2].cancel)
+        await asyncio.wait(tasks[:3])
+        ends[3].set()
+        ends[4].set()
+        await asyncio.gather(*tasks[3:])
+        assert set(begun) == {0, 3, 4}
 
     asyncio.run(main())
 
@@ -645,6 +756,7 @@ WRONG = {
     "packed html": gzip.compress(PAGE),
     "json error": b'{"code": 401, "msg": "token expired", "data": null}',
     "json error of another kind": b' {"error": {"message": "not found"}}',
+    "json error that was cut off": b'{"errorCode": 1007, "errorMessage": "the file is',
     "xml error": b'<?xml version="1.0"?>\n<Error><Code>AccessDenied</Code></Error>',
 }
 
@@ -693,6 +805,8 @@ def test_a_page_or_an_error_document_is_never_kept(tmp_path: Path, kind: str, wh
         ("", b'{"frames": [], "error_rate": 1}', "application/json"),
         ("safetensors", b"\x08\0\0\0\0\0\0\0{}      ", "text/html"),
         ("fbx", b"Kaydara FBX Binary  \0", ""), ("usdz", b"PK\x03\x04", ""),
+        ("tar", bytes(257) + b"ustar" + bytes(250), ""),
+        ("xyz", b"\x1f\x8b\x08 and no more of a packed page", ""),
     ],
 )  # fmt: skip
 def test_what_was_announced_is_kept(
@@ -731,6 +845,23 @@ def test_first_bytes_name_a_file_of_which_nothing_else_tells(
     site.replies[f"/{name}"] = [dripping(b"PK\x05\x06" + bytes(18))]
     (outcome,) = stream_from(site, tmp_path)
     assert [file.path.suffix for file in outcome.files] == [f".{kind}"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "content_type"),
+    [
+        ("safetensors", b"the model is gone", "text/plain; charset=utf-8"),
+        ("onnx", b"[]", "application/json"),
+        ("tar", b"an archive", "application/x-tar"),
+    ],
+)
+def test_what_is_not_what_was_announced_is_refused(
+    tmp_path: Path, kind: str, body: bytes, content_type: str
+) -> None:
+    """By the header of a text where the type has no beginning of its own."""
+    refused = kept_of(tmp_path, kind, body, content_type)
+    assert isinstance(refused, rh.ResultBroken)
+    assert f"announced as {kind}" in str(refused)
 
 
 def test_content_and_url_together_outvote_the_announced_type(tmp_path: Path) -> None:
@@ -1146,6 +1277,153 @@ def test_a_hold_that_lasts_is_reported_ever_less_often_and_ends_with_those_in_it
     assert 5 < len(first) < 16
     assert stopped == []
     assert any("for 31 s now" in text or "for 30 s now" in text for text in trouble(caplog))
+
+
+def saved(
+    folder: Path, created: list[str], attempts: int | None = 9, **options: Any
+) -> tuple[list[Any], Exception | None]:
+    """The outcomes of a stream on the virtual clock, and the error with which it ended."""
+
+    async def main() -> tuple[list[Any], Exception | None]:
+        found: list[Any] = []
+        transport = failing_service(lambda _: rh.Response(200, PNG), created)
+        retry, limits = rh.RetryPolicy(attempts=attempts), rh.Limits(4, None, None)
+        async with rh.Session("a-key", transport=transport, retry=retry, limits=limits) as session:
+            try:
+                async for outcome in session.stream(posters(30), folder=folder, **options):
+                    found.append(outcome)
+            except rh.DownloadError as error:
+                return found, error
+        return found, None
+
+    return run(main)
+
+
+def test_a_folder_that_cannot_be_stops_the_submitting(tmp_path: Path) -> None:
+    """A name that no system takes is no fault of the results: after twenty seconds, however few
+    attempts a submit has, the stream ends with one error, and each task is in an outcome."""
+    created: list[str] = []
+    found, error = saved(tmp_path / "out\0put", created, attempts=2)
+    assert isinstance(error, rh.DownloadError)
+    assert re.search(r"null .*, for \d+ s; nothing more is submitted", str(error))
+    assert 0 < len(created) < 30
+    assert sorted(outcome.task.id for outcome in found) == sorted(created)
+    assert all(isinstance(outcome.error, rh.DownloadError) for outcome in found)
+
+
+def test_a_place_too_deep_for_any_name_fails_its_jobs_one_by_one(tmp_path: Path) -> None:
+    """With their tasks. The names are at fault, so that others are tried."""
+    folder = tmp_path
+    while len(str(folder)) < 3900:
+        folder /= "d" * 100
+    folder /= "d" * (4063 - len(str(folder)))
+    created: list[str] = []
+    found, error = saved(folder, created, name=lambda o: "short" if o.index == 7 else "x" * 50)
+    assert error is None
+    assert len(found) == len(created) == 30
+    assert [outcome.index for outcome in found if outcome.ok] == [7]
+    assert all("too long" in str(outcome.error) for outcome in found if not outcome.ok)
+
+
+def test_a_full_disk_is_waited_for_without_a_limit(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Room can be made: then the run goes on, and no result was lost."""
+    resource = pytest.importorskip("resource")
+    created: list[str] = []
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    async def make_room(full: asyncio.Event) -> int:
+        await full.wait()
+        # Far longer than the submitting is held up for any other reason.
+        await asyncio.sleep(3600)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        return len(created)
+
+    async def main() -> tuple[list[Any], int]:
+        transport = failing_service(lambda _: rh.Response(200, PNG), created)
+        limits = rh.Limits(4, None, None)
+        async with (
+            hearing("nothing is submitted until there is room") as full,
+            rh.Session("a-key", transport=transport, limits=limits) as session,
+        ):
+            making = asyncio.ensure_future(make_room(full))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+            found = await collect(session.stream(posters(30), folder=tmp_path))
+            return found, await making
+
+    try:
+        found, before = run(main)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert before < 30
+    assert len(found) == len(created) == len(names(tmp_path)) == 30
+    assert all(outcome.ok for outcome in found)
+    assert any("there is room again" in text for text in trouble(caplog))
+
+
+@pytest.mark.parametrize("policy", ["detach", "wait"])
+def test_a_session_that_closes_while_nothing_can_be_saved_ends(
+    tmp_path: Path, policy: rh.OnCancel
+) -> None:
+    """Its tasks are named, and are in the journal; a resumed run has all results."""
+    created: list[str] = []
+    out, journal = tmp_path / "out", tmp_path / "run.db"
+    out.write_bytes(b"a file in the way")
+    service = failing_service(lambda _: rh.Response(200, PNG), created)
+
+    async def main() -> rh.JobStream:
+        async with (
+            hearing("nothing is submitted until results can be saved") as held,
+            rh.Session("a-key", transport=service, journal=journal) as session,
+        ):
+            stream = session.stream(posters(3), folder=out, on_cancel=policy)
+            await held.wait()
+            while stream.statistics().submitted < 3:
+                await asyncio.sleep(0.1)
+        return stream
+
+    async def again() -> list[Any]:
+        async with rh.Session("a-key", transport=service, journal=journal) as session:
+            return await collect(session.resume(folder=out))
+
+    stream = run(main)
+    succeeded = [outcome.task.id for outcome in stream.undelivered if outcome.task]
+    running = [job.task_id for job in stream.unfinished if job.task_id]
+    assert sorted(succeeded + running) == sorted(created)
+    assert succeeded
+    assert states(journal)["succeeded"] == len(succeeded)
+    out.unlink()
+    assert all(outcome.ok for outcome in run(again))
+    assert len(created) == len(names(out)) == 3
+
+
+def test_a_resumed_job_leaves_the_file_that_has_its_name_alone(tmp_path: Path) -> None:
+    """It is somebody else's, unless its bytes are those of the result."""
+    site, journal, out = Site(), tmp_path / "run.db", tmp_path / "out"
+    stem = "00000-a-poster-of-the-number-0"
+
+    async def main() -> list[Any]:
+        found = []
+        async with site.serve() as url:
+            for batch, body in (("a", b"of somebody else"), ("b", PNG)):
+                async with rh.Session("a-key", base_url=url, journal=journal, **FAST) as session:
+                    await collect(session.stream(posters(1), batch=batch))
+                await asyncio.to_thread((out / f"{stem}.png").write_bytes, body)
+                async with rh.Session("a-key", base_url=url, journal=journal, **FAST) as session:
+                    found += await collect(session.resume(folder=out))
+                    there.append(await asyncio.to_thread(names, out))
+        return found
+
+    out.mkdir()
+    there: list[list[str]] = []
+    beside, merged = asyncio.run(main())
+    (second_name,) = {*there[0]} - {f"{stem}.png"}
+    assert [file.path.name for file in beside.files] == [second_name]
+    assert second_name.startswith(f"{stem}-")
+    # What a process that was killed left is its own.
+    assert [file.path.name for file in merged.files] == [f"{stem}.png"]
+    assert there[1] == there[0]
 
 
 @pytest.mark.parametrize("left", ["stream", "session"])

@@ -377,6 +377,18 @@ def test_where_pillow_lacks_a_decoder_the_structure_decides(
     assert download.image_type == "webp"
 
 
+@pytest.mark.usefixtures("_pillow")
+def test_a_picture_with_much_beside_its_pixels_is_taken(tmp_path: Path) -> None:
+    """Such as a workflow of a hundred kilobytes; cut off within that, it is refused."""
+    picture = PICTURES["lossless webp"]
+    extra = b"XTRA" + struct.pack("<I", 100_000) + bytes(100_000)
+    size = struct.pack("<I", len(picture) - 8 + len(extra))
+    whole = picture[:4] + size + picture[8:] + extra
+    taken, refused = verdicts(tmp_path, [whole, whole[:-50_000]], "webp")
+    assert taken.size == len(whole)
+    assert refused is rh.ResultBroken
+
+
 def test_an_old_bitmap_is_taken(tmp_path: Path) -> None:
     """With the short header of OS/2."""
     body = b"BM" + bytes(8) + struct.pack("<IIHHHH", 26, 12, 3, 2, 1, 24) + bytes(24)
