@@ -381,7 +381,7 @@ def test_where_pillow_lacks_a_decoder_the_structure_decides(
 def test_a_picture_with_much_beside_its_pixels_is_taken(tmp_path: Path) -> None:
     """Such as a workflow of a hundred kilobytes; cut off within that, it is refused."""
     picture = PICTURES["lossless webp"]
-    extra = b"XTRA" + struct.pack("<I", 100_000) + bytes(100_000)
+    extra = b"XTRA" + struct.pack("<I", 100_000) + b"\xff" * 100_000 + b"MORE\x04\0\0\0 and"
     size = struct.pack("<I", len(picture) - 8 + len(extra))
     whole = picture[:4] + size + picture[8:] + extra
     taken, refused = verdicts(tmp_path, [whole, whole[:-50_000]], "webp")
