@@ -290,6 +290,71 @@ def test_an_input_that_misbehaves_hurts_only_its_own_stream() -> None:
     run(main)
 
 
+def test_an_input_that_waits_for_what_fails_ends_its_stream_with_that_error() -> None:
+    """After the outcomes of what it gave. One that mends it itself goes on."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+
+        async def prompts(mends: bool) -> AsyncIterator[Any]:
+            yield POSTER
+            failing: asyncio.Future[str] = loop.create_future()
+            loop.call_later(1, failing.set_exception, LookupError("no prompt"))
+            try:
+                await failing
+            except LookupError:
+                if not mends:
+                    raise
+            yield POSTER
+
+        async with Service(2.0).session() as session:
+            assert len([outcome async for outcome in session.stream(prompts(True))]) == 2
+            found = []
+            with pytest.raises(LookupError, match="no prompt"):
+                async for outcome in session.stream(prompts(False)):
+                    found.append(outcome)
+            assert [outcome.ok for outcome in found] == [True]
+
+    run(main)
+
+
+@pytest.mark.parametrize("cancels", [1, 2])
+def test_an_input_that_cleans_up_slowly_is_given_two_seconds(
+    caplog: pytest.LogCaptureFixture, cancels: int
+) -> None:
+    """From the first time it is cancelled, however often; and is then left behind."""
+
+    async def main() -> float:
+        loop = asyncio.get_running_loop()
+        begun, heard = asyncio.Event(), 0
+
+        async def deaf() -> AsyncIterator[Any]:
+            nonlocal heard
+            yield POSTER
+            while True:
+                begun.set()
+                try:
+                    await asyncio.sleep(1e6)
+                except asyncio.CancelledError:
+                    heard += 1
+
+        service = Service(1e4, latency=1.5)
+        async with service.session() as session:
+            stream = session.stream(deaf())
+            await begun.wait()
+            closing = asyncio.ensure_future(stream.aclose())
+            await asyncio.sleep(0.5)
+            at = loop.time() - 0.5
+            if cancels == 1:
+                await closing
+        await asyncio.wait([closing])
+        assert heard == cancels
+        return loop.time() - at
+
+    assert 1.5 < run(main) < 3.0
+    assert "ignored its cancellation and was left behind" in caplog.text
+
+
 def test_retry_after_zero_is_no_invitation() -> None:
     """Asked to wait 0 s again and again, the pauses still grow."""
 
