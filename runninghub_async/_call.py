@@ -64,14 +64,18 @@ class Call:
 
     def withdraw(self) -> None:
         """Do not submit if that has not happened yet; what runs is still waited for."""
-        if self.entry.job.state in (JobState.NEW, JobState.REFUSED):
+        if not self.submitted:
             self._leave()
             self._result.cancel()
 
+    @property
+    def submitted(self) -> bool:
+        """Whether its submit has left, and was not refused."""
+        return self.entry.job.state not in (JobState.NEW, JobState.REFUSED)
+
     async def ended(self) -> None:
-        """Wait for its end, if it has been submitted."""
-        if self.entry.job.state not in (JobState.NEW, JobState.REFUSED):
-            await asyncio.wait([self._result])
+        """Wait for its end."""
+        await asyncio.wait([self._result])
 
     def fail(self, error: BaseException) -> None:
         """The session broke or closes: say so to the caller, and let go of the job."""

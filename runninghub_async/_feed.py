@@ -298,10 +298,13 @@ class Feed:
         """The ids of its tasks that have not ended, or whose results are being saved."""
         return [entry.job.task_id for entry in self.entries.values() if entry.job.task_id]
 
-    def _withdraw_waiting(self) -> None:
-        """What waits to be submitted again would meet the same refusal."""
+    def _withdraw_waiting(self, *, taken: bool = False) -> None:
+        """Let go of what waits to be submitted, for the first time or again; also of what is just
+        being prepared, if `taken`."""
         for other in list(self.entries.values()):
-            waits = not (other.gone or other.taken or other.fetching or other.job.task_id)
+            waits = not (other.gone or other.fetching or other.job.task_id)
+            if other.taken and not taken:
+                continue
             if waits and other.lost is None and other.job.state is not JobState.SUBMITTING:
                 other.gone = True
                 self.let_go(other)
@@ -426,12 +429,17 @@ class Feed:
         )
 
     async def drain(self) -> None:
-        """Take nothing more; return when what had been taken has ended."""
-        self._stop_taking(None)
+        """Submit nothing more; return when what was submitted has ended."""
+        self.stop_submitting()
         if self._drained is None:
             self._drained = asyncio.Event()
         if self.entries:
             await self._drained.wait()
+
+    def stop_submitting(self) -> None:
+        """Take nothing more, and let go of what was taken and not submitted."""
+        self._stop_taking(None)
+        self._withdraw_waiting(taken=True)
 
     def close(self) -> None:
         """Take and hand out nothing more; drop what waits. Submits under way continue."""

@@ -445,6 +445,10 @@ def error_in(record: JobRecord) -> RunningHubError:
     if record.code == FAULTY:
         return PayloadError(record.error.partition(": ")[2].split("; "))
     if record.code:
-        message = record.error.partition(": ")[2]
-        return look_up(record.code, message).error(message, code=record.code)
+        # What was kept is the whole text of the error, in which code and advice stand already.
+        message = record.error.partition(": ")[2].removeprefix(f"[{record.code}] ")
+        kind = look_up(record.code, message).error
+        if kind.advice:
+            message = message.removesuffix(f" ({kind.advice})")
+        return kind(message, code=record.code)
     return RunningHubError(record.error or "failed in an earlier run")

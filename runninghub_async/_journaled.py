@@ -425,7 +425,7 @@ class JournaledFeed(Feed):
         result: Outcome | None = None
         try:
             if isinstance(outcome, Succeeded) and row is not None:
-                outcome = attrs.evolve(outcome, attempts=0, seconds=None)
+                outcome = attrs.evolve(outcome, key=row.key, attempts=0, seconds=None)
                 if keeper is None:
                     result = outcome
                     self._recorder.reused(entry, outcome, ())

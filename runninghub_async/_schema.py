@@ -41,7 +41,6 @@ __all__ = [
     "lease_of",
     "of_state",
     "read_page",
-    "record_of",
     "record_or_damage",
     "totals_in",
 ]
@@ -131,7 +130,7 @@ _DIGEST_LENGTH: Final = 32
 
 #: The states in which the id of the task is known.
 _FOLLOWED: Final = frozenset({JobState.ACCEPTED, JobState.RUNNING})
-_WELL_ENDED: Final = frozenset({JobState.SUCCEEDED, JobState.PARTLY_STORED})
+_WELL_ENDED: Final = frozenset({JobState.SUCCEEDED, JobState.PARTLY_STORED, JobState.STORED})
 
 
 class _Damage(Exception):
@@ -140,18 +139,6 @@ class _Damage(Exception):
     def __init__(self, column: str, reason: str) -> None:
         super().__init__(reason)
         self.column = column
-
-
-def record_of(row: Sequence[Any], path: str = "") -> JobRecord:
-    """A job from its row, with the columns in the order of `COLUMNS`, in the journal `path`.
-
-    Raises `JournalError` for a row that is damaged: its text names row, key and column.
-    """
-    fields: dict[str, Any] = dict(zip(_FIELDS, row, strict=True))
-    try:
-        return _sound(fields)
-    except _Damage as damage:
-        raise _error_of(fields, damage, path) from damage
 
 
 def record_or_damage(row: Sequence[Any], path: str) -> JobRecord:

@@ -182,7 +182,7 @@ class Session:
         self._webhooks = webhooks
         #: What this session's jobs are called in the addresses of its webhooks.
         self._name = secrets.token_hex(8)
-        self._caller = Caller(self._site, self._transport, retry, self._rng, self._open)
+        self._caller = Caller(self._site, self._transport, retry, self._rng, self._running)
         self._fetching = Fetching(self._caller, self._site.base_url, self.query)
         self._uploader = Uploader(self._caller)
         self._preparer = Preparer(self._site, self._uploader, self._announced)
@@ -198,8 +198,13 @@ class Session:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._dispatcher: Dispatcher | None = None
         self._closed = False
+        #: Nothing more is submitted: the session closes.
+        self._leaving = False
         self._feeds: set[Feed] = set()
         self._calls: set[Call] = set()
+        #: Those that were there when it began to close, and whose tasks are to be cancelled.
+        self._left_feeds: list[Feed] = []
+        self._left_calls: list[Call] = []
 
     @property
     def base_url(self) -> str:
@@ -302,21 +307,38 @@ class Session:
     async def aclose(self) -> None:
         """End the session: streams and waits end with a `SessionError`, connections close.
 
-        Tasks that still run at the service are treated as `on_cancel` says; their ids are named
-        in a warning. Submits under way are given a second to answer, and what is known is
-        written into the journal. Raises `JournalError` if it cannot be. Calling it again does
-        nothing.
+        Nothing is submitted from here on, also while tasks are waited for. Tasks that still run at
+        the service are treated as `on_cancel` says; their ids are named in a warning. Submits
+        under way are given a second to answer, and what is known is written into the journal.
+        Raises `JournalError` if it cannot be. Calling it again does nothing.
         """
         if self._closed:
             return
+        if not self._leaving:
+            self._leave()
         try:
-            for feed in self._feeds:
-                if feed.on_cancel == "wait" and not feed.closed:
-                    await feed.drain()
-            for call in [call for call in self._calls if call.on_cancel == "wait"]:
+            for feed in [feed for feed in self._feeds if not feed.closed]:
+                await feed.drain()
+            for call in [call for call in self._left_calls if call.on_cancel == "wait"]:
                 await call.ended()
         finally:
             await self._close()
+
+    def _leave(self) -> None:
+        """Submit nothing more, and end what is not waited for."""
+        self._leaving = True
+        self._left_calls = list(self._calls)
+        feeds = [feed for feed in self._feeds if not feed.closed]
+        self._left_feeds = [feed for feed in feeds if feed.on_cancel == "cancel"]
+        closed = SessionError("the session was closed")
+        for feed in feeds:
+            if feed.on_cancel == "wait":
+                feed.stop_submitting()
+            else:
+                feed.end(closed)
+        for call in self._left_calls:
+            if call.on_cancel != "wait" or not call.submitted:
+                call.fail(closed)
 
     async def _close(self) -> None:
         if self._closed:
@@ -325,8 +347,7 @@ class Session:
         dispatcher, self._dispatcher = self._dispatcher, None
         if self._webhooks is not None:
             self._webhooks.detach(self._name)
-        calls = list(self._calls)
-        left = [feed for feed in self._feeds if feed.on_cancel == "cancel" and not feed.closed]
+        calls = self._left_calls
         try:
             if dispatcher is not None:
                 self._end_all(SessionError("the session was closed"))
@@ -336,7 +357,9 @@ class Session:
                 feed.conclude()
             for call in calls:
                 call.conclude()
-            ids = [job.task_id for feed in left for job in feed.unfinished if job.task_id]
+            ids = [
+                job.task_id for feed in self._left_feeds for job in feed.unfinished if job.task_id
+            ]
             ids += [call.task_id for call in calls if call.on_cancel == "cancel" and call.task_id]
             last = asyncio.Task(self._let_go(ids), loop=asyncio.get_running_loop())
             await wait_out([last])
@@ -781,6 +804,14 @@ class Session:
     # -- inside -------------------------------------------------------------------------------
 
     def _open(self) -> Dispatcher:
+        """What drives the jobs. Raises `SessionError` unless new ones may come."""
+        dispatcher = self._running()
+        if self._leaving:
+            raise SessionError("the session is being closed")
+        return dispatcher
+
+    def _running(self) -> Dispatcher:
+        """The same, also while the session waits for what runs."""
         if self._closed:
             raise SessionError("the session is closed")
         if self._dispatcher is None or self._loop is None:

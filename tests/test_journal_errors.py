@@ -49,7 +49,7 @@ def test_errors_are_the_same_in_a_later_run(tmp_path: Path) -> None:
 
     def told(outcome: rh.Outcome) -> tuple[Any, ...]:
         error = None if isinstance(outcome, rh.Succeeded) else outcome.error
-        return type(outcome), type(error), getattr(error, "code", None)
+        return type(outcome), type(error), getattr(error, "code", None), str(error)
 
     assert list(map(told, first)) == list(map(told, second))
     for outcome, kind in zip(second, PROMPTS.values(), strict=True):

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from support import Answer, Service, png, refusal
-from test_journal_damage import within_reason
+from test_journal_damage import edit, within_reason
 from test_journal_money import Own
 
 import runninghub_async as rh
@@ -640,10 +640,27 @@ def test_what_is_stored_is_reused_by_a_stream_that_saves_nothing(tmp_path: Path)
     reused, new = again(service, journal, [poster(1), poster(0)])[::-1]
     assert (reused.task, reused.files) == (stored.task, ())
     assert new.ok
+    with rh.JournalReader(journal) as reader:
+        keys = {job.key for job in reader.jobs()}
+    assert keys == {stored.key, new.key, reused.key}
+    assert len(keys) == 3
 
     async def plain() -> list[Any]:
         async with service.session(journal=journal) as session:
             return await collect(session.stream([poster(1), poster(0)], ordered=True))
 
     assert [outcome.task for outcome in run(plain)] == [new.task, stored.task]
+    assert service.submitted == Counter({"a poster of 0": 1, "a poster of 1": 1})
+
+
+def test_a_stored_row_whose_task_is_gone_is_damaged_and_not_paid_for_again(tmp_path: Path) -> None:
+    """Not even by an equal request under another key."""
+    service, journal = Ending("Succeeded"), tmp_path / "run.db"
+    saved(service, Matching(journal), tmp_path / "out", [poster(0)])
+    edit(journal, "UPDATE jobs SET task = NULL, task_id = NULL")
+    with rh.JournalReader(journal) as reader:
+        (job,) = reader.jobs()
+        assert job.damage is not None
+        assert job.damage.column == "task"
+    again(service, journal, [poster(1), poster(0)])
     assert service.submitted == Counter({"a poster of 0": 1, "a poster of 1": 1})

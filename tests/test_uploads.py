@@ -578,6 +578,41 @@ def test_an_error_of_ones_own_progress_is_ones_own(picture: Path) -> None:
 
 
 @pytest.mark.parametrize("fails", [False, True])
+def test_a_session_that_waits_for_its_tasks_does_not_submit_what_is_being_uploaded(
+    picture: Path, *, fails: bool
+) -> None:
+    """`on_cancel="wait"`, and the upload ends after the session began to close."""
+    host = Host()
+    uploading, released = asyncio.Event(), asyncio.Event()
+
+    async def hold(request: rh.Request) -> rh.Response:
+        if "upload" in request.url:
+            uploading.set()
+            await released.wait()
+            if fails:
+                raise rh.ReadError("reset")
+        return await host.answer(request)
+
+    async def main() -> tuple[rh.Unfinished, ...]:
+        session = rh.Session("a-key", transport=MockTransport(hold), on_cancel="wait")
+        await session.__aenter__()
+        stream = session.stream([image_to_image(picture)])
+        call = asyncio.ensure_future(session.run(image_to_image(picture)))
+        await uploading.wait()
+        closing = asyncio.ensure_future(session.aclose())
+        await asyncio.sleep(0)
+        released.set()
+        await closing
+        with pytest.raises(rh.SessionError):
+            await call
+        return stream.unfinished
+
+    (left,) = asyncio.run(main())
+    assert (left.state, left.task_id) == ("not_submitted", None)
+    assert host.submits == []
+
+
+@pytest.mark.parametrize("fails", [False, True])
 def test_a_stream_left_during_an_upload_submits_nothing(picture: Path, *, fails: bool) -> None:
     """Not even once the upload is through, or has failed; the slot is free for the next stream."""
     host = Host()

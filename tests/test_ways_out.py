@@ -95,6 +95,40 @@ def test_a_run_that_waits_for_a_slot_is_not_submitted_after_its_caller_left() ->
     run(main)
 
 
+@pytest.mark.parametrize("refused", [False, True])
+def test_a_session_that_waits_for_its_tasks_submits_nothing_more(refused: bool) -> None:
+    """Not the runs that wait for a slot, nor what streams have taken or would take; and no new
+    job is accepted meanwhile."""
+
+    async def main() -> None:
+        full = False
+        service = Service(20.0, on_submit=lambda _: refusal("421") if full else None)
+        session = service.session(limits=rh.Limits(2, None, None), on_cancel="wait")
+        await session.__aenter__()
+        first = asyncio.ensure_future(session.run(POSTER))
+        await asyncio.sleep(1)
+        full = refused
+        streams = [session.stream(posters(9), on_cancel=how) for how in ("wait", "detach")]
+        waiting = [asyncio.ensure_future(session.run(POSTER)) for _ in range(3)]
+        await asyncio.sleep(1)
+        created = len(service.created)
+        full = False
+        closing = asyncio.ensure_future(session.aclose())
+        await asyncio.sleep(1)
+        with pytest.raises(rh.SessionError, match="being closed"):
+            await session.run(POSTER)
+        with pytest.raises(rh.SessionError, match="being closed"):
+            session.stream(posters(1))
+        await closing
+        assert (await first).done
+        for ended in await asyncio.gather(*waiting, return_exceptions=True):
+            assert isinstance(ended, rh.SessionError)
+        assert len(service.created) == created
+        assert len(streams[0].undelivered) == (0 if refused else 1)
+
+    run(main)
+
+
 def test_submit_many_cancelled_tells_all_it_created(caplog: pytest.LogCaptureFixture) -> None:
     """Those answered, and those whose answers were under way."""
 
