@@ -79,7 +79,8 @@ class Saved:
 @attrs.frozen
 class _Job:
     """What all results of a job share. `own`: files that are known to be of this job, by the
-    places of their outputs; `token` stands for the job where names are reserved."""
+    places of their outputs; `token` stands for the job where names are reserved; `again`: an
+    earlier attempt failed, perhaps after it had put its file in place."""
 
     stem: str
     row: Row | None
@@ -87,6 +88,7 @@ class _Job:
     stream: Submitting
     fresh: FreshUrls
     token: object
+    again: bool = False
 
 
 class Keeper:
@@ -215,10 +217,12 @@ class Keeper:
 
     async def _save_as(self, job: _Job, output: Output, number: int) -> Download:
         if output.url is None and output.text is not None:
-            return await self._patiently(job, output, lambda: self._save_text(job, output, number))
+            return await self._patiently(
+                job, output, lambda job: self._save_text(job, output, number)
+            )
         host = host_key(output)
         if not host:
-            return await self._patiently(job, output, lambda: self._fetch(job, output, number))
+            return await self._patiently(job, output, lambda job: self._fetch(job, output, number))
         hold = self._host_holds.get(host)
         if hold is None:
             where = f"results from {host}"
@@ -226,15 +230,21 @@ class Keeper:
         return await self._patiently(
             job,
             output,
-            lambda: hold.through(lambda: self._fetch(job, output, number), output, job.stream.halt),
+            lambda job: hold.through(
+                lambda: self._fetch(job, output, number), output, job.stream.halt
+            ),
         )
 
     async def _patiently(
-        self, job: _Job, output: Output, attempt: Callable[[], Awaitable[Download]]
+        self, job: _Job, output: Output, attempt: Callable[[_Job], Awaitable[Download]]
     ) -> Download:
+        again = False
+
         async def with_folder() -> Download:
+            nonlocal again
+            this, again = attrs.evolve(job, again=again), True
             await run_in_thread(_make, self.folder)
-            return await attempt()
+            return await attempt(this)
 
         return await self._folder_hold.through(with_folder, output, job.stream.halt)
 
@@ -267,9 +277,11 @@ class Keeper:
         return await self._settled(file, wanted, job)
 
     async def _settled(self, file: Download, wanted: Path, job: _Job) -> Download:
-        if file.path == wanted or job.row is None or not job.row.known:
+        resumed = job.row is not None and job.row.known
+        if file.path == wanted or not (resumed or job.again):
             return file
-        # A process that was killed between the file and its row left the same behind.
+        # A process that was killed between the file and its row left the same behind, and so did
+        # an attempt that failed when its file was in place and its folder went away.
         return await run_in_thread(_merge, file, wanted)
 
     async def _reserve(self, path: Path, job: _Job, number: int) -> Path:

@@ -668,7 +668,7 @@ class Session:
         that some file system refuses. A task of which nothing could be saved is a `Failed` with the
         task. While nothing can be written, or four tasks in a row gave no result from one host,
         nothing is submitted; a full disk is waited for, anything else for as long as `RetryPolicy`
-        tries a submit that cannot be sent (5 minutes by default).
+        tries a submit that cannot be sent (about 4 minutes by default).
 
         With a journal, a job is known by its request, its place and `batch`, or by what
         `key(request)` gives. What the journal knows is not submitted again: its outcome is

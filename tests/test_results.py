@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import re
+import stat
 import zlib
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -1116,6 +1117,31 @@ def test_while_the_folder_is_away_nothing_is_submitted(
     assert all(outcome.ok for outcome in found)
     assert len(site.created) == len(found) == len(list(out.glob("*.png"))) == 30
     assert any("results can be saved again" in text for text in trouble(caplog))
+
+
+def test_a_disk_that_fails_when_a_file_is_in_place_leaves_no_second_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The result is fetched again, and found to be there already."""
+    site, out = Site(), tmp_path / "out"
+    synchronise = os.fsync
+    failed: list[int] = []
+
+    def fsync(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode) and not failed:
+            failed.append(handle)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        synchronise(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+
+    async def main() -> list[Any]:
+        async with site.serve() as url, rh.Session("a-key", base_url=url, **FAST) as session:
+            return [outcome async for outcome in session.stream(posters(1), folder=out)]
+
+    (outcome,) = asyncio.run(main())
+    assert failed
+    assert [file.path for file in outcome.files] == list(out.iterdir())
 
 
 def failing_service(

@@ -136,10 +136,11 @@ class StoreMachine(RuleBasedStateMachine):
             return
         state = data.draw(st.sampled_from(ways))
         facts: JobFacts = {}
-        if state in (JobState.ACCEPTED, JobState.SUCCEEDED):
+        if state in (JobState.ACCEPTED, JobState.SUCCEEDED, JobState.STORED):
             facts["task_id"] = job.task_id = job.task_id or data.draw(st.sampled_from("123"))
-        if state is JobState.SUCCEEDED:
+        if state in (JobState.SUCCEEDED, JobState.STORED):
             facts["task"] = '{"status": "SUCCESS"}'
+        if state is JobState.SUCCEEDED:
             facts["cost"] = cost = data.draw(st.integers(0, 3 * 10**9))
             self.spent += Decimal(cost) / 10**9
         if state in (JobState.FAILED, JobState.UNKNOWN, JobState.REFUSED):
