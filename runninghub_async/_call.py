@@ -27,6 +27,9 @@ class Call:
 
     def __init__(self, dispatcher: Dispatcher, job: Job, on_cancel: OnCancel = "detach") -> None:
         self.closed = False
+        self.stopped = False
+        #: What its caller is told if it is to be submitted and may not be.
+        self._reason: BaseException | None = None
         self.on_cancel: OnCancel = on_cancel
         self.entry = Entry(job, self, size=size_of(job.request))
         self._dispatcher = dispatcher
@@ -47,6 +50,8 @@ class Call:
         warning; a submit under way is answered in the background and then treated likewise.
         """
         scheduler = self._dispatcher.scheduler
+        if self._result.done():
+            return await self._result
         if self.entry.job.state is JobState.ACCEPTED and not self.entry.job.attempts:
             self._taken = True
             scheduler.watch(self.entry, asyncio.get_running_loop().time())
@@ -70,8 +75,17 @@ class Call:
 
     @property
     def submitted(self) -> bool:
-        """Whether its submit has left, and was not refused."""
-        return self.entry.job.state not in (JobState.NEW, JobState.REFUSED)
+        """Whether its submit has left, and is not to be repeated."""
+        state = self.entry.job.state
+        if state is JobState.UNKNOWN:
+            return self.entry.lost is not None
+        return state not in (JobState.NEW, JobState.REFUSED)
+
+    def stop_submitting(self, error: BaseException) -> None:
+        """Do not submit, for the first time or again: its caller is told `error` instead."""
+        self.stopped, self._reason = True, error
+        if not self.submitted and not self.entry.taken:
+            self.fail(error)
 
     async def ended(self) -> None:
         """Wait for its end."""
@@ -81,6 +95,8 @@ class Call:
         """The session broke or closes: say so to the caller, and let go of the job."""
         if not self._result.done():
             self._leave()
+        # Letting go of the job may have told it already.
+        if not self._result.done():
             self._result.set_exception(error)
 
     def conclude(self) -> None:
@@ -91,7 +107,7 @@ class Call:
     def _leave(self) -> None:
         if self.closed:
             return
-        self.closed = True
+        self.closed = self.stopped = True
         # Cancelling the caller cancels the future, too; any other end came in the same turn.
         if self._result.done() and not self._result.cancelled():
             if self._result.exception() is None:
@@ -106,6 +122,7 @@ class Call:
             scheduler.release(self.entry)
         elif self.entry.gone:
             self._tell_waiting(None)
+            self._name_what_may_exist()
         self._dispatcher.wake()
 
     @staticmethod
@@ -144,8 +161,10 @@ class Call:
             self._result.set_exception(error)
 
     def halt(self, error: RunningHubError) -> None:
-        waits = not self.entry.taken and not self.entry.job.task_id and self.entry.lost is None
-        if waits and self.entry.job.state is not JobState.SUBMITTING:
+        if self.entry.job.task_id or self.entry.lost is not None:
+            return
+        self.stopped, self._reason = True, error
+        if not self.entry.taken and self.entry.job.state is not JobState.SUBMITTING:
             self._taken = True
             self.stop(self.entry, error)
 
@@ -159,7 +178,12 @@ class Call:
         # A mere wait that is given up leaves nothing behind that its caller does not know of.
         if entry.job.attempts and entry.job.task_id:
             logger.warning("left while task %s still runs at the service", entry.job.task_id)
-        elif entry.job.state is JobState.UNKNOWN:
+        self._name_what_may_exist()
+        if self._reason is not None and not self._result.done():
+            self._result.set_exception(self._reason)
+
+    def _name_what_may_exist(self) -> None:
+        if self.entry.job.state is JobState.UNKNOWN:
             logger.warning("left a submit that may have created a task")
 
 

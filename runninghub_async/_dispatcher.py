@@ -512,8 +512,14 @@ class Dispatcher:
             scheduler.rejected(entry, PayloadError([_NOT_OURS]))
             return False
         entry.told = task_id or entry.told
-        if entry.gone or entry.source.closed:
-            self.journal.unsent(entry)
+        if entry.told and not entry.gone:
+            # The task exists, so that there is nothing to be withdrawn.
+            return True
+        if entry.gone or entry.source.stopped:
+            if task_id:
+                self.journal.found(entry, task_id)
+            else:
+                self.journal.unsent(entry)
             scheduler.withdrawn(entry)
             return False
         return True
@@ -584,7 +590,7 @@ class Dispatcher:
         # It may have taken minutes, in which an outage may have begun.
         may_leave = counted or scheduler.may_leave(self.loop.time())
         scheduler.end_upload(counted=counted)
-        if entry.gone or entry.source.closed:
+        if entry.gone or entry.source.stopped:
             scheduler.withdrawn(entry)
             return None
         if not may_leave:

@@ -101,6 +101,7 @@ class Feed:
         self.keeper = keeper
         self.on_cancel: OnCancel = on_cancel
         self.closed = False
+        self.stopped = False
         self.concluded = False
         self.dropped = False
         self.entries: dict[int, Entry] = {}
@@ -283,6 +284,7 @@ class Feed:
         self._hand_in(entry, failed)
 
     def stop(self, entry: Entry, error: RunningHubError) -> None:
+        self.stopped = True
         self._stop_taking(error)
         self.let_go(entry)
         self._withdraw_waiting()
@@ -290,24 +292,25 @@ class Feed:
     def halt(self, error: RunningHubError) -> None:
         """Submit nothing more, for a reason that is not the fault of one job: the stream ends with
         `error` once the submitted jobs have ended."""
-        self._stop_taking(error)
-        self._withdraw_waiting()
+        self.stop_submitting(error)
         self._settle_if_done()
 
     def task_ids(self) -> list[str]:
         """The ids of its tasks that have not ended, or whose results are being saved."""
         return [entry.job.task_id for entry in self.entries.values() if entry.job.task_id]
 
-    def _withdraw_waiting(self, *, taken: bool = False) -> None:
-        """Let go of what waits to be submitted, for the first time or again; also of what is just
-        being prepared, if `taken`."""
+    def _withdraw_waiting(self) -> None:
+        """Let go of what waits to be submitted, for the first time or again."""
         for other in list(self.entries.values()):
-            waits = not (other.gone or other.fetching or other.job.task_id)
-            if other.taken and not taken:
-                continue
-            if waits and other.lost is None and other.job.state is not JobState.SUBMITTING:
+            if self._waits(other):
                 other.gone = True
                 self.let_go(other)
+
+    def _waits(self, entry: Entry) -> bool:
+        """Whether a job waits to be submitted, and is not being prepared for that."""
+        if entry.gone or entry.taken or entry.fetching or entry.job.task_id:
+            return False
+        return entry.lost is None and entry.job.state is not JobState.SUBMITTING
 
     def let_go(self, entry: Entry) -> None:
         if self.concluded:
@@ -430,22 +433,30 @@ class Feed:
 
     async def drain(self) -> None:
         """Submit nothing more; return when what was submitted has ended."""
-        self.stop_submitting()
+        self.stop_submitting(None)
         if self._drained is None:
             self._drained = asyncio.Event()
         if self.entries:
             await self._drained.wait()
 
-    def stop_submitting(self) -> None:
-        """Take nothing more, and let go of what was taken and not submitted."""
-        self._stop_taking(None)
-        self._withdraw_waiting(taken=True)
+    @property
+    def is_all_submitted(self) -> bool:
+        """Whether its input has ended, and each job of it has a task or an outcome."""
+        rest = any(not entry.gone and not entry.job.task_id for entry in self.entries.values())
+        return self._exhausted and not self._fetched and not rest
+
+    def stop_submitting(self, error: BaseException | None) -> None:
+        """Take nothing more, and let go of what was taken and not submitted. `error` ends the
+        stream once the others have ended."""
+        self.stopped = True
+        self._stop_taking(error)
+        self._withdraw_waiting()
 
     def close(self) -> None:
         """Take and hand out nothing more; drop what waits. Submits under way continue."""
         if self.closed:
             return
-        self.closed = True
+        self.closed = self.stopped = True
         self._stop_taking(None)
         scheduler = self.dispatcher.scheduler
         for entry in list(self.entries.values()):

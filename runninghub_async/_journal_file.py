@@ -111,7 +111,7 @@ class JournalFile:
             return ""
         try:
             log, begins = self._look_at_log()
-        except OSError:
+        except FileNotFoundError:
             self.only_log_lost = True
             return f"lost its log, {self.path}-wal, which was deleted or moved while it was in use"
         if _identity(log) != self._log or log.st_size < self._log_size:
@@ -128,8 +128,15 @@ class JournalFile:
         Both are of one file, even if it is deleted meanwhile. SQLite has no locks on the log that
         closing drops.
         """
-        with open(f"{self.path}-wal", "rb", buffering=0) as log:  # noqa: PTH123
-            return os.fstat(log.fileno()), log.read(3) == _LOG_MAGIC
+        path = f"{self.path}-wal"
+        try:
+            with open(path, "rb", buffering=0) as log:  # noqa: PTH123
+                return os.fstat(log.fileno()), log.read(3) == _LOG_MAGIC
+        except FileNotFoundError:
+            raise
+        except OSError:
+            # No descriptor is free, which says nothing about the log.
+            return os.stat(path), True  # noqa: PTH116
 
     def is_gone(self) -> bool:
         """Whether nothing is at its place."""

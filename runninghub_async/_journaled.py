@@ -91,6 +91,8 @@ class JournaledFeed(Feed):
         self._own_rows: dict[int, Row] = {}
         #: What was pulled is being looked up, and may yet have to be submitted.
         self._admitting = False
+        #: The places of jobs that are being looked up: their tasks may run.
+        self._looked_up: set[int] = set()
 
     @property
     def exhausted(self) -> bool:
@@ -178,6 +180,19 @@ class JournaledFeed(Feed):
     async def _admit(self, entries: Sequence[Entry]) -> list[Entry]:
         """Those of `entries` that are to be submitted; what is known of the others goes on from
         where it stands."""
+        places = {entry.job.index for entry in entries}
+        self._looked_up |= places
+        try:
+            return await self._find_and_admit(entries)
+        finally:
+            self._looked_up -= places
+
+    def _waits(self, entry: Entry) -> bool:
+        if entry.job.index in self._looked_up or self._recorder.follows(entry):
+            return False
+        return super()._waits(entry)
+
+    async def _find_and_admit(self, entries: Sequence[Entry]) -> list[Entry]:
         for entry in entries:
             try:
                 entry.row = self._row(entry)

@@ -79,8 +79,8 @@ class Saved:
 @attrs.frozen
 class _Job:
     """What all results of a job share. `own`: files that are known to be of this job, by the
-    places of their outputs; `token` stands for the job where names are reserved; `again`: an
-    earlier attempt failed, perhaps after it had put its file in place."""
+    places of their outputs; `token` stands for the job where names are reserved; `reserved`: the
+    files that it was free to write at one time."""
 
     stem: str
     row: Row | None
@@ -88,7 +88,7 @@ class _Job:
     stream: Submitting
     fresh: FreshUrls
     token: object
-    again: bool = False
+    reserved: set[Path] = attrs.field(factory=set)
 
 
 class Keeper:
@@ -217,12 +217,10 @@ class Keeper:
 
     async def _save_as(self, job: _Job, output: Output, number: int) -> Download:
         if output.url is None and output.text is not None:
-            return await self._patiently(
-                job, output, lambda job: self._save_text(job, output, number)
-            )
+            return await self._patiently(job, output, lambda: self._save_text(job, output, number))
         host = host_key(output)
         if not host:
-            return await self._patiently(job, output, lambda job: self._fetch(job, output, number))
+            return await self._patiently(job, output, lambda: self._fetch(job, output, number))
         hold = self._host_holds.get(host)
         if hold is None:
             where = f"results from {host}"
@@ -230,21 +228,15 @@ class Keeper:
         return await self._patiently(
             job,
             output,
-            lambda job: hold.through(
-                lambda: self._fetch(job, output, number), output, job.stream.halt
-            ),
+            lambda: hold.through(lambda: self._fetch(job, output, number), output, job.stream.halt),
         )
 
     async def _patiently(
-        self, job: _Job, output: Output, attempt: Callable[[_Job], Awaitable[Download]]
+        self, job: _Job, output: Output, attempt: Callable[[], Awaitable[Download]]
     ) -> Download:
-        again = False
-
         async def with_folder() -> Download:
-            nonlocal again
-            this, again = attrs.evolve(job, again=again), True
             await run_in_thread(_make, self.folder)
-            return await attempt(this)
+            return await attempt()
 
         return await self._folder_hold.through(with_folder, output, job.stream.halt)
 
@@ -278,7 +270,7 @@ class Keeper:
 
     async def _settled(self, file: Download, wanted: Path, job: _Job) -> Download:
         resumed = job.row is not None and job.row.known
-        if file.path == wanted or not (resumed or job.again):
+        if file.path == wanted or not (resumed or wanted in job.reserved):
             return file
         # A process that was killed between the file and its row left the same behind, and so did
         # an attempt that failed when its file was in place and its folder went away.
@@ -298,6 +290,7 @@ class Keeper:
             given = self._given.get(shape, candidate.name)
             if free or (given == candidate.name and not await run_in_thread(_exists, candidate)):
                 self._given[shape] = candidate.name
+                job.reserved.add(candidate)
                 return candidate
             del names[shape]
         raise AssertionError("names without end")

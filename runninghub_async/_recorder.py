@@ -183,6 +183,16 @@ class Recorder:
         if entry.row is not None and entry.row.recorded is JobState.SUBMITTING:
             self._note(entry.row, entry.row.before or JobState.NEW)
 
+    def found(self, entry: Entry, task_id: str) -> None:
+        """The journal knew the task of a job that nobody waits for any more."""
+        if entry.row is not None and entry.row.recorded is JobState.SUBMITTING:
+            self._note(entry.row, JobState.ACCEPTED, {"task_id": task_id})
+        logger.warning("left while task %s still runs at the service", task_id)
+
+    def follows(self, entry: Entry) -> bool:
+        """Whether a job waits for the end of one with the same content."""
+        return entry in self._idle
+
     def moved(self, entry: Entry, event: Event, action: Action) -> None:
         """`entry` made a move: what `Scheduler.on_move` is told."""
         row, state = entry.row, entry.job.state

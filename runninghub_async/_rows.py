@@ -74,7 +74,7 @@ _TOTAL: Final = (
     " ON CONFLICT (name) DO UPDATE SET amount = amount + excluded.amount"
 )
 _STATES: Final = frozenset(JobState)
-_UNPARK: Final = "DELETE FROM parked WHERE key = ? RETURNING task_id"
+_UNPARK: Final = "DELETE FROM parked WHERE key = ?"
 
 #: What was put down and never submitted.
 _SET_ASIDE: Final = (
@@ -320,14 +320,15 @@ def find_parked(db: sqlite3.Connection) -> int:
 
 
 def _match_parked(db: sqlite3.Connection, batch: Iterable[_Item]) -> Answers:
-    """Events came before their jobs: the tasks exist, and must not be made again. Those of tasks
-    that are known otherwise by now say nothing more."""
+    """Events came before their jobs: the tasks exist, and must not be made again. An event is kept
+    until a row has its task, since whoever began the job may leave before that, or be killed."""
     known: dict[str, str | None] = {}
     for item in batch:
-        begun = item.state is JobState.SUBMITTING and item.old in (None, JobState.NEW)
-        if begun or item.state is JobState.ACCEPTED:
-            row = db.execute(_UNPARK, (item.key,)).fetchone()
-            if row is not None and begun:
+        if item.state is JobState.ACCEPTED:
+            db.execute(_UNPARK, (item.key,))
+        elif item.state is JobState.SUBMITTING and item.old in (None, JobState.NEW):
+            row = db.execute("SELECT task_id FROM parked WHERE key = ?", (item.key,)).fetchone()
+            if row is not None:
                 known[item.key] = row[0]
     return known
 
@@ -345,6 +346,7 @@ def hear(db: sqlite3.Connection, key: str, task_id: str, *, live: bool) -> bool:
         " error = NULL, ended_at = NULL WHERE key = ?",
         (task_id, time.time(), key),
     )
+    db.execute(_UNPARK, (key,))
     _add(db, {row[0]: -1, "accepted": 1})
     return True
 

@@ -94,6 +94,8 @@ class Source(Protocol):
 
     #: Left by its user: its jobs are let go as soon as they come up.
     closed: bool
+    #: Nothing of it is submitted any more, for the first time or again. So it is once it is closed.
+    stopped: bool
 
     def ready(self) -> bool:
         """Whether `take` would give a job now."""
@@ -121,7 +123,8 @@ class Source(Protocol):
         ...
 
     def let_go(self, entry: Entry) -> None:
-        """A job of a closed source came up, in the state it was left in."""
+        """A job of a closed source came up, in the state it was left in, or a job of a stopped one
+        that was to be submitted."""
         ...
 
 
@@ -434,8 +437,9 @@ class Scheduler:
             entry = heapq.heappop(self._again)[2]
             if entry.gone or entry.job.task_id:
                 continue
-            if not entry.source.closed:
+            if not entry.source.stopped:
                 return entry
+            entry.gone = True
             entry.source.let_go(entry)
         return None
 
@@ -529,8 +533,8 @@ class Scheduler:
         tries = self._rules.retry.attempts
         lost = unsent is not None and tries is not None and entry.job.unsent + 1 >= tries
         ends = lost or entry.upload_faults >= _UPLOAD_FAULTS or (trouble is None and not refused)
-        if ends or entry.gone or entry.source.closed:
-            if entry.gone or entry.source.closed:
+        if ends or entry.gone or entry.source.stopped:
+            if entry.gone or entry.source.stopped:
                 self.withdrawn(entry)
             else:
                 self.rejected(entry, error)
@@ -882,7 +886,8 @@ class Scheduler:
                 self._close_gate(action.after, now, sent_at)
             case Cause.POLICY:
                 at = now + retry.backoff(entry.job.attempts, self._chance())
-        if entry.source.closed:
+        if entry.source.stopped:
+            entry.gone = True
             entry.source.let_go(entry)
         else:
             heapq.heappush(self._again, (at, entry.number, entry))

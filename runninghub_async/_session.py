@@ -202,9 +202,6 @@ class Session:
         self._leaving = False
         self._feeds: set[Feed] = set()
         self._calls: set[Call] = set()
-        #: Those that were there when it began to close, and whose tasks are to be cancelled.
-        self._left_feeds: list[Feed] = []
-        self._left_calls: list[Call] = []
 
     @property
     def base_url(self) -> str:
@@ -314,31 +311,25 @@ class Session:
         """
         if self._closed:
             return
-        if not self._leaving:
-            self._leave()
+        self._submit_nothing_more()
         try:
-            for feed in [feed for feed in self._feeds if not feed.closed]:
-                await feed.drain()
-            for call in [call for call in self._left_calls if call.on_cancel == "wait"]:
+            for feed in self._feeds:
+                if feed.on_cancel == "wait" and not feed.closed:
+                    await feed.drain()
+            for call in [call for call in self._calls if call.on_cancel == "wait"]:
                 await call.ended()
         finally:
             await self._close()
 
-    def _leave(self) -> None:
-        """Submit nothing more, and end what is not waited for."""
+    def _submit_nothing_more(self) -> None:
         self._leaving = True
-        self._left_calls = list(self._calls)
-        feeds = [feed for feed in self._feeds if not feed.closed]
-        self._left_feeds = [feed for feed in feeds if feed.on_cancel == "cancel"]
         closed = SessionError("the session was closed")
-        for feed in feeds:
-            if feed.on_cancel == "wait":
-                feed.stop_submitting()
-            else:
-                feed.end(closed)
-        for call in self._left_calls:
-            if call.on_cancel != "wait" or not call.submitted:
-                call.fail(closed)
+        for feed in self._feeds:
+            if not feed.closed:
+                complete = feed.on_cancel == "wait" or feed.is_all_submitted
+                feed.stop_submitting(None if complete else closed)
+        for call in list(self._calls):
+            call.stop_submitting(closed)
 
     async def _close(self) -> None:
         if self._closed:
@@ -347,7 +338,8 @@ class Session:
         dispatcher, self._dispatcher = self._dispatcher, None
         if self._webhooks is not None:
             self._webhooks.detach(self._name)
-        calls = self._left_calls
+        calls = list(self._calls)
+        left = [feed for feed in self._feeds if feed.on_cancel == "cancel" and not feed.closed]
         try:
             if dispatcher is not None:
                 self._end_all(SessionError("the session was closed"))
@@ -357,9 +349,7 @@ class Session:
                 feed.conclude()
             for call in calls:
                 call.conclude()
-            ids = [
-                job.task_id for feed in self._left_feeds for job in feed.unfinished if job.task_id
-            ]
+            ids = [job.task_id for feed in left for job in feed.unfinished if job.task_id]
             ids += [call.task_id for call in calls if call.on_cancel == "cancel" and call.task_id]
             last = asyncio.Task(self._let_go(ids), loop=asyncio.get_running_loop())
             await wait_out([last])
@@ -564,7 +554,7 @@ class Session:
         nothing. If the service then refuses some, `SubmitManyError` carries the tasks that it
         accepted. The input is read whole; for input without end use `stream`.
         """
-        dispatcher = self._open()
+        self._open()
         if isinstance(requests, AsyncIterable):
             items = [request async for request in requests]
         else:
@@ -577,6 +567,8 @@ class Session:
                 problems.extend(f"item {index}: {problem}" for problem in error.problems)
         if problems:
             raise PayloadError(problems)
+        # The session may have begun to close meanwhile.
+        dispatcher = self._open()
         feed = self._feed(
             self._new_feed(
                 dispatcher,
@@ -939,7 +931,20 @@ class Session:
         return await self._finish(call)
 
     async def _finish(self, call: Call) -> Outcome | Accepted:
+        self._register(call)
+        return await self._end_of(call)
+
+    def _register(self, call: Call) -> None:
+        """From here on the session ends with `call`. Raises `SessionError` if it closes already:
+        preparing the call may have taken a while."""
+        try:
+            self._open()
+        except BaseException:
+            call.entry.gone = True
+            raise
         self._calls.add(call)
+
+    async def _end_of(self, call: Call) -> Outcome | Accepted:
         try:
             return await call.result()
         finally:
@@ -947,7 +952,8 @@ class Session:
 
     async def _finish_regardless(self, call: Call) -> Outcome | Accepted:
         """Wait for the job's end even when cancelled, unless it has not been submitted yet."""
-        waiter = asyncio.Task(self._finish(call), loop=asyncio.get_running_loop())
+        self._register(call)
+        waiter = asyncio.Task(self._end_of(call), loop=asyncio.get_running_loop())
         try:
             return await asyncio.shield(waiter)
         except asyncio.CancelledError:

@@ -18,13 +18,17 @@ _SMALL = frozenset({int, float, bool, type(None)})
 def size_of(request: Any) -> int:
     """The bytes of the texts in a request."""
     size = 0
-    kind: Any = type(request)
-    for name in _fields(kind):
+    of: Any = type(request)
+    for name in _fields(of):
         value: Any = getattr(request, name, None)
-        if type(value) is str:
+        kind = type(value)
+        if kind is str:
             # Letters beyond Latin-1 take two or four bytes each.
             size += len(value) if value.isascii() else value.__sizeof__()
-        elif value and type(value) not in _SMALL:
+        elif kind is tuple and not value:
+            continue
+        elif kind not in _SMALL:
+            # Anything may stand in a request, even what has no truth value.
             size += _deep(value, _DEPTH)
     return size
 

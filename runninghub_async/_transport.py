@@ -239,7 +239,6 @@ class AiohttpTransport:
         """Check the session that was given. Raises `SessionError` for a `ClientSession` that cannot
         be used here."""
         loop = asyncio.get_running_loop()
-        self._clock = Clock(loop)
         own = self._brought
         if own is None:
             return
@@ -260,8 +259,9 @@ class AiohttpTransport:
         """See `Transport.send`."""
         payload = _payload(request)
         watched = isinstance(payload, _Pieces)
-        if self._clock is None:
-            self._clock = Clock(asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        if self._clock is None or self._clock.loop is not loop:
+            self._clock = Clock(loop)
         exchange = Exchange(self._clock, request.read_timeout)
         token = current.set(exchange)
         answer: aiohttp.ClientResponse | None = None

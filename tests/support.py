@@ -163,7 +163,7 @@ class Service:
         self._ends: dict[str, float] = {}
         self._duration = duration
         self._on_submit = on_submit
-        self._after_submit = after_submit
+        self.after_submit = after_submit
         self._on_query = on_query
         self._max_alive = max_alive
         self._latency = latency
@@ -208,7 +208,7 @@ class Service:
         takes = self._duration(prompt) if callable(self._duration) else self._duration
         self._ends[task_id] = now + takes
         self.most_alive = max(self.most_alive, self.alive)
-        told = self._after_submit(prompt) if self._after_submit else None
+        told = self.after_submit(prompt) if self.after_submit else None
         return told or json_response({"taskId": task_id, "status": "QUEUED", "errorCode": ""})
 
     def _query(self, task_id: str) -> rh.Response | Exception:

@@ -195,7 +195,7 @@ def test_evidence_that_came_before_a_resubmit_was_its_turn(tmp_path: Path) -> No
             assert not any(o.ok for o in await collect(session.stream(posters(2))))
 
     async def second() -> list[Any]:
-        service._after_submit = None
+        service.after_submit = None
         hooks = rh.Webhooks(URL, patience=0.0)
         async with service.session(
             journal=journal, webhooks=hooks, unknown="resubmit", limits=rh.Limits(1, None, None)
@@ -958,3 +958,85 @@ def test_a_key_that_raises_after_a_bad_one_ends_the_stream_with_its_error(tmp_pa
     assert isinstance(failed.error, rh.PayloadError)
     assert [left.index for left in unfinished] == [1, 2]
     assert not service.submitted
+
+
+class Held(rh.SqliteJobStore):
+    """A store of which one method gives its result only when `go_on` is set."""
+
+    def __init__(self, path: Path, held: str) -> None:
+        super().__init__(path)
+        self._held = held
+        self.arrived, self.go_on = asyncio.Event(), asyncio.Event()
+
+    async def _hold(self, name: str, result: Any) -> Any:
+        if name == self._held:
+            self.arrived.set()
+            await self.go_on.wait()
+        return result
+
+    async def begin(self, job: rh.Begun) -> str | None:
+        found: str | None = await self._hold("begin", await super().begin(job))
+        return found
+
+    async def find(self, keys: Any) -> Any:
+        return await self._hold("find", await super().find(keys))
+
+
+def test_a_job_that_is_looked_up_when_its_session_leaves_is_not_called_unsubmitted(
+    tmp_path: Path,
+) -> None:
+    """Its task of an earlier session runs, and is waited for."""
+    service, journal = Service(30.0), tmp_path / "run.db"
+    requests = list(posters(1))
+
+    async def first() -> None:
+        async with service.session(journal=journal) as session:
+            await session.submit(requests[0], key="one")
+
+    async def second() -> rh.JobStream:
+        store = Held(journal, "find")
+        session = service.session(journal=store, on_cancel="wait")
+        await session.__aenter__()
+        stream = session.stream(requests, key=lambda _: "one")
+        await store.arrived.wait()
+        closing = asyncio.ensure_future(session.aclose())
+        await asyncio.sleep(0)
+        store.go_on.set()
+        await closing
+        return stream
+
+    run(first)
+    stream = run(second)
+    assert stream.unfinished == ()
+    assert [outcome.ok for outcome in stream.undelivered] == [True]
+    assert service.submitted.total() == 1
+
+
+@pytest.mark.parametrize("on_cancel", ["detach", "wait"])
+@pytest.mark.parametrize("leaves", ["session", "stream"])
+def test_a_task_that_the_journal_just_named_is_not_forgotten(
+    leaves: str, on_cancel: Any, tmp_path: Path
+) -> None:
+    """Its event came to a run that was killed; who asks for it now leaves at once."""
+    service, journal = Service(5.0), tmp_path / "run.db"
+    (request,) = posters(1)
+
+    async def main() -> tuple[rh.Task, list[Any]]:
+        async with service.session() as session:
+            task = await session.submit(request)
+        store = Held(journal, "begin")
+        async with service.session(journal=store, on_cancel=on_cancel) as session:
+            await store.event("one", task.id)
+            stream = session.stream([request], key=lambda _: "one")
+            await store.arrived.wait()
+            leaving = stream.aclose() if leaves == "stream" else session.aclose()
+            closing = asyncio.ensure_future(leaving)
+            await asyncio.sleep(0)
+            store.go_on.set()
+            await closing
+        async with service.session(journal=journal) as session:
+            return task, await collect(session.stream([request], key=lambda _: "one"))
+
+    task, (outcome,) = run(main)
+    assert outcome.task.id == task.id
+    assert service.submitted.total() == 1

@@ -664,3 +664,22 @@ def test_a_stored_row_whose_task_is_gone_is_damaged_and_not_paid_for_again(tmp_p
         assert job.damage.column == "task"
     again(service, journal, [poster(1), poster(0)])
     assert service.submitted == Counter({"a poster of 0": 1, "a poster of 1": 1})
+
+
+def test_those_that_follow_a_task_that_is_waited_for_have_its_outcome(tmp_path: Path) -> None:
+    """They submit nothing, so a session that leaves waits for them, too."""
+
+    async def main() -> rh.JobStream:
+        async with service.session(journal=tmp_path / "run.db", on_cancel="wait") as session:
+            stream = session.stream([poster(0)] * 3, reuse=True)
+            while not service.created or stream.statistics().pulled < 3:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(1)
+        return stream
+
+    service = Service(30.0)
+    stream = run(main)
+    assert sorted(outcome.index for outcome in stream.undelivered) == [0, 1, 2]
+    assert all(outcome.ok for outcome in stream.undelivered)
+    assert stream.unfinished == ()
+    assert service.submitted.total() == 1

@@ -266,7 +266,7 @@ def test_the_id_of_another_job_is_not_accepted() -> None:
             first.extend(list(service.created)[:1])
             return json_response({"taskId": first[0], "status": "RUNNING"})
 
-        service._after_submit = stray
+        service.after_submit = stray
         async with service.session() as session:
             outcomes = [outcome async for outcome in session.stream(posters(6))]
         (unknown,) = [outcome for outcome in outcomes if not outcome.ok]

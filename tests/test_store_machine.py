@@ -111,7 +111,7 @@ class StoreMachine(RuleBasedStateMachine):
         attempts = 1 if job is None else job.attempts + 1
         begun = self.begun(key, JobState.SUBMITTING, batch, attempts)
         never_sent = job is None or job.state is JobState.NEW
-        expected = self.early.pop(key, "") if never_sent else ""
+        expected = self.early.get(key, "") if never_sent else ""
         job = job or self.add(key, batch, JobState.SUBMITTING)
         assert self.do(self.store.begin(begun)) == expected
         job.state, job.attempts, job.aside = JobState.SUBMITTING, attempts, False
@@ -138,6 +138,8 @@ class StoreMachine(RuleBasedStateMachine):
         facts: JobFacts = {}
         if state in (JobState.ACCEPTED, JobState.SUCCEEDED, JobState.STORED):
             facts["task_id"] = job.task_id = job.task_id or data.draw(st.sampled_from("123"))
+        if state is JobState.ACCEPTED:
+            self.early.pop(key, None)
         if state in (JobState.SUCCEEDED, JobState.STORED):
             facts["task"] = '{"status": "SUCCESS"}'
         if state is JobState.SUCCEEDED:
@@ -158,6 +160,7 @@ class StoreMachine(RuleBasedStateMachine):
             assert record is None
         elif job.state in (JobState.UNKNOWN, JobState.SUBMITTING):
             job.found(task_id)
+            self.early.pop(key, None)
             assert record is not None
             self.same(record, key)
         else:

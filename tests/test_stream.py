@@ -891,3 +891,25 @@ def test_a_run_repeats_with_the_same_seed() -> None:
 
     assert times(1) == pytest.approx(times(1), abs=1e-6)
     assert times(1) != pytest.approx(times(2), abs=1e-6)
+
+
+def test_a_value_without_a_truth_value_fails_its_request_alone() -> None:
+    """As `pandas.NA` and arrays are."""
+
+    class Neither:
+        def __bool__(self) -> bool:
+            raise TypeError("neither true nor false")
+
+    odd: Any = Neither()
+    requests = [*posters(2), rh.SeedreamV5Lite("a poster of an odd size", resolution=odd)]
+
+    async def main() -> list[Any]:
+        async with Service(1.0).session() as session:
+            outcomes = await collect(session.stream(requests, ordered=True))
+            with pytest.raises(rh.PayloadError, match="resolution"):
+                await session.run(requests[-1])
+            return outcomes
+
+    *good, bad = run(main)
+    assert all(outcome.ok for outcome in good)
+    assert isinstance(bad.error, rh.PayloadError)

@@ -25,6 +25,10 @@ def _listen(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
         yield
 
 
+async def everything(stream: rh.JobStream) -> list[rh.Outcome]:
+    return [outcome async for outcome in stream]
+
+
 def told(caplog: pytest.LogCaptureFixture, service: Service) -> bool:
     """Whether every task that was created is named in a warning."""
     return all(task_id in caplog.text for task_id in service.created)
@@ -125,6 +129,92 @@ def test_a_session_that_waits_for_its_tasks_submits_nothing_more(refused: bool) 
             assert isinstance(ended, rh.SessionError)
         assert len(service.created) == created
         assert len(streams[0].undelivered) == (0 if refused else 1)
+
+    run(main)
+
+
+@pytest.mark.parametrize("call", ["stream", "run"])
+@pytest.mark.parametrize("answer", [refusal("421"), rh.ReadError("reset")])
+def test_a_submit_under_way_when_a_session_leaves_is_not_repeated(call: str, answer: Any) -> None:
+    """It is refused, or its answer is lost and `unknown` says to submit it again."""
+
+    async def main() -> None:
+        service = Service(60.0, latency=1.0)
+        policies: dict[str, Any] = {"on_cancel": "wait", "unknown": "resubmit"}
+        session = service.session(limits=OPEN, **policies)
+        await session.__aenter__()
+        runs = asyncio.ensure_future(session.run(POSTER))
+        await asyncio.sleep(10)
+        service.after_submit = lambda _: answer
+        (request,) = posters(1)
+        if call == "stream":
+            stream = session.stream([request])
+        else:
+            running = asyncio.ensure_future(session.run(request))
+        await asyncio.sleep(0.5)
+        await session.aclose()
+        assert (await runs).done
+        assert service.submitted[request.prompt] == 1
+        if call == "stream":
+            assert len(stream.unfinished) == 1
+        else:
+            with pytest.raises(rh.SessionError):
+                await running
+
+    run(main)
+
+
+@pytest.mark.parametrize("on_cancel", ["detach", "wait"])
+@pytest.mark.parametrize("busy", [False, True])
+@pytest.mark.parametrize("call", ["run", "submit", "submit_many"])
+def test_a_call_that_begins_just_before_a_session_leaves_ends_without_a_submit(
+    call: str, on_cancel: Any, *, busy: bool
+) -> None:
+    """Also one that was still reading its input."""
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> AsyncIterator[rh.SeedreamV5Lite]:
+        begun.set()
+        await go_on.wait()
+        yield POSTER
+
+    async def main() -> None:
+        service = Service(30.0)
+        async with service.session(on_cancel=on_cancel) as session, asyncio.timeout(600):
+            if busy:
+                stream = session.stream(posters(1), on_cancel="wait")
+                await asyncio.sleep(1)
+            given: Any = slow() if call == "submit_many" else POSTER
+            late = asyncio.ensure_future(getattr(session, call)(given))
+            asyncio.get_running_loop().call_later(1, go_on.set)
+            await asyncio.sleep(0)
+        async with asyncio.timeout(600):
+            with pytest.raises(rh.SessionError):
+                await late
+        assert service.submitted[POSTER.prompt] == 0
+        if busy:
+            assert len(stream.undelivered) == 1
+
+    run(main)
+
+
+def test_whoever_is_not_waited_for_still_gets_what_ends_meanwhile() -> None:
+    """The tasks are paid for; only what runs at the very end is left or cancelled."""
+
+    async def main() -> None:
+        service = Service(lambda prompt: 100.0 if "boat" in prompt else 10.0)
+        session = service.session(limits=OPEN, on_cancel="cancel")
+        await session.__aenter__()
+        stream = session.stream(posters(2))
+        consumer = asyncio.ensure_future(everything(stream))
+        short = asyncio.ensure_future(session.run(next(posters(1))))
+        long = asyncio.ensure_future(session.run(POSTER, on_cancel="wait"))
+        await asyncio.sleep(5)
+        await session.aclose()
+        assert all(outcome.ok for outcome in await consumer)
+        assert (await short).done
+        assert (await long).done
+        assert service.cancelled == []
 
     run(main)
 
