@@ -259,10 +259,7 @@ class AiohttpTransport:
         """See `Transport.send`."""
         payload = _payload(request)
         watched = isinstance(payload, _Pieces)
-        loop = asyncio.get_running_loop()
-        if self._clock is None or self._clock.loop is not loop:
-            self._clock = Clock(loop)
-        exchange = Exchange(self._clock, request.read_timeout)
+        exchange = Exchange(self._clock_here(), request.read_timeout)
         token = current.set(exchange)
         answer: aiohttp.ClientResponse | None = None
         body = bytearray()
@@ -322,6 +319,7 @@ class AiohttpTransport:
         for one of them, and none of them waits behind a poll.
         """
         try:
+            self._clock_here()
             session = self._session("public" if request.public_only else "results")
             url = yarl.URL(request.url, encoded=True)
             headers, proxy = await self._proxy(session, url, request.headers)
@@ -358,6 +356,7 @@ class AiohttpTransport:
     async def connect(self, url: str) -> AsyncIterator[AsyncIterator[str | bytes]]:
         """See `SocketTransport.connect`."""
         try:
+            self._clock_here()
             session = self._session("sockets")
             address = yarl.URL(url, encoded=True)
             headers, proxy = await self._proxy(session, address, {})
@@ -383,6 +382,7 @@ class AiohttpTransport:
         self._closed = True
         if self._clock is not None:
             self._clock.rest()
+            self._clock = None
         sessions, self._sessions = self._sessions, {}
         for session in sessions.values():
             await session.close()
@@ -396,6 +396,18 @@ class AiohttpTransport:
         if not request.repeatable:
             return self._session("submits")
         return self._session("uploads" if watched else "calls")
+
+    def _clock_here(self) -> Clock:
+        """The clock of this event loop. Raises `ConnectError` on any other loop than the first: its
+        connections would be used there, which crashes some loops."""
+        loop = asyncio.get_running_loop()
+        if self._clock is None:
+            self._clock = Clock(loop)
+        elif self._clock.loop is not loop:
+            error = ConnectError("the transport belongs to another event loop: open one on each")
+            error.permanent = True
+            raise error
+        return self._clock
 
     def _session(self, kind: str) -> aiohttp.ClientSession:
         if self._closed:

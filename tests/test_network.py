@@ -680,3 +680,23 @@ def test_a_session_that_is_closed_in_mid_run_ends_in_connect_errors(
                         await asyncio.wait_for(wait, 20)
 
     asyncio.run(main())
+
+
+def test_a_transport_that_is_used_on_a_second_loop_says_so() -> None:
+    """Its connections belong to the first one; nothing is sent."""
+    transport = rh.AiohttpTransport(trust_env=False)
+    request = rh.Request("GET", "http://127.0.0.1:9/")
+
+    async def main() -> rh.ConnectError:
+        with pytest.raises(rh.ConnectError) as caught:
+            await transport.send(request)
+        return caught.value
+
+    with asyncio.Runner() as runner:
+        first = runner.run(main())
+        with asyncio.Runner() as other:
+            second = other.run(main())
+        runner.run(transport.aclose())
+    assert not first.permanent
+    assert second.permanent
+    assert "another event loop" in str(second)

@@ -1119,28 +1119,62 @@ def test_while_the_folder_is_away_nothing_is_submitted(
     assert any("results can be saved again" in text for text in trouble(caplog))
 
 
+def fail_once(
+    monkeypatch: pytest.MonkeyPatch, kind: Callable[[int], bool], after: int = 0
+) -> list[str]:
+    """The disk fails once, when a file of this kind is synchronised; tells of all of them."""
+    synchronise = os.fsync
+    told: list[str] = []
+
+    def fsync(handle: int) -> None:
+        if kind(os.fstat(handle).st_mode):
+            told.append("failed" if len(told) == after else "")
+            if told[-1]:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+        synchronise(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    return told
+
+
+def test_equal_results_of_two_jobs_stay_two_files_whatever_the_disk_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the same name by `name=`, and the second one fails to be written at first."""
+    told = fail_once(monkeypatch, stat.S_ISREG, after=1)
+    texts = [{"text": "yes", "outputType": "txt"}]
+    ids = itertools.count(2013508786110730241)
+
+    def answer(request: rh.Request) -> rh.Response:
+        if not request.url.endswith("/query"):
+            return json_response({"taskId": str(next(ids)), "status": "QUEUED"})
+        asked = json.loads(request.body or b"")["taskId"]
+        return json_response({"taskId": asked, "status": "SUCCESS", "results": texts})
+
+    async def main() -> list[Any]:
+        options = FAST | {"transport": MockTransport(answer), "limits": rh.Limits(1, None, None)}
+        async with rh.Session("a-key", **options) as session:
+            stream = session.stream(posters(2), folder=tmp_path, name=lambda _: "answer")
+            return [outcome.files[0].path.name async for outcome in stream]  # type: ignore[union-attr]
+
+    assert asyncio.run(main()) == ["answer.txt", "answer-2.txt"]
+    assert "failed" in told
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["answer-2.txt", "answer.txt"]
+
+
 def test_a_disk_that_fails_when_a_file_is_in_place_leaves_no_second_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The result is fetched again, and found to be there already."""
     site, out = Site(), tmp_path / "out"
-    synchronise = os.fsync
-    failed: list[int] = []
-
-    def fsync(handle: int) -> None:
-        if stat.S_ISDIR(os.fstat(handle).st_mode) and not failed:
-            failed.append(handle)
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-        synchronise(handle)
-
-    monkeypatch.setattr(os, "fsync", fsync)
+    failed = fail_once(monkeypatch, stat.S_ISDIR)
 
     async def main() -> list[Any]:
         async with site.serve() as url, rh.Session("a-key", base_url=url, **FAST) as session:
             return [outcome async for outcome in session.stream(posters(1), folder=out)]
 
     (outcome,) = asyncio.run(main())
-    assert failed
+    assert "failed" in failed
     assert [file.path for file in outcome.files] == list(out.iterdir())
 
 
