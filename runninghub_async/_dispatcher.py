@@ -423,36 +423,21 @@ class Dispatcher:
         sent_at = clock()
         scheduler.sending(entry, sent_at)
         self._submitting += 1
+        answer: Response | None = None
         try:
-            task = await self._exchange(request)
+            try:
+                answer = await self._transport.send(request)
+                task = parse_submit(answer)
+            except TransportError as error:
+                # The connection broke within the answer; its beginning may hold the id.
+                answer = error.response
+                salvaged = None if answer is None else sole_task(answer)
+                if salvaged is None:
+                    raise
+                task = salvaged
+            self._refuse_foreign(task, request, answer)
         except RunningHubError as error:
-            if entry.told:
-                # Its end was announced before its beginning: there is such a task.
-                task = Task(entry.told)
-                scheduler.accepted(entry, task, clock(), sent_at)
-                logger.info("task %s was made known by its webhook alone", task.id)
-                return
-            scheduler.refused(entry, error, clock(), sent_at)
-            if entry.announced and entry.job.state is JobState.UNKNOWN:
-                self.lost[entry.announced] = None
-            if isinstance(error, CapacityError | RateLimitError) and (
-                entry.job.attempts in _REFUSALS_TOLD
-            ):
-                reason = (
-                    "for lack of a free slot"
-                    if isinstance(error, CapacityError)
-                    else "by the rate limit"
-                )
-                logger.warning(
-                    "a submit was refused %d times %s: %s",
-                    entry.job.attempts,
-                    reason,
-                    error,
-                )
-            if entry.job.unsent in _UNSENT_TOLD:
-                logger.warning(
-                    "a submit could not be sent %d times in a row: %s", entry.job.unsent, error
-                )
+            self._not_accepted(entry, error, sent_at)
         except BaseException:
             scheduler.abandoned(entry)
             raise
@@ -466,30 +451,35 @@ class Dispatcher:
             if not self._submitting:
                 self._submits_done.set()
 
-    async def _exchange(self, request: Request) -> Task:
-        """Send a submit and return its task. Raises what `Transport.send` and `parse_submit` do,
-        and `ProtocolError` for the id of another job's task."""
-        answer: Response | None
-        try:
-            answer = await self._transport.send(request)
-            task = parse_submit(answer)
-        except TransportError as error:
-            # The connection broke within the answer; its beginning may hold the id.
-            answer = error.response
-            salvaged = None if answer is None else sole_task(answer)
-            if salvaged is None:
-                raise
-            task = salvaged
+    def _refuse_foreign(self, task: Task, request: Request, answer: Response | None) -> None:
+        """Raise `ProtocolError` if `task`, which the answer to a submit names, is another job's."""
         # The service's ids have 19 digits; a short one may stand in any request.
         if len(task.id) > _SHORT_ID and task.id.encode(errors="replace") in (request.body or b""):
-            raise ProtocolError(
-                f"the answer quotes {task.id} from the request", answer or Response(200)
-            )
-        if self.scheduler.has_seen(task.id):
-            raise ProtocolError(
-                f"the answer names task {task.id}, which is another job's", answer or Response(200)
-            )
-        return task
+            words = f"the answer quotes {task.id} from the request"
+        elif self.scheduler.has_seen(task.id):
+            words = f"the answer names task {task.id}, which is another job's"
+        else:
+            return
+        raise ProtocolError(words, answer or Response(200))
+
+    def _not_accepted(self, entry: Entry, error: RunningHubError, sent_at: float) -> None:
+        """The submit of `entry`, sent at `sent_at`, was not answered with a task."""
+        scheduler, now = self.scheduler, self.loop.time()
+        if entry.told:
+            # Its end was announced before its beginning: there is such a task.
+            scheduler.accepted(entry, Task(entry.told), now, sent_at)
+            logger.info("task %s was made known by its webhook alone", entry.told)
+            return
+        scheduler.refused(entry, error, now, sent_at)
+        job = entry.job
+        if entry.announced and job.state is JobState.UNKNOWN:
+            self.lost[entry.announced] = None
+        if isinstance(error, CapacityError | RateLimitError) and job.attempts in _REFUSALS_TOLD:
+            room = isinstance(error, CapacityError)
+            reason = "for lack of a free slot" if room else "by the rate limit"
+            logger.warning("a submit was refused %d times %s: %s", job.attempts, reason, error)
+        if job.unsent in _UNSENT_TOLD:
+            logger.warning("a submit could not be sent %d times in a row: %s", job.unsent, error)
 
     async def _written_down(self, entry: Entry) -> bool:
         """Whether `entry` is still to be sent, now that the journal says that it is."""
