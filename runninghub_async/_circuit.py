@@ -14,6 +14,7 @@ No clock and no I/O: `now` is a time in seconds.
 from __future__ import annotations
 
 import enum
+import math
 from typing import Final
 
 __all__ = ["MOST_BEFORE_AN_ANSWER", "Circuit", "CircuitState", "Trouble"]
@@ -25,6 +26,10 @@ _ROW: Final = 3
 #: Without the second bound a silent service would be sent ten submits a second for a minute.
 _MOST_UNPROVEN: Final = 3
 MOST_BEFORE_AN_ANSWER: Final = 5
+
+#: For so long after a useful answer, in seconds, there is no such bound: answers come in bunches,
+#: and so do the submits that they make room for. At the default pace it admits three more.
+_JUST_NOW: Final = 0.25
 
 
 class CircuitState(enum.Enum):
@@ -58,6 +63,7 @@ class Circuit:
         #: Submits that left since the last useful answer and have had no answer of any kind.
         self.unanswered = 0
         self._until = 0.0
+        self._useful_at = -math.inf
         self._tries = 0
         #: Answers of another server in a row; the same together with connections that broke off.
         self._origins = 0
@@ -69,8 +75,9 @@ class Circuit:
     def admits(self, now: float) -> bool:
         """Whether one more submit may leave."""
         if self.state is CircuitState.CLOSED:
-            most = MOST_BEFORE_AN_ANSWER if self.proven else _MOST_UNPROVEN
-            return self.unanswered + self.row < most
+            if now - self._useful_at < _JUST_NOW and not self.row:
+                return True
+            return not self._is_full
         return self.state is CircuitState.OPEN and now >= self._until
 
     def wake_at(self) -> float | None:
@@ -80,7 +87,12 @@ class Circuit:
     @property
     def silent(self) -> bool:
         """Whether nothing leaves because nothing is answered."""
-        return self.state is CircuitState.CLOSED and self.unanswered > 0 and not self.admits(0.0)
+        return self.state is CircuitState.CLOSED and self.unanswered > 0 and self._is_full
+
+    @property
+    def _is_full(self) -> bool:
+        most = MOST_BEFORE_AN_ANSWER if self.proven else _MOST_UNPROVEN
+        return self.unanswered + self.row >= most
 
     def taken(self) -> None:
         """A submit is about to leave."""
@@ -94,12 +106,13 @@ class Circuit:
         if self.state is CircuitState.HALF_OPEN:
             self.state = CircuitState.OPEN
 
-    def useful(self) -> float | None:
+    def useful(self, now: float) -> float | None:
         """The service answered. If the circuit was open, it closes now; returns since when useful
         answers were missing, else None."""
         was_open = self.state is not CircuitState.CLOSED
         since, self.since = self.since, 0.0
         self.proven = True
+        self._useful_at = now
         self.state = CircuitState.CLOSED
         self.row = self.unanswered = self._tries = self._origins = self._foreign = 0
         return since if was_open else None

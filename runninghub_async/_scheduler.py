@@ -656,7 +656,7 @@ class Scheduler:
         self._silence_told = False
         self.reached = True
         self._useful_at = now
-        since = self.circuit.useful()
+        since = self.circuit.useful(now)
         if since is not None:
             self.say(f"submits get useful answers again, after {_spell(now - since)} without one")
 
