@@ -17,7 +17,7 @@ import enum
 import math
 from typing import Final
 
-__all__ = ["MOST_BEFORE_AN_ANSWER", "Circuit", "CircuitState", "Trouble"]
+__all__ = ["Circuit", "CircuitState", "Trouble"]
 
 #: Useless answers in a row after which it opens. Two may be chance.
 _ROW: Final = 3
@@ -25,7 +25,7 @@ _ROW: Final = 3
 #: Submits that may be out before the first useful answer of the session, and after the last one.
 #: Without the second bound a silent service would be sent ten submits a second for a minute.
 _MOST_UNPROVEN: Final = 3
-MOST_BEFORE_AN_ANSWER: Final = 5
+_MOST_BEFORE_AN_ANSWER: Final = 5
 
 #: For so long after a useful answer, in seconds, there is no such bound: answers come in bunches,
 #: and so do the submits that they make room for. At the default pace it admits three more.
@@ -91,7 +91,7 @@ class Circuit:
 
     @property
     def _is_full(self) -> bool:
-        most = MOST_BEFORE_AN_ANSWER if self.proven else _MOST_UNPROVEN
+        most = _MOST_BEFORE_AN_ANSWER if self.proven else _MOST_UNPROVEN
         return self.unanswered + self.row >= most
 
     def taken(self) -> None:
