@@ -192,14 +192,16 @@ def test_a_call_whose_submit_is_under_way_is_waited_for(tmp_path: Path, *, fails
     service.refuses = {"a poster of 0"} if fails else set()
 
     async def main() -> tuple[Any, Any]:
-        async with service.session(journal=tmp_path / "run.db") as session:
+        # The virtual clock runs on while a thread reads the journal.
+        store = Matching(tmp_path / "run.db")
+        async with service.session(journal=store) as session:
             calling = asyncio.ensure_future(session.run(poster(0), key="mine"))
             while not service.transport.requests:
                 await asyncio.sleep(0.1)
             stream = session.stream([poster(0)], reuse=True)
             following = asyncio.ensure_future(collect(stream))
-            while not stream.statistics().waiting:
-                await asyncio.sleep(0.1)
+            await store.looked.wait()
+            await asyncio.sleep(0)
             gate.set()
             (outcome,) = await following
             return (await asyncio.gather(calling, return_exceptions=True))[0], outcome
