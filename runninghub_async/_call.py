@@ -28,7 +28,7 @@ class Call:
     def __init__(self, dispatcher: Dispatcher, job: Job, on_cancel: OnCancel = "detach") -> None:
         self.closed = False
         self.stopped = False
-        #: What its caller is told if it is to be submitted and may not be.
+        #: The error for its caller if it would have to be submitted and no submit is allowed.
         self._reason: BaseException | None = None
         self.on_cancel: OnCancel = on_cancel
         self.entry = Entry(job, self, size=size_of(job.request))
@@ -82,7 +82,7 @@ class Call:
         return state not in (JobState.NEW, JobState.REFUSED)
 
     def stop_submitting(self, error: BaseException) -> None:
-        """Do not submit, for the first time or again: its caller is told `error` instead."""
+        """Do not submit, and do not retry. Unless it is submitted, the call raises `error`."""
         self.stopped, self._reason = True, error
         if not self.submitted and not self.entry.taken:
             self.fail(error)

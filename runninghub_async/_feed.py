@@ -300,7 +300,7 @@ class Feed:
         return [entry.job.task_id for entry in self.entries.values() if entry.job.task_id]
 
     def _withdraw_waiting(self) -> None:
-        """Let go of what waits to be submitted, for the first time or again."""
+        """Drop the jobs that wait for their first submit or for a retry."""
         for other in list(self.entries.values()):
             if self._waits(other):
                 other.gone = True
@@ -446,8 +446,8 @@ class Feed:
         return self._exhausted and not self._fetched and not rest
 
     def stop_submitting(self, error: BaseException | None) -> None:
-        """Take nothing more, and let go of what was taken and not submitted. `error` ends the
-        stream once the others have ended."""
+        """Take no more requests, and drop the jobs that are not submitted. `error` ends the stream
+        when the submitted jobs have ended."""
         self.stopped = True
         self._stop_taking(error)
         self._withdraw_waiting()

@@ -321,7 +321,7 @@ def find_parked(db: sqlite3.Connection) -> int:
 
 def _match_parked(db: sqlite3.Connection, batch: Iterable[_Item]) -> Answers:
     """Events came before their jobs: the tasks exist, and must not be made again. An event is kept
-    until a row has its task, since whoever began the job may leave before that, or be killed."""
+    until a row has its task, since the session may close, or its process be killed, before that."""
     known: dict[str, str | None] = {}
     for item in batch:
         if item.state is JobState.ACCEPTED:

@@ -238,7 +238,6 @@ class AiohttpTransport:
     async def open(self) -> None:
         """Check the session that was given. Raises `SessionError` for a `ClientSession` that cannot
         be used here."""
-        loop = asyncio.get_running_loop()
         own = self._brought
         if own is None:
             return
@@ -247,7 +246,7 @@ class AiohttpTransport:
         connector = own.connector
         if own.closed or connector is None or connector.closed:
             raise SessionError("session: the aiohttp.ClientSession is closed")
-        if getattr(own, "_loop", None) not in (None, loop):
+        if getattr(own, "_loop", None) not in (None, asyncio.get_running_loop()):
             raise SessionError("session: the aiohttp.ClientSession belongs to another event loop")
         if getattr(own, "_middlewares", ()):
             raise SessionError(
