@@ -67,6 +67,23 @@ class Host:
         )  # fmt: skip
 
 
+class Holding(Host):
+    """Uploads wait until `released` is set, and then fail if `fails`."""
+
+    def __init__(self, *, fails: bool) -> None:
+        super().__init__()
+        self.uploading, self.released = asyncio.Event(), asyncio.Event()
+        self._fails = fails
+
+    async def answer(self, request: rh.Request) -> rh.Response:
+        if "upload" in request.url:
+            self.uploading.set()
+            await self.released.wait()
+            if self._fails:
+                raise rh.ReadError("reset")
+        return await super().answer(request)
+
+
 def _content(request: rh.Request) -> bytes:
     """The file in a form, as it would arrive."""
     if request.file is None:
@@ -582,26 +599,17 @@ def test_a_session_that_waits_for_its_tasks_does_not_submit_what_is_being_upload
     picture: Path, *, fails: bool
 ) -> None:
     """`on_cancel="wait"`, and the upload ends after the session began to close."""
-    host = Host()
-    uploading, released = asyncio.Event(), asyncio.Event()
-
-    async def hold(request: rh.Request) -> rh.Response:
-        if "upload" in request.url:
-            uploading.set()
-            await released.wait()
-            if fails:
-                raise rh.ReadError("reset")
-        return await host.answer(request)
+    host = Holding(fails=fails)
 
     async def main() -> tuple[rh.Unfinished, ...]:
-        session = rh.Session("a-key", transport=MockTransport(hold), on_cancel="wait")
+        session = rh.Session("a-key", transport=MockTransport(host.answer), on_cancel="wait")
         await session.__aenter__()
         stream = session.stream([image_to_image(picture)])
         call = asyncio.ensure_future(session.run(image_to_image(picture)))
-        await uploading.wait()
+        await host.uploading.wait()
         closing = asyncio.ensure_future(session.aclose())
         await asyncio.sleep(0)
-        released.set()
+        host.released.set()
         await closing
         with pytest.raises(rh.SessionError):
             await call
@@ -615,19 +623,10 @@ def test_a_session_that_waits_for_its_tasks_does_not_submit_what_is_being_upload
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_stream_left_during_an_upload_submits_nothing(picture: Path, *, fails: bool) -> None:
     """Not even once the upload is through, or has failed; the slot is free for the next stream."""
-    host = Host()
-    uploading, released = asyncio.Event(), asyncio.Event()
-
-    async def hold(request: rh.Request) -> rh.Response:
-        if "upload" in request.url:
-            uploading.set()
-            await released.wait()
-            if fails:
-                raise rh.ReadError("reset")
-        return await host.answer(request)
+    host = Holding(fails=fails)
 
     async def main() -> tuple[rh.Unfinished, ...]:
-        transport = MockTransport(hold)
+        transport = MockTransport(host.answer)
         options: dict[str, Any] = {
             "limits": rh.Limits(1, None, None),
             "retry": rh.RetryPolicy(call_attempts=1),
@@ -636,9 +635,9 @@ def test_a_stream_left_during_an_upload_submits_nothing(picture: Path, *, fails:
         async with rh.Session("a-key", transport=transport, **options) as session:
             async with session.stream([image_to_image(picture)]) as stream:
                 waiting = asyncio.ensure_future(anext(stream))
-                await uploading.wait()
+                await host.uploading.wait()
                 waiting.cancel()
-            released.set()
+            host.released.set()
             other = rh.ModelRequest(MODEL, {"prompt": "another", "imageUrls": ["https://x/a.png"]})
             async with asyncio.timeout(20):
                 assert [outcome.ok async for outcome in session.stream([other])] == [True]
