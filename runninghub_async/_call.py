@@ -31,7 +31,8 @@ class Call:
         #: The error for its caller if it would have to be submitted and no submit is allowed.
         self._reason: BaseException | None = None
         self.on_cancel: OnCancel = on_cancel
-        self.entry = Entry(job, self, size=size_of(job.request))
+        self.entry = Entry(job, self)
+        self._size = size_of(job.request)
         self._dispatcher = dispatcher
         self._taken = False
         self._result: asyncio.Future[Outcome | Accepted] = (
@@ -145,6 +146,9 @@ class Call:
     def take(self) -> Entry | None:
         self._taken = True
         return self.entry
+
+    def size_of(self, _: Entry, /) -> int:
+        return self._size
 
     def deliver(self, entry: Entry, result: Outcome | Accepted) -> None:
         self._tell_waiting(result)

@@ -198,13 +198,16 @@ class Feed:
         index = self._pulled
         job = Job(index, request, follow=self._follow, key="" if row is None else row.key)
         size = size_of(request)
-        entry = Entry(job, self, row=row, size=size)
+        entry = Entry(job, self, row=row)
         self.entries[index] = entry
         self._pulled += 1
         if size >= _LARGE:
             self._large[index] = size
             self._held_bytes += size
         return entry
+
+    def size_of(self, entry: Entry, /) -> int:
+        return self._large.get(entry.job.index, 0)
 
     def _release_bytes(self, index: int) -> None:
         if self._large:

@@ -14,7 +14,7 @@ import math
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, Protocol
-from weakref import WeakValueDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import attrs
 
@@ -110,6 +110,10 @@ class Source(Protocol):
         """The next new job; None if there turned out to be none."""
         ...
 
+    def size_of(self, entry: Entry, /) -> int:
+        """The bytes that the request of a job holds; 0 if they are few."""
+        ...
+
     def deliver(self, entry: Entry, result: Outcome | Accepted) -> None:
         """A job has ended."""
         ...
@@ -150,20 +154,19 @@ class Row:
 class Entry:
     """A job and where it belongs. `gone` once its source has let go of it; `number` orders
     those that wait to be submitted again, so that the first taken is the first sent. `due` is
-    when it is looked at next, infinite while it is not to be; `hinted` when its end was
-    announced meanwhile, of the task `told`; `announced` is what its webhook will
-    call it. `fetching`: its task has ended, and what it made is being brought home. `taken`: a
-    worker is about to submit it. `lost` is what happened to the answer of a submit of unknown
-    fate. `other` waits for the same task. `row` is its place in the journal, if there is one.
-    `size`: about how many bytes its request holds. `upload_faults`: how often its files were
-    refused while others were taken."""
+    when it is looked at next, infinite while it is not to be; `told` is its task if the end of that
+    was announced meanwhile; `announced` is what its webhook will call it. `fetching`: its task has
+    ended, and its results are being fetched. `taken`: a worker is about to submit it. `lost` is
+    what happened to the answer of a submit of unknown fate. `other` waits for the same task. `row`
+    is its place in the journal, if there is one.
+
+    There may be hundreds of thousands: what only few jobs have is kept beside them."""
 
     job: Job
     source: Source
     gone: bool = False
     number: int = -1
     due: float = math.inf
-    hinted: bool = False
     told: str = ""
     announced: str = ""
     lost: RunningHubError | None = None
@@ -171,8 +174,6 @@ class Entry:
     row: Row | None = None
     fetching: bool = False
     taken: bool = False
-    size: int = 0
-    upload_faults: int = 0
 
     @property
     def under_way(self) -> bool:
@@ -222,8 +223,11 @@ class Scheduler:
         self.wall: Callable[[], float] = float
         self.alive = 0
         self.in_flight = 0
-        self._submitting = 0
+        #: Jobs whose submit is under way, with the bytes that their requests hold, and their sum.
+        self._submitting: dict[Entry, int] = {}
         self._submitting_bytes = 0
+        #: How often the files of a job were refused while others were taken.
+        self._upload_faults: WeakKeyDictionary[Entry, int] = WeakKeyDictionary()
         #: A worker is waiting for the rate limiter; a second one would only queue behind it.
         self.pacing_submit = False
         self.pacing_query = False
@@ -306,10 +310,8 @@ class Scheduler:
         if entry.job.state is JobState.UNKNOWN and not entry.taken:
             self._find(entry, task_id, now)
             return
-        if not entry.job.task_id:
-            entry.told = task_id
         if entry.due == math.inf:
-            entry.hinted = True
+            entry.told = task_id
         elif entry.due > now:
             self._outdate()
             self._look_at(entry, now)
@@ -385,7 +387,8 @@ class Scheduler:
             return False
         if self.paused or self._poor:
             return False
-        if self._submitting >= MOST_SUBMITTING or self._submitting_bytes >= MOST_BYTES_SUBMITTING:
+        many = len(self._submitting) >= MOST_SUBMITTING
+        if many or self._submitting_bytes >= MOST_BYTES_SUBMITTING:
             return False
         if self._again and self._again[0][0] <= now:
             return True
@@ -428,8 +431,8 @@ class Scheduler:
             self.circuit.taken()
             self.alive += 1
             self.in_flight += 1
-            self._submitting += 1
-            self._submitting_bytes += entry.size
+            self._submitting[entry] = size = entry.source.size_of(entry)
+            self._submitting_bytes += size
         return entry
 
     def _take_again(self, now: float) -> Entry | None:
@@ -528,11 +531,13 @@ class Scheduler:
         refused = isinstance(error, RateLimitError | CapacityError)
         answered = self._useful_at > began
         unsent = error if isinstance(error, ConnectError) else None
+        faults = self._upload_faults.get(entry, 0)
         if not refused and not unsent:
-            entry.upload_faults += answered or bool(getattr(error, "code", ""))
+            faults += answered or bool(getattr(error, "code", ""))
+            self._upload_faults[entry] = faults
         tries = self._rules.retry.attempts
         lost = unsent is not None and tries is not None and entry.job.unsent + 1 >= tries
-        ends = lost or entry.upload_faults >= _UPLOAD_FAULTS or (trouble is None and not refused)
+        ends = lost or faults >= _UPLOAD_FAULTS or (trouble is None and not refused)
         if ends or entry.gone or entry.source.stopped:
             if entry.gone or entry.source.stopped:
                 self.withdrawn(entry)
@@ -565,8 +570,7 @@ class Scheduler:
 
     def _submitted(self, entry: Entry) -> None:
         """The submit of `entry` is under way no longer."""
-        self._submitting -= 1
-        self._submitting_bytes -= entry.size
+        self._submitting_bytes -= self._submitting.pop(entry)
 
     def accepted(self, entry: Entry, task: Task, now: float, sent_at: float) -> None:
         """The submit sent at `sent_at` was answered with `task`."""
@@ -676,7 +680,7 @@ class Scheduler:
         # A code that nobody has documented may well be the service's.
         origin = trouble is not Trouble.OUTAGE and not getattr(error, "code", "")
         origin = origin and not (trouble is Trouble.BROKEN and circuit.proven)
-        running = self.alive - self._submitting
+        running = self.alive - len(self._submitting)
         failure = OutageError(
             f"submitting stopped: the last {circuit.row} submits to {self.origin} got no"
             f" useful answer, for {_spell(now - circuit.since)} now; the last one: {error}."
@@ -850,8 +854,8 @@ class Scheduler:
             if entry.source.closed:
                 self.release(entry)
             else:
-                hinted, entry.hinted = entry.hinted, False
-                self._look_at(entry, now if hinted else action.at)
+                told, entry.told = entry.told, ""
+                self._look_at(entry, now if told else action.at)
             return
         if isinstance(action, AwaitEvidence):
             self.say(
