@@ -174,7 +174,7 @@ class Call:
 
     def _tell_waiting(self, result: Outcome | Accepted | None) -> None:
         journal = self._dispatcher.journal
-        if journal is not None and journal.waiting:
+        if journal is not None:
             journal.ended(self.entry, result)
 
     def let_go(self, entry: Entry) -> None:

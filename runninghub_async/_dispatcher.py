@@ -495,9 +495,8 @@ class Dispatcher:
             scheduler.withdrawn(entry)
             raise
         if task_id is None:
-            if self.journal.waiting:
-                # Jobs with the same content wait for it under the key that it loses.
-                self.journal.ended(entry, None)
+            # Jobs with the same content wait for it under the key that it loses.
+            self.journal.ended(entry, None)
             entry.row, entry.job = None, entry.job._replace(key="")
             scheduler.rejected(entry, PayloadError([_NOT_OURS]))
             return False

@@ -276,7 +276,7 @@ class Feed:
 
     def _tell_waiting(self, entry: Entry, result: Outcome | Accepted | None) -> None:
         journal = self.dispatcher.journal
-        if journal is not None and journal.waiting:
+        if journal is not None:
             journal.ended(entry, result)
 
     def fail(self, entry: Entry, error: RunningHubError) -> None:

@@ -21,15 +21,14 @@ from ._exceptions import (
 )
 from ._feed import NOTHING, Feed, not_kept
 from ._job import Accepted
-from ._journal import JobRecord, content_of, place_in
+from ._journal import JobRecord, place_in
 from ._keeping import Keeper, kept
 from ._outcomes import Failed, Outcome, Succeeded, Unknown
 from ._policies import policy_error
-from ._recorder import Recorder, already_live
+from ._recorder import Recorder, already_live, digest_of, is_new
 from ._recovery import Plan, Step, plan
 from ._scheduler import Entry, Row
 from ._states import JobState
-from ._store import MatchingStore
 
 #: Jobs of the journal, by their content.
 _Equal = Mapping[str, Sequence[JobRecord]]
@@ -202,21 +201,11 @@ class JournaledFeed(Feed):
                 known_as = error if isinstance(error, RunningHubError) else unforeseen(error)
                 self.fail(entry, known_as)
         rows = [entry.row for entry in entries if entry.row is not None]
-        known: Mapping[str, JobRecord] = {}
-        if rows:
-            known = await self._recorder.find(rows)
-        equal: _Equal = {}
-        if rows and self._reuse:
-            wanted = [r.content.digest for r in rows if r.content and _is_new(known.get(r.key))]
-            equal = await self._find_equal(wanted)
+        digests: dict[str, str] = {}
+        if self._reuse:
+            digests = {row.key: row.content.digest for row in rows if row.content is not None}
+        known, equal = await self._recorder.look_up([row.key for row in rows], digests)
         return [e for e in entries if not e.gone and self._goes(e, known, equal)]
-
-    async def _find_equal(self, digests: Sequence[str]) -> _Equal:
-        store = self._recorder.store
-        if isinstance(store, MatchingStore):
-            return await store.find_equal(digests)
-        found = await store.find_content(digests)
-        return {digest: [record] for digest, record in found.items()}
 
     def _goes(self, entry: Entry, known: Mapping[str, JobRecord], equal: _Equal) -> bool:
         """Whether `entry` is to be submitted. An error of one job ends that job only."""
@@ -236,7 +225,7 @@ class JournaledFeed(Feed):
         record = known.get(row.key)
         if self._reuse and (other := self._recorder.live(row.key)) not in (None, entry):
             assert other is not None
-            if row.content is not None and _digest_of(other.job.request) == row.content.digest:
+            if row.content is not None and digest_of(other.job.request) == row.content.digest:
                 self._wait_for(entry, other)
                 return False
         digest = row.content.digest if row.content is not None else ""
@@ -249,7 +238,7 @@ class JournaledFeed(Feed):
             entry.row, entry.job = None, entry.job._replace(key="")
             self.fail(entry, error)
             return False
-        if self._reuse and digest and _is_new(record):
+        if self._reuse and digest and is_new(record):
             same = [other for other in equal.get(digest, ()) if other.key != row.key]
             if (goes := self._use(entry, record, digest, same)) is not None:
                 return goes
@@ -471,13 +460,6 @@ def _rank(record: JobRecord) -> int:
     return _SECOND if record.state is JobState.STORED else _FIRST
 
 
-def _digest_of(request: Any) -> str:
-    try:
-        return content_of(request.path, request.to_params()).digest
-    except Exception:
-        return ""
-
-
 def _known_error(error: Exception) -> RunningHubError:
     """The error of a stream or a job for which the journal could not be read."""
     if isinstance(error, RunningHubError):
@@ -485,11 +467,6 @@ def _known_error(error: Exception) -> RunningHubError:
     failure = JournalError(f"the journal cannot be read: {error!r}")
     failure.__cause__ = error
     return failure
-
-
-def _is_new(record: JobRecord | None) -> bool:
-    """Whether nothing has happened to a job yet."""
-    return record is None or (record.state is JobState.NEW and record.damage is None)
 
 
 class ResumedFeed(JournaledFeed):
@@ -573,7 +550,7 @@ class ResumedFeed(JournaledFeed):
         records = [self._page.popleft() for _ in range(min(len(self._page), self._room()))]
         live = self._recorder.live
         keys = [record.key for record in records if live(record.key) is None]
-        known = await self._recorder.store.find(keys)
+        known, _ = await self._recorder.look_up(keys)
         submitted: list[Entry] = []
         for record in records:
             # A damaged row may have no usable key.

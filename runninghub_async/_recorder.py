@@ -31,15 +31,16 @@ from ._journal import (
 from ._outcomes import Failed, Outcome, Succeeded
 from ._scheduler import Entry, Row
 from ._states import JobState, may_move
-from ._store import JobStore
+from ._store import JobStore, MatchingStore
 
-__all__ = ["Recorder", "already_live"]
+__all__ = ["Recorder", "already_live", "digest_of", "is_new"]
 
 logger = logging.getLogger("runninghub_async")
 
 
 _NOTHING: Final = Content("", "", "")
 _NO_FACTS: Final = JobFacts()
+_NONE: Final[Mapping[str, str]] = {}
 
 #: What tells of an error.
 _ERRORS: Final = (Refused, Missed)
@@ -67,6 +68,8 @@ class Recorder:
         self._idle: WeakSet[Entry] = WeakSet()
         #: What is called at the end of a job under way, by its key, with its outcome or None.
         self.waiting: dict[str, list[Callable[[Outcome | Accepted | None], None]]] = {}
+        #: For each look-up in the journal that is under way, the jobs that ended since it began.
+        self._ends: list[list[Entry]] = []
         #: No job has been asked for yet, and the journal was empty when it was opened.
         self.fresh = False
         #: The entry of a key among the jobs of the stream that began then: it has its own list of
@@ -143,13 +146,49 @@ class Recorder:
 
     def ended(self, entry: Entry, result: Outcome | Accepted | None) -> None:
         """A job that was under way here has an outcome, or is detached without one."""
-        if entry.row is not None:
+        for ended in self._ends:
+            ended.append(entry)
+        if self.waiting and entry.row is not None:
             for call in self.waiting.pop(entry.row.key, ()):
                 call(result)
 
-    async def find(self, rows: Sequence[Row]) -> Mapping[str, JobRecord]:
-        """Those of these jobs that the journal knows. Raises `JournalError`."""
-        return await self.store.find([row.key for row in rows])
+    async def look_up(
+        self, keys: Sequence[str], digests: Mapping[str, str] = _NONE
+    ) -> tuple[Mapping[str, JobRecord], Mapping[str, Sequence[JobRecord]]]:
+        """What the journal knows of jobs, by their keys; and of those that are new to it and have
+        one of the `digests`, by the digest: the jobs with the same content. Raises `JournalError`.
+
+        A row may be read before a job that is under way here ends, and given after it. Such rows
+        are read again: nobody is left to tell of that end.
+        """
+        known: dict[str, JobRecord] = {}
+        equal: dict[str, Sequence[JobRecord]] = {}
+        ended: list[Entry] = []
+        self._ends.append(ended)
+        wanted = keys
+        try:
+            while wanted:
+                for key in wanted:
+                    known.pop(key, None)
+                    equal.pop(digests.get(key, ""), None)
+                known.update(await self.store.find(wanted))
+                new = [digests[key] for key in wanted if key in digests and is_new(known.get(key))]
+                if new:
+                    equal.update(await self._find_equal(new))
+                changed = {entry.row.key for entry in ended if entry.row is not None}
+                if digests:
+                    changed |= {digest_of(entry.job.request) for entry in ended}
+                ended.clear()
+                wanted = [key for key in keys if key in changed or digests.get(key) in changed]
+        finally:
+            self._ends = [each for each in self._ends if each is not ended]
+        return known, equal
+
+    async def _find_equal(self, digests: Sequence[str]) -> Mapping[str, Sequence[JobRecord]]:
+        if isinstance(self.store, MatchingStore):
+            return await self.store.find_equal(digests)
+        found = await self.store.find_content(digests)
+        return {digest: [record] for digest, record in found.items()}
 
     @staticmethod
     def fits(row: Row, record: JobRecord) -> bool:
@@ -301,6 +340,19 @@ class Recorder:
 def already_live(key: str) -> PayloadError:
     """What is wrong with a second job of this key."""
     return PayloadError([f"key: {key!r} is of a job that is under way @ $"])
+
+
+def digest_of(request: Any) -> str:
+    """The digest of a request's content; empty for one that cannot be written down."""
+    try:
+        return content_of(request.path, request.to_params()).digest
+    except Exception:
+        return ""
+
+
+def is_new(record: JobRecord | None) -> bool:
+    """Whether nothing has happened to a job yet."""
+    return record is None or (record.state is JobState.NEW and record.damage is None)
 
 
 def _under_way(entry: Entry | None) -> bool:

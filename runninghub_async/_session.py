@@ -903,7 +903,8 @@ class Session:
         journal.claim(call.entry)
         if key is None:
             return None
-        record = (await journal.find([row])).get(row.key)
+        known, _ = await journal.look_up([row.key])
+        record = known.get(row.key)
         if record is None:
             return None
         if not journal.fits(row, record):

@@ -46,7 +46,7 @@ class Dice(random.Random):
 async def never_ends() -> None:
     """Ignores its cancellation, as careless code does."""
     while True:
-        with contextlib.suppress(BaseException):
+        with contextlib.suppress(asyncio.CancelledError):
             await asyncio.sleep(3600)
 
 

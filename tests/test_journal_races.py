@@ -965,11 +965,11 @@ class Held(rh.SqliteJobStore):
 
     def __init__(self, path: Path, held: str) -> None:
         super().__init__(path)
-        self._held = held
+        self.held = held
         self.arrived, self.go_on = asyncio.Event(), asyncio.Event()
 
     async def _hold(self, name: str, result: Any) -> Any:
-        if name == self._held:
+        if name == self.held:
             self.arrived.set()
             await self.go_on.wait()
         return result
@@ -980,6 +980,12 @@ class Held(rh.SqliteJobStore):
 
     async def find(self, keys: Any) -> Any:
         return await self._hold("find", await super().find(keys))
+
+    async def find_equal(self, digests: Any) -> Any:
+        return await self._hold("find_equal", await super().find_equal(digests))
+
+    async def find_open(self, *args: Any) -> Any:
+        return await self._hold("find_open", await super().find_open(*args))
 
 
 def test_a_job_that_is_looked_up_when_its_session_leaves_is_not_called_unsubmitted(
@@ -1039,4 +1045,71 @@ def test_a_task_that_the_journal_just_named_is_not_forgotten(
 
     task, (outcome,) = run(main)
     assert outcome.task.id == task.id
+    assert service.submitted.total() == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "reuse", "read"),
+    [("one", False, "find"), ("one", True, "find"), ("two", True, "find_equal")],
+)
+@pytest.mark.parametrize("ends", ["while it is submitted", "while its task runs"])
+def test_a_job_that_ends_while_its_row_is_read_is_known_as_it_ended(
+    key: str, read: str, ends: str, tmp_path: Path, *, reuse: bool
+) -> None:
+    """Its row was read before its end, and is looked at after it."""
+    gate = asyncio.Event()
+
+    class Gated(Service):
+        async def _answer(self, request: rh.Request) -> rh.Response:
+            if not request.url.endswith("/query") and ends == "while it is submitted":
+                await gate.wait()
+            return await super()._answer(request)
+
+    service = Gated(5.0)
+    (request,) = posters(1)
+
+    async def main() -> tuple[rh.Task, Any]:
+        store = Held(tmp_path / "run.db", "")
+        async with service.session(journal=store) as session:
+            calling = asyncio.ensure_future(session.run(request, key="one"))
+            while not service.transport.requests:
+                await asyncio.sleep(0.1)
+            store.held = read
+            stream = session.stream([request], key=lambda _: key, reuse=reuse)
+            following = asyncio.ensure_future(collect(stream))
+            await store.arrived.wait()
+            gate.set()
+            task = await calling
+            store.go_on.set()
+            return task, (await following)[0]
+
+    task, outcome = run(main)
+    assert outcome.ok
+    assert outcome.task.id == task.id
+    assert service.submitted.total() == 1
+
+
+def test_a_job_that_ends_while_a_resume_reads_its_row_is_passed_over(tmp_path: Path) -> None:
+    """It was listed in the journal; a stream of the same session has submitted it meanwhile."""
+    service, journal = Service(5.0), tmp_path / "run.db"
+    (request,) = posters(1)
+
+    async def enlisted() -> None:
+        async with service.session(journal=journal) as session:
+            await session.enlist([request], batch="b")
+
+    async def main() -> tuple[list[Any], list[Any]]:
+        store = Held(journal, "find")
+        async with service.session(journal=store) as session:
+            resuming = asyncio.ensure_future(collect(session.resume()))
+            await store.arrived.wait()
+            store.held = ""
+            outcomes = await collect(session.stream([request], batch="b"))
+            store.go_on.set()
+            return outcomes, await resuming
+
+    run(enlisted)
+    outcomes, resumed = run(main)
+    assert [outcome.ok for outcome in outcomes] == [True]
+    assert resumed == []
     assert service.submitted.total() == 1
