@@ -281,8 +281,10 @@ def resumed(path: str) -> tuple[float, int]:
     # As it was before, for the next round.
     with sqlite3.connect(path) as db:
         db.execute(
-            "UPDATE jobs SET open = 0, state = 'new', attempts = 0, task_id = NULL WHERE place = -1"
+            "UPDATE jobs SET open = 0, state = 'new', attempts = 0, sent_at = NULL,"
+            " accepted_at = NULL, task_id = NULL WHERE place = 0"
         )
+        db.execute("UPDATE totals SET amount = name = 'new' WHERE name IN ('accepted', 'new')")
     return took, largest
 
 
@@ -302,7 +304,6 @@ async def _make(path: Path, rows: int) -> None:
                 " 0, 1, 2, ? + i, ?, 220000000, ? FROM jobs, n",
                 (rows, FIRST_TASK_ID, _TASK, _FILES),
             )
-            db.execute("UPDATE jobs SET place = -1 WHERE state = 'new'")
             # Last, as the newest of a list that grew.
             db.execute("UPDATE jobs SET seq = ? WHERE state = 'new'", (rows + 10,))
             db.execute("INSERT INTO totals VALUES ('stored', ?)", (rows,))
