@@ -1,4 +1,4 @@
-"""What a journal costs: CPU per job, and the time to go on with one that holds a million jobs.
+"""What a journal costs: CPU per job, and the time to resume one that holds a million jobs.
 
 CPU without pictures: 1,000 jobs of `cpu_per_job`, 64 in flight, with 4 queries each, which is what
 the default schedule asks of a task (`lag` says 3.7). That of the main job: posters on the emulator,
@@ -189,7 +189,7 @@ def streamed(
 
 def committed(jobs: int, rate: float, cpu: int | None) -> float:
     """CPU seconds of what no journal in SQLite can do without where jobs come one by one: a row on
-    disk before each submit. What is told of the jobs before it is in the same commit."""
+    disk before each submit. The moves of earlier jobs are in the same commit."""
     _keep_to(cpu)
     took = 0.0
     with tempfile.TemporaryDirectory() as folder, sqlite3.connect(f"{folder}/run.db") as db:

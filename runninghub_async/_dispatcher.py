@@ -68,7 +68,7 @@ _SHORT_ID: Final = 12
 GRACE: Final = 1.0
 
 
-_NOT_OURS: Final = "request: was struck out of its list, or begun by another stream @ $"
+_NOT_OURS: Final = "request: was removed from its list, or submitted by another stream @ $"
 _NOT_KEPT: Final = "request: holds what no journal can keep, such as keys of several types @ $"
 
 #: After so many queries in a row have failed, say so: the job stays, but its user may know more.

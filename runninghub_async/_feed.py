@@ -220,7 +220,7 @@ class Feed:
             self._hand_in(entry, result)
 
     def fetch(self, entry: Entry, work: Coroutine[Any, Any, None]) -> None:
-        """Have `work` bring home what the task of `entry` made."""
+        """Run `work`, which saves the results of `entry`, in the background."""
         entry.fetching = True
         self._keepers[entry.job.index] = self.dispatcher.help(work)
 
@@ -488,7 +488,7 @@ class Feed:
         self._settle_if_done()
 
     def end(self, error: BaseException) -> None:
-        """The session broke or closed: say so to whoever still waits for results."""
+        """The session broke or closed: say so to those who still wait for results."""
         if not self.finished:
             self.error = error
         self.close()

@@ -2,8 +2,8 @@
 
 The states and the moves between them are those of the table in `_states`; what makes a job move
 are the events below. `advance` takes what just happened and returns the job as it is now and the
-one thing to do next. Whoever drives it (a stream, a single call, a resumed run) owns the clock,
-the chance and the connections; what may be repeated, what counts as failed and when to look again
+one thing to do next. Its caller (a stream, a single call, a resumed run) owns the clock, the chance
+and the connections; what may be repeated, what counts as failed and when to look again
 is decided here, and only here.
 """
 
@@ -333,7 +333,7 @@ def _undecided(job: Job, error: RunningHubError, rules: Rules) -> tuple[Job, Act
 
 
 def unknown_outcome(job: Job, error: RunningHubError) -> Unknown:
-    """What is told of a submit whose answer was lost in the way that `error` says."""
+    """The outcome of a submit whose answer was lost; `error` says how."""
     told = f"the submit may or may not have created a task: {error}"
     if trouble_of(error) is Trouble.ORIGIN and not getattr(error, "code", ""):
         told += (
@@ -470,7 +470,7 @@ def task_failed(task: Task) -> TaskFailed:
 
 
 def outcome_of(job: Job, task: Task, now: float | None) -> Outcome:
-    """What is told of a task that has ended; `now` is None if nobody knows when."""
+    """The outcome of a task that has ended; `now` is None if nobody knows when."""
     if job.tips and not task.prompt_tips:
         # Only the answer to the submit tells which nodes were at fault.
         task = attrs.evolve(task, prompt_tips=job.tips)

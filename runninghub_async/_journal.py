@@ -50,7 +50,7 @@ __all__ = [
     "task_text",
 ]
 
-#: The code of a request that was put down at fault: it is not to be submitted as it stands.
+#: The code of a request that was saved although it is at fault: it is not submitted as it is.
 FAULTY: Final = "faulty"
 
 #: Amounts are kept as whole billionths, so that a data base can add them up without rounding.

@@ -366,7 +366,7 @@ class JournaledFeed(Feed):
     # -- jobs that are known ------------------------------------------------------------------
 
     def restore(self, entry: Entry, record: JobRecord) -> bool:
-        """Go on with a job of the journal; whether it is to be submitted."""
+        """Resume a job of the journal; whether it is to be submitted."""
         row, job = entry.row, entry.job
         assert row is not None
         row.recorded, row.content, row.params = record.state, None, None

@@ -1,4 +1,4 @@
-"""What becomes of a request: one outcome each, for `match`."""
+"""Outcomes: each request ends with one of them, for `match`."""
 
 from __future__ import annotations
 

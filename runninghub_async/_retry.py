@@ -68,7 +68,7 @@ class Verdict(enum.Enum):
 @attrs.frozen
 class Retry:
     """Submit again. `after` is the pause in seconds that the service asked for; None where it
-    named none, and whoever sees all jobs decides."""
+    named none, and the scheduler, which sees all jobs, decides."""
 
     cause: Cause
     after: float | None = None

@@ -76,7 +76,7 @@ _TOTAL: Final = (
 _STATES: Final = frozenset(JobState)
 _UNPARK: Final = "DELETE FROM parked WHERE key = ?"
 
-#: What was put down and never submitted.
+#: Jobs that were saved and never submitted.
 _SET_ASIDE: Final = (
     "UPDATE jobs SET held = 1 WHERE batch = ? AND open IN (0, 2) AND attempts = 0"
     " AND state IN ('new', 'failed')"
@@ -145,7 +145,7 @@ def write(db: sqlite3.Connection, batch: Sequence[_Item], *, parked: bool) -> An
     """Write moves all at once, as nearly always the rows are as their jobs think. `parked`: there
     are events of jobs that were not there.
 
-    Raises `Otherwise` where a row was struck out, begun by another or found out about meanwhile;
+    Raises `Otherwise` where a row was removed, begun by another or found out about meanwhile;
     the transaction has to be rolled back, and `write_each` to be asked.
     """
     first: dict[str, _Item] = {}

@@ -236,7 +236,7 @@ class Scheduler:
         self.watched: WeakValueDictionary[str, Entry] = WeakValueDictionary()
         #: Reasons, such as a full disk, for which nothing is submitted for now.
         self.paused = 0
-        #: What is told of every move of a job that has a row.
+        #: Called with every move of a job that has a row.
         self.on_move: Callable[[Entry, Event, Action], None] | None = None
         self.budget: Budget | None = None
         self._poor = False
@@ -816,7 +816,7 @@ class Scheduler:
             self._poor = False
 
     def _tell(self, entry: Entry, event: Event, action: Action) -> None:
-        """Whoever keeps books of jobs or money hears of every move."""
+        """Report a move to the journal and to the budget."""
         row = entry.row
         if row is not None and row.recorded is not entry.job.state and self.on_move is not None:
             self.on_move(entry, event, action)

@@ -379,7 +379,7 @@ class Session:
             result = await self._finish(call)
         if isinstance(result, Accepted):
             if self._store is not None:
-                # From now on its caller may rely on it, whatever becomes of this process.
+                # From now on its caller may rely on it, whatever happens to this process.
                 await self._store.flush()
             return result.task
         raise _error_of(result)
@@ -747,11 +747,11 @@ class Session:
         *,
         batch: str = "",
     ) -> int:
-        """Put requests down in the journal, to be submitted by `resume`; how many are new.
+        """Save requests in the journal, to be submitted by `resume`. Returns how many are new.
 
-        A job is known by its request, its place and `batch`. Those put down earlier for the same
-        `batch`, never submitted and not among these are struck out. A faulty request is put down
-        as failed. Raises `ValueError` without a journal, and `JournalError`.
+        A job is known by its request, its place and `batch`. Those saved earlier for the same
+        `batch`, never submitted and not among these are removed. A faulty request is saved as
+        failed. Raises `ValueError` without a journal, and `JournalError`.
         """
         recorder = self._recorder("enlist")
         recorder.fresh = False

@@ -12,7 +12,7 @@ __all__ = ["wait_out"]
 
 
 async def wait_out(tasks: Iterable[asyncio.Future[Any]]) -> None:
-    """Wait until all have ended, whoever wants it otherwise; a cancellation takes effect then."""
+    """Wait until all have ended; a cancellation takes effect only then."""
     cancelled: asyncio.CancelledError | None = None
     with anyio.CancelScope(shield=True):
         while pending := [task for task in tasks if not task.done()]:

@@ -186,7 +186,7 @@ class SqliteJobStore:
         try:
             await self._do(functools.partial(self._open, base_url))
         except BaseException:
-            # It may have been opened by the time whoever asked for it had gone.
+            # It may have been opened after its caller had left.
             await self._stop()
             raise
 
@@ -223,7 +223,7 @@ class SqliteJobStore:
         self._forget(self._error)
 
     def _forget(self, error: JournalError) -> None:
-        """Nothing more will be written, until it is opened again; say so to whoever waits."""
+        """Nothing more will be written, until it is opened again; say so to those who wait."""
         for _, future in self._waiting:
             _fail(future, error)
         self._batch, self._waiting = [], []
@@ -969,7 +969,7 @@ def _tell(loop: asyncio.AbstractEventLoop, callback: Callable[..., object], *val
     try:
         loop.call_soon_threadsafe(callback, *values)
     except RuntimeError:
-        # The loop is closed: whoever asked has gone.
+        # The loop is closed: the caller has left.
         logger.debug("nobody waits for the journal now")
 
 

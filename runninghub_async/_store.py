@@ -1,4 +1,4 @@
-"""What is asked of whoever keeps a journal; `SqliteJobStore` is the one that comes along."""
+"""The interface of a journal's store; `SqliteJobStore` is the one that comes with the package."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class JobStore(Protocol):
 
     async def begin(self, job: Begun) -> str | None:
         """Write a row, on disk when this returns. Empty if the submit may leave; the id of its
-        task, if an event has told of one, and None if the job was struck out of its list, or
+        task, if an event has told of one, and None if the job was removed from its list, or
         begun by another: then nothing must be sent."""
         ...
 
@@ -72,16 +72,16 @@ class JobStore(Protocol):
         ...
 
     async def set_aside(self, batch: str) -> None:
-        """Set aside what was put down for `batch` and never submitted: it is not found open."""
+        """Set aside the jobs saved for `batch` and never submitted: they are not found open."""
         ...
 
     async def enlist(self, jobs: Sequence[Begun | tuple[Begun, Moved]]) -> int:
-        """Put down jobs that there are not yet, and how they ended, if they did; how many that
-        were. Those that had been set aside are taken up again."""
+        """Save the jobs that are new, and how they ended, if they did; return how many were new.
+        Jobs that had been set aside are open again."""
         ...
 
     async def drop_set_aside(self, batch: str) -> int:
-        """Strike out what is still set aside, and how many that were."""
+        """Remove the jobs that are still set aside; return how many."""
         ...
 
     async def put_back(self, state: JobState, code: str | None) -> int:
@@ -95,11 +95,11 @@ class JobStore(Protocol):
         ...
 
     async def facts(self) -> Mapping[str, str]:
-        """What was put down of the run."""
+        """The saved facts of the run."""
         ...
 
     async def put(self, facts: Mapping[str, str]) -> None:
-        """Put down facts of the run, on disk when this returns."""
+        """Save facts of the run, on disk when this returns."""
         ...
 
 

@@ -262,7 +262,7 @@ class Uploader:
             self._sent[digest] = (since, sent)
             helper = dispatcher.help(self._fulfil(sent, file, digest))
             helper.add_done_callback(partial(_give_up, sent))
-        # Others may wait for the same file, whoever is cancelled.
+        # Others may wait for the same file when one caller is cancelled.
         return since, await asyncio.shield(sent)
 
     async def _fulfil(self, sent: asyncio.Future[Upload], file: _File, digest: str) -> None:

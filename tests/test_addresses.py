@@ -324,7 +324,7 @@ def test_a_session_that_was_brought_resolves_names_its_own_way(tmp_path: Path) -
 
 
 def test_every_host_but_the_services_own_has_to_be_public(tmp_path: Path) -> None:
-    """The transport is told so, for the first address and for each it is redirected to."""
+    """The request says so, for the first address and for each it is redirected to."""
 
     def handle(request: rh.Request) -> rh.Response:
         if "results" in request.url:

@@ -111,7 +111,7 @@ def test_generate_leaves_pictures_a_manifest_and_a_page(tmp_path: Path) -> None:
 
 
 def test_only_the_first_of_an_endless_input_are_read(tmp_path: Path) -> None:
-    """--limit 12 of a pipe that never ends: 12 files, and the pipe is let go of."""
+    """--limit 12 of a pipe that never ends: 12 files, and the pipe is closed."""
     producer = subprocess.Popen(
         [sys.executable, "-c", "n = 0\nwhile True: print('a poster of number', n); n += 1"],
         stdout=subprocess.PIPE,
@@ -200,7 +200,7 @@ def test_a_wrong_key_stops_the_run_with_status_3(tmp_path: Path) -> None:
 
 
 def test_faults_from_a_file_and_unknown_submits(tmp_path: Path) -> None:
-    """A submit whose answer was lost is told apart in the manifest; exit status 1."""
+    """A submit whose answer was lost is marked in the manifest; exit status 1."""
     faults = tmp_path / "faults.json"
     faults.write_text('[{"on": "submit", "kind": "garbage", "times": 1}]')
     source = tmp_path / "in.txt"

@@ -679,7 +679,7 @@ def test_a_runs_progress_goes_to_standard_error(run: Run, services: Services) ->
 
 
 def test_a_run_goes_on_where_its_progress_cannot_be_shown(run: Run) -> None:
-    """The reason is told; the task is waited for, and its status is the command's."""
+    """The reason is printed; the task is waited for, and its status is the command's."""
 
     def answer(path: str, body: dict[str, Any]) -> Any:
         if path.endswith("/outputs"):

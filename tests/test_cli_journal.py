@@ -406,7 +406,7 @@ def test_sigterm_brings_submits_home_and_resume_goes_on(
 def test_a_second_signal_ends_a_run_that_waits(
     place: Place, process: Callable[..., subprocess.Popen[str]]
 ) -> None:
-    """--on-cancel wait waits for what runs, until it is told again."""
+    """--on-cancel wait waits for the tasks that run, until the second interrupt."""
     place.write(*posters(3))
     with emulated(duration=60) as emulator:
         run = process(*generation(emulator, "--on-cancel", "wait"))
@@ -497,7 +497,7 @@ def test_ctrl_c_where_the_folder_is_gone_says_that_the_journal_has_all(
 
 
 def test_a_budget_that_an_earlier_input_uses_up_stops_a_run_with_reuse(place: Place) -> None:
-    """Status 3 while earlier jobs are finished: nothing of the new input is even put down."""
+    """Status 3 while earlier jobs are finished: no request of the new input is saved."""
     with emulated(faults=[fault("submit", "garbage", times=1)]) as emulator:
 
         async def submit() -> None:

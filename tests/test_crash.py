@@ -332,7 +332,7 @@ def test_a_second_process_is_told_of_the_first_and_takes_over_from_a_dead_one(
 
 
 def test_two_sessions_of_one_process_do_not_share_a_journal(tmp_path: Path) -> None:
-    """The second is told; when the first has closed, it may have it."""
+    """The second gets an error; when the first has closed, it may open it."""
     journal = tmp_path / "run.db"
 
     async def main() -> None:

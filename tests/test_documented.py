@@ -116,7 +116,7 @@ def test_an_apps_inputs_have_types_and_choices() -> None:
 
 @pytest.mark.parametrize("form", ["A", "B", "C", "D"])
 def test_every_form_of_an_event_names_its_task(form: str) -> None:
-    """Whatever holds the id, and however the status is told."""
+    """Whatever holds the id, and however the status is given."""
     event = example(f"6.1 event, form {form}")
     assert event.task.id in ("1904163390028185602", "2015810049043947521")
     assert event.task.done

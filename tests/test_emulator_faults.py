@@ -484,7 +484,7 @@ def test_the_command_line_names_the_storms_there_are() -> None:
         asyncio.run(emulate(Namespace(faults="sunshine")))
 
 
-# -- what was created, and what is told of it -----------------------------------------------------
+# -- what was created, and what is said about it -------------------------------------------------
 
 
 def test_tasks_are_counted_by_prompt_in_every_family() -> None:

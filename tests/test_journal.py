@@ -182,7 +182,7 @@ def test_a_key_of_ones_own_finds_the_job_again(tmp_path: Path) -> None:
 
 
 def test_two_requests_with_one_key_are_one_too_many(tmp_path: Path) -> None:
-    """The second is told so, names the key, and costs nothing; the others run."""
+    """The second fails, names the key, and costs nothing; the others run."""
     service, journal = Service(5.0), tmp_path / "run.db"
 
     async def main() -> list[Any]:

@@ -271,7 +271,7 @@ def test_what_is_resumed_is_counted_once(tmp_path: Path) -> None:
 
 
 def test_what_was_left_running_counts_at_once() -> None:
-    """A submit that waits for the budget is told when the tasks that it waits for are let go of:
+    """A submit that waits for the budget goes on when the tasks that it waits for are left:
     their cost will not be heard."""
 
     async def main() -> None:

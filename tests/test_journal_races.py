@@ -75,7 +75,7 @@ def test_an_odd_text_of_the_service_takes_nothing_else_with_it(tmp_path: Path) -
 def test_two_streams_of_the_same_jobs_make_each_once(
     tmp_path: Path, windows: tuple[int, int]
 ) -> None:
-    """One of them gets each job, the other is told so; neither breaks the other."""
+    """One of them gets each job, the other gets an error; neither breaks the other."""
     service = Service(3.0)
 
     async def main() -> list[list[Any]]:
@@ -94,7 +94,7 @@ def test_two_streams_of_the_same_jobs_make_each_once(
 
 @pytest.mark.parametrize("window", [1, 2])
 def test_a_call_beside_a_stream_that_has_a_job_of_its_key(tmp_path: Path, window: int) -> None:
-    """Whoever comes second is told so, and the job is sent once."""
+    """The second gets an error, and the job is sent once."""
     service = Service(30.0)
 
     async def main() -> tuple[str, list[Any], Any]:
@@ -597,7 +597,7 @@ def test_what_an_earlier_try_met_with_says_nothing_of_a_success(tmp_path: Path) 
 def test_an_event_that_came_before_its_job_is_told_when_the_submit_is_to_leave(
     tmp_path: Path,
 ) -> None:
-    """Also where the job was put down first, to be submitted later."""
+    """Also where the job was saved first, to be submitted later."""
 
     async def main() -> list[str | None]:
         store = rh.SqliteJobStore(tmp_path / "run.db")
@@ -724,7 +724,7 @@ def test_unknown_submits_that_are_put_back_one_by_one_may_have_been_billed(
 def test_a_row_that_is_damaged_meanwhile_is_neither_submitted_nor_written_over(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whoever wants to submit it is told so; the others are written all the same."""
+    """Its submit fails; the others are written all the same."""
     journal = tmp_path / "run.db"
 
     async def main() -> None:

@@ -303,7 +303,7 @@ def test_a_step_that_is_no_number_counts_as_none(value: Any) -> None:
 
 
 def test_a_socket_that_breaks_is_an_error_after_its_events() -> None:
-    """What it said before that is told first; then the iteration has ended."""
+    """What it said before that comes first; then the iteration has ended."""
 
     class Breaking(Sockets):
         @contextlib.asynccontextmanager

@@ -244,7 +244,7 @@ class StoreMachine(RuleBasedStateMachine):
             for key in [k for k in self.early if k in self.jobs and self.jobs[k].task_id]:
                 del self.early[key]
 
-    # -- what is told of them -----------------------------------------------------------------
+    # -- what is known of them ----------------------------------------------------------------
 
     def same(self, record: rh.JobRecord, key: str) -> None:
         job = self.jobs[key]

@@ -807,7 +807,7 @@ def test_a_stream_without_a_job_keeps_nobody() -> None:
 
 
 def test_a_stream_is_of_one_loop() -> None:
-    """Another one that asks it for an outcome is told so, and takes none."""
+    """Another one that asks it for an outcome gets an error, and takes none."""
     service = Service(1.0)
     session = service.session()
 

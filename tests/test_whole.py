@@ -420,7 +420,7 @@ def test_a_picture_of_countless_parts_does_not_keep_the_processor_busy(
 
 @pytest.mark.parametrize("kind", ["mp4", "mp3", "wav", "glb", "txt"])
 def test_what_the_emulator_makes_is_taken(tmp_path: Path, kind: str) -> None:
-    """By its first bytes; its type is told of pictures only."""
+    """By its first bytes; its type is reported of pictures only."""
     (download,) = verdicts(tmp_path, [make(kind, {}, 0)], kind)
     assert download.image_type == ""
 

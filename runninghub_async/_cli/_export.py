@@ -32,7 +32,7 @@ _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 
 
 def export(args: argparse.Namespace) -> int:
-    """Write the jobs of a journal, in the order in which they were put down, as they are now.
+    """Write the jobs of a journal, in the order in which they were saved, as they are now.
 
     In CSV, a text that a spreadsheet would take for a formula has an apostrophe before it; JSON
     lines are exact, and have the whole request. Exit status: 0. Raises `JournalError`, and

@@ -1,4 +1,4 @@
-"""What a journal is told of its run, so that it can be gone on with by the journal alone.
+"""Facts of a run that its journal keeps, so that it can be resumed from the journal alone.
 
 `folder`: where the results are, an absolute path. `model`, `base_url`, `input`: of the run.
 `begun`: when, ISO 8601 in UTC. `count`: how many requests the input has. `enlisted`: the mark of

@@ -1,4 +1,4 @@
-"""`generate --journal`, `resume` and `retry`: runs that can be gone on with."""
+"""`generate --journal`, `resume` and `retry`: runs that can be resumed."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ __all__ = ["generate_journaled", "resume", "retry"]
 async def generate_journaled(
     args: argparse.Namespace, spec: ModelSpec, common: Mapping[str, Any]
 ) -> int:
-    """`generate` with a journal. What it holds is gone on with; of a file, all requests are put
-    down before the first is submitted. Exit status: as of `generate`, 1 for a journal in which
+    """`generate` with a journal. Jobs that it holds are resumed; all requests of a file
+    are saved before the first is submitted. Exit status: as of `generate`, 1 for a journal in which
     not all jobs are stored."""
     if args.emulator:
         raise UsageError(
-            "--journal: the tasks of --emulator end with the process, and could not be gone on"
-            " with; start `runninghub-async emulator` in another terminal and name it with"
+            "--journal: the tasks of --emulator end with the process, and could not be"
+            " resumed; start `runninghub-async emulator` in another terminal and name it with"
             " --base-url"
         )
 
@@ -109,7 +109,7 @@ async def _enlist(run: Run, items: _Counted, mark: str) -> None:
 
 
 async def resume(args: argparse.Namespace) -> int:
-    """Go on with a journal without its input. Exit status: as of `generate`."""
+    """Resume a journal without its input. Exit status: as of `generate`."""
     return await until_stopped(lambda stop: _resume(args, stop))
 
 

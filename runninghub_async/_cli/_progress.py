@@ -106,7 +106,7 @@ class Progress:
             text = f"\r\x1b[K{text[: columns - 1]}" + ("\n" if last else "")
         else:
             text += "\n"
-        # Whoever was watching may have gone; the run is worth more than its display.
+        # The reader may have left; the run is worth more than its display.
         with contextlib.suppress(OSError, ValueError):
             self._file.write(text)
             self._file.flush()

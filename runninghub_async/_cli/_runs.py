@@ -41,7 +41,7 @@ async def carry_out(session: Session, request: GenerationRequest, args: argparse
 async def follow(
     session: Session, given: Task | str, timeout: float | None, *, progress: bool = False
 ) -> Task:
-    """Wait for a task's end. Whoever interrupts that is told which task still runs."""
+    """Wait for a task's end. An interrupt prints which task still runs."""
     task_id = given.id if isinstance(given, Task) else given
     watcher = asyncio.create_task(_watch(session, task_id)) if progress else None
     try:
@@ -169,7 +169,7 @@ def _text(task: Task, files: Mapping[int, Download], currency: str) -> str:
 
 
 def _reason(task: Task) -> str:
-    """Why a task failed; whoever cancels one gives no reason."""
+    """Why a task failed; a cancellation gives none."""
     told = task.error is not None and (task.status is TaskStatus.FAILED or task.error.message)
     return str(task.error) if told else ""
 
