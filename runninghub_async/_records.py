@@ -140,7 +140,7 @@ class Lora:
 
 @attrs.frozen
 class WebhookDetail:
-    """What became of a task's webhook (`/task/openapi/getWebhookDetail`). `status`: SUCCESS or
+    """The delivery of a task's webhook (`/task/openapi/getWebhookDetail`). `status`: SUCCESS or
     FAILED. `data` is the event's text, and `task` what that says, where it can be read. Dates
     are the service's text."""
 

@@ -31,7 +31,7 @@ STORM = [
 
 
 class Counting:
-    """A transport that counts the submits of each prompt by what became of them."""
+    """A transport that counts the submits of each prompt by how they ended."""
 
     def __init__(self) -> None:
         self._inner = rh.AiohttpTransport()

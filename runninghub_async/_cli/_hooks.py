@@ -1,4 +1,4 @@
-"""`webhook`: what became of a task's event, and sending it again."""
+"""`webhook`: the delivery of a task's event, and sending it again."""
 
 from __future__ import annotations
 

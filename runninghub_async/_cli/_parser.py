@@ -36,8 +36,8 @@ budget, 129 terminal closed, 130 interrupted, 143 terminated
 """
 
 _RESUME = """\
-Tasks that run are followed, results that are not stored yet are fetched, and what was never
-submitted is. Folder and origin are those of the run. Exit status as of generate.
+Tasks that run are followed, results that are not stored yet are fetched, and jobs that were never
+submitted are submitted. Folder and origin are those of the run. Exit status as of generate.
 """
 
 _RETRY = """\
@@ -46,9 +46,12 @@ is done, and the exit status is 1; else it is as of generate. Lines of the input
 failed: mend the input, and generate with the same journal.
 """
 
+_STATES = tuple(state.value for state in JobState)
+
 _RUNS = f"""\
-STATE is {", ".join(JobState)}. Elsewhere than on a terminal, --watch prints a line every
-five seconds.
+STATE is one of {", ".join(_STATES[:6])},
+{", ".join(_STATES[6:])}.
+Elsewhere than on a terminal, --watch prints a line every five seconds.
 """
 
 _EXPORT = """\
@@ -56,8 +59,6 @@ Times are ISO 8601 in UTC; names of files, and URLs, are separated by |. In CSV,
 with = + - or @ gets an apostrophe before it, so that no spreadsheet takes it for a formula; JSON
 lines are exact, and have the whole request.
 """
-
-_STATES = tuple(state.value for state in JobState)
 
 _SET = """\
 NODE.FIELD=VALUE is read as a number, true or false where it is one and the input is not known to
@@ -163,16 +164,16 @@ def _add_retry(commands: Any) -> None:
         commands, "retry", "queue failed jobs for retry, then do what `resume` does", _RETRY
     )
     _add_journal(command)
-    command.add_argument("--failed", action="store_true", help="what failed")
-    command.add_argument("--code", metavar="N", help="of that, only what has the service's code N")
+    command.add_argument("--failed", action="store_true", help="failed jobs")
+    command.add_argument("--code", metavar="N", help="only failed jobs with the service's code N")
     command.add_argument(
         "--unknown",
         action="store_true",
         dest="unknown_ones",
-        help="submits whose answers were lost; what they made is billed again",
+        help="submits whose answers were lost; tasks that they created are billed again",
     )
     command.add_argument(
-        "--cancelled", action="store_true", help="what was cancelled; what it ran is billed again"
+        "--cancelled", action="store_true", help="cancelled jobs; they are billed again"
     )
     _add_resumed(command, unknown=False)
     command.set_defaults(run=_late("_journaled", "retry"), unknown="hold")
@@ -382,7 +383,7 @@ def _add_app(commands: Any) -> None:
     show.add_argument("id", metavar="ID", help="the digits of its page's address")
     _add_service(show)
     show.set_defaults(run=_late("_apps", "show_app"))
-    run = _command(actions, "run", "run the app; what it takes is looked at first", _SET)
+    run = _command(actions, "run", "run the app; its inputs are looked up first", _SET)
     run.add_argument("id", metavar="ID", help="the digits of its page's address")
     _add_set(run)
     run.add_argument("--quick-create-code", metavar="CODE", help="a quick-create module of the app")
@@ -438,7 +439,7 @@ def _add_machine(command: argparse.ArgumentParser) -> None:
 
 
 def _add_task(commands: Any) -> None:
-    command = _command(commands, "task", "how a task stands; exit status 1 if it failed")
+    command = _command(commands, "task", "the status of a task; exit status 1 if it failed")
     command.add_argument("id", metavar="ID", help="the task's id")
     how = command.add_mutually_exclusive_group()
     how.add_argument("--wait", action="store_true", help="until it has ended")
@@ -526,7 +527,7 @@ def _add_assets(commands: Any) -> None:
 
 
 def _add_webhook(commands: Any) -> None:
-    actions = _family(commands, "webhook", "what became of webhooks")
+    actions = _family(commands, "webhook", "the delivery of webhooks")
     show = _command(actions, "show", "the delivery of a task's event")
     show.add_argument("id", metavar="TASK_ID", help="the task's id")
     _add_service(show)
