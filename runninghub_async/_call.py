@@ -132,7 +132,7 @@ class Call:
         if result.task is not None:
             logger.warning("nobody took the result of task %s", result.task.id)
         elif isinstance(result, Unknown):
-            logger.warning("nobody was told of a submit that may have created a task")
+            logger.warning("nobody took the outcome of a submit that may have created a task")
 
     # -- the dispatcher's side ----------------------------------------------------------------
 

@@ -155,7 +155,7 @@ class Dispatcher:
         elif self.journal is not None:
             self.help(self._write_down(self.journal, name, task_id))
         elif name in self.lost:
-            logger.warning("task %s is of a submit whose answer was lost", task_id)
+            logger.warning("task %s was created by a submit whose answer was lost", task_id)
         self._hint_watched(task_id)
 
     async def hear(self, name: str, task_id: str) -> None:
@@ -197,13 +197,15 @@ class Dispatcher:
         try:
             await self._find(journal, name, task_id)
         except JournalError as error:
-            logger.warning("task %s of job %s was not written down: %s", task_id, name, error)
+            logger.warning(
+                "task %s of job %s was not saved in the journal: %s", task_id, name, error
+            )
 
     async def _find(self, journal: Recorder, name: str, task_id: str) -> None:
         """An event of a job that is not under way here: its task may have been unknown."""
         if await journal.store.event(name, task_id) is None:
             return
-        logger.info("task %s of job %s was made known by its webhook", task_id, name)
+        logger.info("task %s of job %s is known from its webhook", task_id, name)
         entry = self._live(name)
         if entry is not None and entry.row is not None:
             # It was taken up meanwhile, as it had been before.
@@ -416,7 +418,7 @@ class Dispatcher:
             return
         if entry.told:
             # Its webhook came before it was sent (again): the task exists.
-            logger.info("task %s was made known by its webhook alone", entry.told)
+            logger.info("task %s is known from its webhook alone", entry.told)
             scheduler.sending(entry, clock())
             scheduler.accepted(entry, Task(entry.told), clock(), clock())
             return
@@ -468,7 +470,7 @@ class Dispatcher:
         if entry.told:
             # Its end was announced before its beginning: there is such a task.
             scheduler.accepted(entry, Task(entry.told), now, sent_at)
-            logger.info("task %s was made known by its webhook alone", entry.told)
+            logger.info("task %s is known from its webhook alone", entry.told)
             return
         scheduler.refused(entry, error, now, sent_at)
         job = entry.job

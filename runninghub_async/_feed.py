@@ -705,4 +705,6 @@ def _name_what_nobody_took(results: Iterable[Outcome | Accepted]) -> None:
         logger.warning("nobody took the results of %d tasks: %s", len(tasks), " ".join(tasks))
     unknown = sum(isinstance(result, Unknown) for result in results)
     if unknown:
-        logger.warning("nobody was told of %d submits that may have created tasks", unknown)
+        logger.warning(
+            "nobody took the outcomes of %d submits that may have created tasks", unknown
+        )

@@ -114,7 +114,7 @@ def normalize_base_url(url: str) -> str:
         _ = parts.port
         parts.hostname.encode("idna")
     except ValueError:
-        raise ValueError(f"base_url has a host or a port that cannot be one: {url!r}") from None
+        raise ValueError(f"base_url has an invalid host or port: {url!r}") from None
     if parts.username is not None or parts.query or parts.fragment:
         raise ValueError("base_url must not carry a user, a query or a fragment")
     return f"{parts.scheme}://{parts.netloc}{path}"
@@ -357,7 +357,7 @@ def _list(data: Any, response: Response) -> list[dict[str, Any]]:
     if data is None:
         return []
     if not isinstance(data, list):
-        raise ProtocolError("the list in the answer is none", response)
+        raise ProtocolError("the answer's list is no list", response)
     return [item for item in data if isinstance(item, dict)]
 
 

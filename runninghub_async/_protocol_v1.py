@@ -108,7 +108,7 @@ def parse_duplicate(response: Response) -> str:
         value = data.get(key)
         if isinstance(value, str | int) and not isinstance(value, bool) and str(value).isdigit():
             return str(value)
-    raise ProtocolError("no id of a new workflow", response)
+    raise ProtocolError("the answer names no new workflow", response)
 
 
 def build_view(site: Site, name: str) -> str:

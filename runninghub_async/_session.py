@@ -862,7 +862,7 @@ class Session:
         if window_bytes is not None and window_bytes < 1:
             raise ValueError(f"window_bytes must be at least 1 or None, not {window_bytes!r}")
         if name is not None and folder is None:
-            raise ValueError("name is of files in a folder: give one")
+            raise ValueError("name needs a folder: it names files in one")
         keeper = None
         if folder is not None:
             keeper = Keeper(Path(folder), self._fetching, dispatcher, name, self._rules.retry)

@@ -721,9 +721,9 @@ class SqliteJobStore:
         tasks = " ".join(filter(None, ids))
         if not self._lost_named or not isinstance(error, _Lost):
             self._lost_named = isinstance(error, _Lost)
-            logger.error("%s: not written down: %s", error, tasks or "no new task")
+            logger.error("%s: not saved: %s", error, tasks or "no new task")
         elif tasks:
-            logger.error("%s: not written down: %s", self.path, tasks)
+            logger.error("%s: not saved: %s", self.path, tasks)
 
     def _on_written(
         self,

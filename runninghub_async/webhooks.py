@@ -347,7 +347,7 @@ class Webhooks:
             await _lifespan(receive, send)
             return
         if scope["type"] != "http":
-            raise RuntimeError(f"webhooks do not speak {scope['type']}")
+            raise RuntimeError(f"webhooks do not serve {scope['type']}")
         query = scope.get("query_string", b"").decode("latin-1")
         headers = {k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"]}
         status = self._before_body(scope["method"], query, headers.get("content-length", ""))

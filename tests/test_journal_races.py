@@ -821,7 +821,7 @@ def test_what_a_full_disk_did_not_take_is_written_in_the_end_or_named(
         assert f"{tmp_path / 'run.db'} can be written again" in caplog.text
     else:
         assert job.state is rh.JobState.UNKNOWN
-        assert "not written down: 17" in caplog.text
+        assert "not saved: 17" in caplog.text
 
 
 def test_facts_that_are_no_texts_are_damage(tmp_path: Path) -> None:

@@ -230,7 +230,7 @@ def test_there_are_as_many_points_as_that(tmp_path: Path) -> None:
 @pytest.mark.parametrize("answered", [False, True])
 def test_an_event_that_was_answered_is_on_the_disk(answered: bool, tmp_path: Path) -> None:
     """The service does not send it again; it came while the answer to the submit was still under
-    way, or while what the answer told was not written down yet."""
+    way, or while its answer was not saved yet."""
 
     class Eager(Cloud):
         async def _answer(self, request: rh.Request) -> rh.Response:

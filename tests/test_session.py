@@ -375,7 +375,7 @@ def test_a_run_that_is_left_although_its_answer_is_lost_says_what_may_exist(
 
     with caplog.at_level(logging.WARNING, "runninghub_async"):
         run(main)
-    assert "nobody was told of a submit that may have created a task" in caplog.text
+    assert "nobody took the outcome of a submit that may have created a task" in caplog.text
 
 
 def test_a_run_cancelled_in_the_turn_of_its_answer_names_its_task(

@@ -348,7 +348,7 @@ def test_an_event_tells_of_a_task_whose_submit_was_lost(
         assert outcome.task.id == task_id
     else:
         assert isinstance(outcome, rh.Unknown)
-        assert f"task {task_id} is of a submit whose answer was lost" in caplog.text
+        assert f"task {task_id} was created by a submit whose answer was lost" in caplog.text
 
 
 def test_everyone_who_waits_for_a_task_hears_of_its_end() -> None:
@@ -537,7 +537,7 @@ def test_an_event_that_cannot_be_written_down_is_not_confirmed(
             assert "was not written to the journal: the disk is gone" in caplog.text
             assert hooks.receive(*event) == 204
             await asyncio.sleep(1)
-            assert "was not written down: the disk is gone" in caplog.text
+            assert "was not saved in the journal: the disk is gone" in caplog.text
             (task_id,) = service.created
             assert (await session.wait(task_id)).id == task_id
 

@@ -119,7 +119,7 @@ async def retry(args: argparse.Namespace) -> int:
     if not (args.failed or args.unknown_ones or args.cancelled):
         raise UsageError("name what to try again: --failed, --unknown or --cancelled")
     if args.code and not args.failed:
-        raise UsageError("--code: is of failed jobs; add --failed")
+        raise UsageError("--code: applies to failed jobs only; add --failed")
     return await until_stopped(lambda stop: _resume(args, stop, retrying=True))
 
 
