@@ -1,4 +1,4 @@
-"""The commands that keep a journal: runs that can be stopped, gone on with, looked at, exported."""
+"""The commands that keep a journal: runs that can be stopped, resumed, looked at, exported."""
 
 from __future__ import annotations
 
@@ -541,7 +541,7 @@ def test_resume_takes_folder_and_origin_from_the_journal_unless_given(
 
 
 def test_resume_of_a_librarys_journal_asks_for_a_folder(place: Place) -> None:
-    """Its sessions tell no facts; with --out it is gone on with."""
+    """Its sessions tell no facts; with --out it is resumed."""
     with emulated(duration=0) as emulator:
 
         async def enlist() -> None:

@@ -1,4 +1,4 @@
-"""Killed at any moment, and gone on with: nothing billed twice, nothing lost, nothing half.
+"""Killed at any moment, and resumed: nothing billed twice, nothing lost, nothing half.
 
 `CRASH_MOMENTS` says at how many moments a run of 300 jobs is killed; `nox -s crash` has 100.
 """

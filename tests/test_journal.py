@@ -1,4 +1,4 @@
-"""The journal: what is asked for again is gone on with, and nothing is submitted twice."""
+"""The journal: a request that is repeated is resumed, and nothing is submitted twice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The power goes at any point of a run, and what was on the disk is gone on with."""
+"""The power goes at any point of a run, which is resumed from what was on the disk."""
 
 from __future__ import annotations
 
@@ -179,8 +179,8 @@ def sent_in(folder: Path) -> set[str]:
     ],
 )
 def test_the_power_goes(again: str, point: int, tmp_path: Path) -> None:
-    """What the service has seen is on the disk; gone on with from there, every job is stored or
-    named as unknown, and none is made twice."""
+    """What the service has seen is on the disk; resumed from there, every job is stored or named
+    as unknown, and none is made twice."""
     cloud = Cloud()
     run(until_dark, cloud, point, made(tmp_path))
     # Who leaves in the middle of a download leaves nothing of it.
@@ -214,7 +214,11 @@ def test_the_power_goes(again: str, point: int, tmp_path: Path) -> None:
             assert job.sent_at is not None
             assert job.error
     files = {file.name for job in jobs for file in job.files}
-    assert {path.name for path in (tmp_path / "results").iterdir()} == files
+    # A job whose id was not on the disk yet may have left its file all the same.
+    lost = {f"{job.place:05}" for job in jobs if job.state is rh.JobState.UNKNOWN}
+    there = {path.name for path in (tmp_path / "results").iterdir()}
+    assert files <= there
+    assert {name[:5] for name in there - files} <= lost
     assert len(files) == len(stored)
     assert all((tmp_path / "results" / name).read_bytes() == PICTURE for name in files)
 
