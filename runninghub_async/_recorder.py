@@ -168,12 +168,14 @@ class Recorder:
         wanted = keys
         try:
             while wanted:
+                found = await self.store.find(wanted)
                 for key in wanted:
                     known.pop(key, None)
-                    equal.pop(digests.get(key, ""), None)
-                known.update(await self.store.find(wanted))
+                known.update(found)
                 new = [digests[key] for key in wanted if key in digests and is_new(known.get(key))]
                 if new:
+                    # Those that have none now may have had some at the first look.
+                    equal.update(dict.fromkeys(new, ()))
                     equal.update(await self._find_equal(new))
                 changed = {entry.row.key for entry in ended if entry.row is not None}
                 if digests:
