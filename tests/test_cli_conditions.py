@@ -392,6 +392,33 @@ def test_a_manifest_that_can_never_be_written_is_given_up_after_eight_seconds(
         run_virtually(main)
 
 
+def test_an_interrupt_while_a_line_is_written_does_not_write_it_twice(tmp_path: Path) -> None:
+    """The run is left in that moment, and the rest of the manifest is written."""
+    begun, gate = threading.Event(), threading.Event()
+
+    class Slow(ManifestFile):
+        """Writes when the gate is open."""
+
+        def append(self, line: dict[str, Any]) -> None:
+            begun.set()
+            gate.wait(10)
+            super().append(line)
+
+    async def main() -> None:
+        manifest = Manifest(file)
+        manifest.add({"index": 0})
+        manifest.add({"index": 1})
+        assert await asyncio.to_thread(begun.wait, 10)
+        finishing = asyncio.ensure_future(manifest.finish(patient=False))
+        await asyncio.sleep(0)
+        gate.set()
+        assert await finishing == []
+
+    with contextlib.closing(Slow(tmp_path / "manifest.jsonl")) as file:
+        asyncio.run(main())
+    assert [line["index"] for line in lines_of(tmp_path)] == [0, 1]
+
+
 def test_neither_a_line_nor_a_whole_manifest_is_written_in_part(tmp_path: Path) -> None:
     """The disk is full for a long line, and for the file that was deleted."""
     path = tmp_path / "manifest.jsonl"

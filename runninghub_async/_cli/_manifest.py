@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
-import functools
 import heapq
 import json
 import os
@@ -324,13 +323,10 @@ class Manifest:
 
     async def _write(self) -> None:
         while self.unwritten and self._error is None:
-            write = functools.partial(self.file.append, self.unwritten[0])
             try:
-                await until_written(write, self.file.path, self.hold, self._lane)
+                await until_written(self._write_first, self.file.path, self.hold, self._lane)
             except OSError as error:
                 self._error = error
-            else:
-                self.unwritten.popleft()
 
     async def finish(self, *, patient: bool) -> list[Line]:
         """Write the remaining lines, and return those that cannot be written. `patient`: wait while
@@ -353,5 +349,9 @@ class Manifest:
 
     def _write_once(self) -> None:
         while self.unwritten:
-            self.file.append(self.unwritten[0])
-            self.unwritten.popleft()
+            self._write_first()
+
+    def _write_first(self) -> None:
+        # In one step: a cancellation must not come between the two.
+        self.file.append(self.unwritten[0])
+        self.unwritten.popleft()
