@@ -392,31 +392,37 @@ def test_a_manifest_that_can_never_be_written_is_given_up_after_eight_seconds(
         run_virtually(main)
 
 
-def test_an_interrupt_while_a_line_is_written_does_not_write_it_twice(tmp_path: Path) -> None:
-    """The run is left in that moment, and the rest of the manifest is written."""
-    begun, gate = threading.Event(), threading.Event()
+def test_interrupts_while_a_line_is_written_do_not_write_it_twice(tmp_path: Path) -> None:
+    """The run is left while the first line is written, and again while the second one is."""
+    begun, gates = [threading.Event() for _ in range(3)], [threading.Event() for _ in range(3)]
 
     class Slow(ManifestFile):
-        """Writes when the gate is open."""
+        """Writes each line when its gate is open."""
 
         def append(self, line: dict[str, Any]) -> None:
-            begun.set()
-            gate.wait(10)
+            begun[line["index"]].set()
+            gates[line["index"]].wait(10)
             super().append(line)
 
     async def main() -> None:
         manifest = Manifest(file)
-        manifest.add({"index": 0})
-        manifest.add({"index": 1})
-        assert await asyncio.to_thread(begun.wait, 10)
-        finishing = asyncio.ensure_future(manifest.finish(patient=False))
+        for index in range(3):
+            manifest.add({"index": index})
+        assert await asyncio.to_thread(begun[0].wait, 10)
+        first = asyncio.ensure_future(manifest.finish(patient=False))
         await asyncio.sleep(0)
-        gate.set()
-        assert await finishing == []
+        gates[0].set()
+        assert await asyncio.to_thread(begun[1].wait, 10)
+        first.cancel()
+        second = asyncio.ensure_future(manifest.finish(patient=False))
+        assert await asyncio.wait([second], timeout=0.2) == (set(), {second})
+        gates[1].set()
+        gates[2].set()
+        assert await second == []
 
     with contextlib.closing(Slow(tmp_path / "manifest.jsonl")) as file:
         asyncio.run(main())
-    assert [line["index"] for line in lines_of(tmp_path)] == [0, 1]
+    assert [line["index"] for line in lines_of(tmp_path)] == [0, 1, 2]
 
 
 def test_neither_a_line_nor_a_whole_manifest_is_written_in_part(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from .._exceptions import APIError, RunningHubError, TaskFailed
 from .._models import Task
 from .._outcomes import Cancelled, Failed, Outcome, Succeeded, Unfinished, Unknown
 from .._saved import Download
-from .._threads import Lane, run_in_thread
+from .._threads import Lane
 from ._waiting import until_written
 
 __all__ = [
@@ -330,7 +330,8 @@ class Manifest:
 
     async def finish(self, *, patient: bool) -> list[Line]:
         """Write the remaining lines, and return those that cannot be written. `patient`: wait while
-        the disk is full; otherwise each line is tried once."""
+        the disk is full; otherwise each line is tried once. When cancelled, it ends once the
+        thread has, and may be called again."""
         try:
             if patient:
                 await self.written()
@@ -340,11 +341,10 @@ class Manifest:
             self._work.cancel()
             await asyncio.wait([self._work])
         try:
-            await run_in_thread(self._write_once)
+            await self._lane.run(self._write_once)
         except OSError as error:
             self._error = error
-        finally:
-            self._lane.close()
+        self._lane.close()
         return list(self.unwritten)
 
     def _write_once(self) -> None:
