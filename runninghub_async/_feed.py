@@ -319,6 +319,7 @@ class Feed:
         if self.concluded:
             self._correct(entry.job.index, _unfinished(entry.job))
             _name_what_runs([_unfinished(entry.job)])
+            self._tell_waiting(entry, None)
             return
         self.entries.pop(entry.job.index, None)
         self._count(entry)

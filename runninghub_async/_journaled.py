@@ -35,6 +35,10 @@ _Equal = Mapping[str, Sequence[JobRecord]]
 
 __all__ = ["FreshFeed", "JournaledFeed", "ResumedFeed", "await_evidence"]
 
+#: States of rows that may have moved to one of the others before a resume takes them up.
+_UNSETTLED: Final = frozenset({JobState.NEW, JobState.REFUSED, JobState.UNKNOWN})
+_STILL_OPEN: Final = frozenset({JobState.NEW, JobState.REFUSED, JobState.ACCEPTED})
+
 #: Rows of the journal that are read at once.
 _PAGE: Final = 200
 
@@ -557,8 +561,9 @@ class ResumedFeed(JournaledFeed):
             now = known.get(record.key) if record.damage is None else record
             if now is None or live(record.key) is not None or record.key in self._without_results:
                 continue
-            found = (record.state, now.state) == (JobState.UNKNOWN, JobState.ACCEPTED)
-            if (found or now.state is record.state) and (entry := self._take_up(now)) is not None:
+            # It may have been submitted meanwhile, by a stream that was left.
+            moved = record.state in _UNSETTLED and now.state in _STILL_OPEN
+            if (moved or now.state is record.state) and (entry := self._take_up(now)) is not None:
                 submitted.append(entry)
         return submitted
 

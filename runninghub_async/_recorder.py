@@ -42,6 +42,13 @@ _NOTHING: Final = Content("", "", "")
 _NO_FACTS: Final = JobFacts()
 _NONE: Final[Mapping[str, str]] = {}
 
+_WITH_TASK: Final = frozenset(
+    {
+        JobState.ACCEPTED, JobState.RUNNING, JobState.SUCCEEDED, JobState.PARTLY_STORED,
+        JobState.STORED,
+    }
+)  # fmt: skip
+
 #: What tells of an error.
 _ERRORS: Final = (Refused, Missed)
 
@@ -68,8 +75,9 @@ class Recorder:
         self._idle: WeakSet[Entry] = WeakSet()
         #: What is called at the end of a job under way, by its key, with its outcome or None.
         self.waiting: dict[str, list[Callable[[Outcome | Accepted | None], None]]] = {}
-        #: For each look-up in the journal that is under way, the jobs that ended since it began.
-        self._ends: list[list[Entry]] = []
+        #: For each look-up in the journal that is under way, the keys of the rows that were written
+        #: since it began, and the digests of new ones.
+        self._changes: list[set[str]] = []
         #: No job has been asked for yet, and the journal was empty when it was opened.
         self.fresh = False
         #: The entry of a key among the jobs of the stream that began then: it has its own list of
@@ -146,8 +154,6 @@ class Recorder:
 
     def ended(self, entry: Entry, result: Outcome | Accepted | None) -> None:
         """A job that was under way here has an outcome, or is detached without one."""
-        for ended in self._ends:
-            ended.append(entry)
         if self.waiting and entry.row is not None:
             for call in self.waiting.pop(entry.row.key, ()):
                 call(result)
@@ -158,13 +164,14 @@ class Recorder:
         """What the journal knows of jobs, by their keys; and of those that are new to it and have
         one of the `digests`, by the digest: the jobs with the same content. Raises `JournalError`.
 
-        A row may be read before a job that is under way here ends, and given after it. Such rows
-        are read again: nobody is left to tell of that end.
+        A row may be read before a job that is under way here moves, and given after that job has
+        ended. Such rows are read again: nobody is left to tell of that end. Of jobs with the same
+        content, one that has a task is enough.
         """
         known: dict[str, JobRecord] = {}
         equal: dict[str, Sequence[JobRecord]] = {}
-        ended: list[Entry] = []
-        self._ends.append(ended)
+        changed: set[str] = set()
+        self._changes.append(changed)
         wanted = keys
         try:
             while wanted:
@@ -177,13 +184,18 @@ class Recorder:
                     # Those that have none now may have had some at the first look.
                     equal.update(dict.fromkeys(new, ()))
                     equal.update(await self._find_equal(new))
-                changed = {entry.row.key for entry in ended if entry.row is not None}
-                if digests:
-                    changed |= {digest_of(entry.job.request) for entry in ended}
-                ended.clear()
-                wanted = [key for key in keys if key in changed or digests.get(key) in changed]
+                if not changed:
+                    break
+                outdated = {
+                    digest
+                    for digest, records in equal.items()
+                    if not any(map(_has_task, records))
+                    and (digest in changed or any(record.key in changed for record in records))
+                }
+                wanted = [key for key in keys if key in changed or digests.get(key) in outdated]
+                changed.clear()
         finally:
-            self._ends = [each for each in self._ends if each is not ended]
+            self._changes = [each for each in self._changes if each is not changed]
         return known, equal
 
     async def _find_equal(self, digests: Sequence[str]) -> Mapping[str, Sequence[JobRecord]]:
@@ -215,6 +227,7 @@ class Recorder:
             row.batch,
             entry.job.attempts + 1,
         )
+        self._has_changed(row)
         row.before, row.recorded = row.recorded, JobState.SUBMITTING
         row.content = row.params = None
         return self.store.begin(begun)
@@ -274,6 +287,7 @@ class Recorder:
 
     def _put_down(self, row: Row) -> None:
         """A row for a job that ends without ever having been sent."""
+        self._has_changed(row)
         self.store.note(
             Begun(
                 row.key, None, JobState.NEW, time.time(), row.content or _NOTHING, row.place,
@@ -328,11 +342,18 @@ class Recorder:
         if row.recorded is JobState.FAILED:
             self._note(row, JobState.NEW)
 
+    def _has_changed(self, row: Row) -> None:
+        for changed in self._changes:
+            changed.add(row.key)
+            if row.content is not None:
+                changed.add(row.content.digest)
+
     def _note(self, row: Row, state: JobState, facts: JobFacts = _NO_FACTS) -> None:
         old = row.recorded
         assert old is not None
         if not may_move(old, state):
             raise JournalError(f"job {row.key} cannot go from {old} to {state}")
+        self._has_changed(row)
         row.recorded = state
         if "error" in facts:
             row.faulted = True
@@ -355,6 +376,11 @@ def digest_of(request: Any) -> str:
 def is_new(record: JobRecord | None) -> bool:
     """Whether nothing has happened to a job yet."""
     return record is None or (record.state is JobState.NEW and record.damage is None)
+
+
+def _has_task(record: JobRecord) -> bool:
+    """Whether a record names a task: what it says of that may be outdated, and does no harm."""
+    return record.damage is None and record.state in _WITH_TASK
 
 
 def _under_way(entry: Entry | None) -> bool:

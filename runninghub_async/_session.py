@@ -886,11 +886,16 @@ class Session:
                 raise ValueError("key needs a session with a journal")
             return call, None
         try:
-            return call, await self._known(self._journal, call, key)
+            known = await self._known(self._journal, call, key)
         except BaseException:
             # The key is free again.
             call.entry.gone = True
+            self._journal.ended(call.entry, None)
             raise
+        if call.entry.gone:
+            # A stream may have begun to wait for this call. It finds the same in the journal.
+            self._journal.ended(call.entry, None)
+        return call, known
 
     async def _known(
         self, journal: Recorder, call: Call, key: str | None
@@ -942,6 +947,8 @@ class Session:
             self._open()
         except BaseException:
             call.entry.gone = True
+            if self._journal is not None:
+                self._journal.ended(call.entry, None)
             raise
         self._calls.add(call)
 

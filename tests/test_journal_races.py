@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from support import Service, posters, refusal
 from test_journal import LOST, collect, states
-from test_journal_damage import edit
+from test_journal_damage import edit, within_reason
 from test_journal_owner import hearing
 
 import runninghub_async as rh
@@ -967,11 +967,13 @@ class Held(rh.SqliteJobStore):
         super().__init__(path)
         self.held = held
         self.arrived, self.go_on = asyncio.Event(), asyncio.Event()
+        self.passed = asyncio.Event()
 
     async def _hold(self, name: str, result: Any) -> Any:
         if name == self.held:
             self.arrived.set()
             await self.go_on.wait()
+        self.passed.set()
         return result
 
     async def begin(self, job: rh.Begun) -> str | None:
@@ -1112,4 +1114,81 @@ def test_a_job_that_ends_while_a_resume_reads_its_row_is_passed_over(tmp_path: P
     outcomes, resumed = run(main)
     assert [outcome.ok for outcome in outcomes] == [True]
     assert resumed == []
+    assert service.submitted.total() == 1
+
+
+@pytest.mark.parametrize("how", ["is known", "is cancelled", "is of another request"])
+def test_who_waits_for_a_call_that_ends_at_once_is_served(how: str, tmp_path: Path) -> None:
+    """The call was reading its row when the stream found it under way."""
+    service, journal = Service(5.0), tmp_path / "run.db"
+    request, other = posters(2)
+
+    async def first() -> None:
+        async with service.session(journal=journal) as session:
+            await session.run(other if how == "is of another request" else request, key="one")
+
+    async def main() -> tuple[Any, Any]:
+        store = Held(journal, "find")
+        async with service.session(journal=store) as session:
+            calling = asyncio.ensure_future(session.run(request, key="one"))
+            await store.arrived.wait()
+            store.held, store.passed = "", asyncio.Event()
+            stream = session.stream([request], key=lambda _: "one", reuse=True)
+            following = asyncio.ensure_future(collect(stream))
+            await store.passed.wait()
+            for _ in range(5):
+                await asyncio.sleep(0)
+            if how == "is cancelled":
+                calling.cancel()
+            store.go_on.set()
+            (called,) = await asyncio.gather(calling, return_exceptions=True)
+            return called, (await following)[0]
+
+    run(first)
+    called, outcome = run(lambda: within_reason(main()))
+    assert service.submitted.total() == 1
+    if how == "is of another request":
+        assert isinstance(called, rh.PayloadError)
+        assert "is of another request" in str(outcome.error)
+    else:
+        assert isinstance(called, asyncio.CancelledError if how == "is cancelled" else rh.Task)
+        assert outcome.ok
+
+
+@pytest.mark.parametrize(("key", "read"), [("one", "find"), ("two", "find_equal")])
+def test_a_submit_whose_stream_was_left_is_known_when_it_is_answered(
+    key: str, read: str, tmp_path: Path
+) -> None:
+    """Its row is read while the submit is under way, and looked at when that is answered."""
+    gate = asyncio.Event()
+
+    class Gated(Service):
+        async def _answer(self, request: rh.Request) -> rh.Response:
+            if not request.url.endswith("/query"):
+                await gate.wait()
+            return await super()._answer(request)
+
+    service = Gated(5.0)
+    (request,) = posters(1)
+
+    async def main() -> Any:
+        store = Held(tmp_path / "run.db", "")
+        async with service.session(journal=store) as session:
+            left = session.stream([request], key=lambda _: "one")
+            while not service.transport.requests:
+                await asyncio.sleep(0.1)
+            await left.aclose()
+            store.held = read
+            stream = session.stream([request], key=lambda _: key, reuse=key == "two")
+            following = asyncio.ensure_future(collect(stream))
+            await store.arrived.wait()
+            gate.set()
+            while not service.created:
+                await asyncio.sleep(0.1)
+            await asyncio.sleep(0.1)
+            store.go_on.set()
+            return (await following)[0]
+
+    outcome = run(main)
+    assert outcome.ok
     assert service.submitted.total() == 1
