@@ -42,12 +42,8 @@ _NOTHING: Final = Content("", "", "")
 _NO_FACTS: Final = JobFacts()
 _NONE: Final[Mapping[str, str]] = {}
 
-_WITH_TASK: Final = frozenset(
-    {
-        JobState.ACCEPTED, JobState.RUNNING, JobState.SUCCEEDED, JobState.PARTLY_STORED,
-        JobState.STORED,
-    }
-)  # fmt: skip
+#: How often rows with the same content are read, at most, while they are written.
+_LOOKS: Final = 4
 
 #: What tells of an error.
 _ERRORS: Final = (Refused, Missed)
@@ -165,12 +161,13 @@ class Recorder:
         one of the `digests`, by the digest: the jobs with the same content. Raises `JournalError`.
 
         A row may be read before a job that is under way here moves, and given after that job has
-        ended. Such rows are read again: nobody is left to tell of that end. Of jobs with the same
-        content, one that has a task is enough.
+        ended. Such rows are read again: nobody is left to tell of that end. Those with the same
+        content are read a few times at most, since others may write them all the time.
         """
         known: dict[str, JobRecord] = {}
         equal: dict[str, Sequence[JobRecord]] = {}
         changed: set[str] = set()
+        looks = 0
         self._changes.append(changed)
         wanted = keys
         try:
@@ -186,12 +183,16 @@ class Recorder:
                     equal.update(await self._find_equal(new))
                 if not changed:
                     break
-                outdated = {
-                    digest
-                    for digest, records in equal.items()
-                    if not any(map(_has_task, records))
-                    and (digest in changed or any(record.key in changed for record in records))
-                }
+                looks += 1
+                outdated = (
+                    {
+                        digest
+                        for digest, records in equal.items()
+                        if digest in changed or any(record.key in changed for record in records)
+                    }
+                    if looks < _LOOKS
+                    else set()
+                )
                 wanted = [key for key in keys if key in changed or digests.get(key) in outdated]
                 changed.clear()
         finally:
@@ -376,11 +377,6 @@ def digest_of(request: Any) -> str:
 def is_new(record: JobRecord | None) -> bool:
     """Whether nothing has happened to a job yet."""
     return record is None or (record.state is JobState.NEW and record.damage is None)
-
-
-def _has_task(record: JobRecord) -> bool:
-    """Whether a record names a task: what it says of that may be outdated, and does no harm."""
-    return record.damage is None and record.state in _WITH_TASK
 
 
 def _under_way(entry: Entry | None) -> bool:

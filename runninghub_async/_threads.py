@@ -42,8 +42,9 @@ async def run_in_thread(
     """Run `function(*args)` in a thread and return its result.
 
     `kind` selects the limit on threads: `files` for reading and writing, `checks` for long work
-    on files that are already stored, `names` for name resolution. `abandon`: when the caller is
-    cancelled, leave the thread to finish by itself instead of waiting for it.
+    on files that are already stored, `names` for name resolution. `abandon`: when the caller's
+    scope is cancelled, leave the thread to finish by itself instead of waiting for it. The
+    cancellation of a task (`Task.cancel`) never waits for the thread: see `Lane` and `wait_out`.
     """
     return await anyio.to_thread.run_sync(
         function, *args, abandon_on_cancel=abandon, limiter=_limiter(kind)
