@@ -184,20 +184,25 @@ class Recorder:
                 if not changed:
                     break
                 looks += 1
-                outdated = (
-                    {
-                        digest
-                        for digest, records in equal.items()
-                        if digest in changed or any(record.key in changed for record in records)
-                    }
-                    if looks < _LOOKS
-                    else set()
-                )
-                wanted = [key for key in keys if key in changed or digests.get(key) in outdated]
+                # What is still under way here is waited for, whatever its row says.
+                ended = {key for key in changed if not self._is_writing(key)}
+                outdated = {
+                    digest
+                    for digest, records in equal.items()
+                    if digest in ended or any(record.key in ended for record in records)
+                }
+                if looks == _LOOKS:
+                    outdated.clear()
+                wanted = [key for key in keys if key in ended or digests.get(key) in outdated]
                 changed.clear()
         finally:
             self._changes = [each for each in self._changes if each is not changed]
         return known, equal
+
+    def _is_writing(self, key: str) -> bool:
+        """Whether the job of this key is under way here, and has a row."""
+        entry = self.live(key)
+        return entry is not None and entry.row is not None and entry.row.recorded is not None
 
     async def _find_equal(self, digests: Sequence[str]) -> Mapping[str, Sequence[JobRecord]]:
         if isinstance(self.store, MatchingStore):
