@@ -42,7 +42,7 @@ _NOTHING: Final = Content("", "", "")
 _NO_FACTS: Final = JobFacts()
 _NONE: Final[Mapping[str, str]] = {}
 
-#: How often rows with the same content are read, at most, while they are written.
+#: How often rows with the same content are read, at most, once one of them has succeeded.
 _LOOKS: Final = 4
 
 #: What tells of an error.
@@ -162,7 +162,8 @@ class Recorder:
 
         A row may be read before a job that is under way here moves, and given after that job has
         ended. Such rows are read again: nobody is left to tell of that end. Those with the same
-        content are read a few times at most, since others may write them all the time.
+        content are read a few times at most once one has succeeded: others may write them all the
+        time.
         """
         known: dict[str, JobRecord] = {}
         equal: dict[str, Sequence[JobRecord]] = {}
@@ -191,8 +192,8 @@ class Recorder:
                     for digest, records in equal.items()
                     if digest in ended or any(record.key in ended for record in records)
                 }
-                if looks == _LOOKS:
-                    outdated.clear()
+                if looks >= _LOOKS:
+                    outdated -= {d for d in outdated if any(map(_has_succeeded, equal.get(d, ())))}
                 wanted = [key for key in keys if key in ended or digests.get(key) in outdated]
                 changed.clear()
         finally:
@@ -382,6 +383,10 @@ def digest_of(request: Any) -> str:
 def is_new(record: JobRecord | None) -> bool:
     """Whether nothing has happened to a job yet."""
     return record is None or (record.state is JobState.NEW and record.damage is None)
+
+
+def _has_succeeded(record: JobRecord) -> bool:
+    return record.damage is None and record.state in (JobState.SUCCEEDED, JobState.STORED)
 
 
 def _under_way(entry: Entry | None) -> bool:
