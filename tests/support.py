@@ -228,3 +228,16 @@ class Service:
                 "usage": {"thirdPartyConsumeMoney": "0.22"} if done else None,
             }
         )
+
+
+class Gated(Service):
+    """A service that answers no submit before its `gate` is open."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.gate = asyncio.Event()
+
+    async def _answer(self, request: rh.Request) -> rh.Response:
+        if not request.url.endswith("/query"):
+            await self.gate.wait()
+        return await super()._answer(request)

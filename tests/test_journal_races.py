@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import Service, posters, refusal
+from support import Gated, Service, posters, refusal
 from test_journal import LOST, collect, states
 from test_journal_damage import edit, within_reason
 from test_journal_owner import hearing
@@ -986,9 +986,6 @@ class Held(rh.SqliteJobStore):
     async def find_equal(self, digests: Any) -> Any:
         return await self._hold("find_equal", await super().find_equal(digests))
 
-    async def find_open(self, *args: Any) -> Any:
-        return await self._hold("find_open", await super().find_open(*args))
-
 
 def test_a_job_that_is_looked_up_when_its_session_leaves_is_not_called_unsubmitted(
     tmp_path: Path,
@@ -1059,15 +1056,9 @@ def test_a_job_that_ends_while_its_row_is_read_is_known_as_it_ended(
     key: str, read: str, ends: str, tmp_path: Path, *, reuse: bool
 ) -> None:
     """Its row was read before its end, and is looked at after it."""
-    gate = asyncio.Event()
-
-    class Gated(Service):
-        async def _answer(self, request: rh.Request) -> rh.Response:
-            if not request.url.endswith("/query") and ends == "while it is submitted":
-                await gate.wait()
-            return await super()._answer(request)
-
     service = Gated(5.0)
+    if ends == "while its task runs":
+        service.gate.set()
     (request,) = posters(1)
 
     async def main() -> tuple[rh.Task, Any]:
@@ -1080,7 +1071,7 @@ def test_a_job_that_ends_while_its_row_is_read_is_known_as_it_ended(
             stream = session.stream([request], key=lambda _: key, reuse=reuse)
             following = asyncio.ensure_future(collect(stream))
             await store.arrived.wait()
-            gate.set()
+            service.gate.set()
             task = await calling
             store.go_on.set()
             return task, (await following)[0]
@@ -1160,14 +1151,6 @@ def test_a_submit_whose_stream_was_left_is_known_when_it_is_answered(
     key: str, read: str, tmp_path: Path
 ) -> None:
     """Its row is read while the submit is under way, and looked at when that is answered."""
-    gate = asyncio.Event()
-
-    class Gated(Service):
-        async def _answer(self, request: rh.Request) -> rh.Response:
-            if not request.url.endswith("/query"):
-                await gate.wait()
-            return await super()._answer(request)
-
     service = Gated(5.0)
     (request,) = posters(1)
 
@@ -1182,7 +1165,7 @@ def test_a_submit_whose_stream_was_left_is_known_when_it_is_answered(
             stream = session.stream([request], key=lambda _: key, reuse=key == "two")
             following = asyncio.ensure_future(collect(stream))
             await store.arrived.wait()
-            gate.set()
+            service.gate.set()
             while not service.created:
                 await asyncio.sleep(0.1)
             await asyncio.sleep(0.1)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import Answer, Service, png, refusal
+from support import Answer, Gated, Service, png, refusal
 from test_journal_damage import edit, within_reason
 from test_journal_money import Own
 
@@ -180,15 +180,11 @@ def test_a_job_of_another_call_or_stream_is_followed(tmp_path: Path) -> None:
 def test_a_call_whose_submit_is_under_way_is_waited_for(tmp_path: Path, *, fails: bool) -> None:
     """Its outcome is that of the equal request in the stream; only if it was refused is that one
     submitted itself."""
-    gate = asyncio.Event()
 
-    class Gated(Kept):
-        async def _answer(self, request: rh.Request) -> rh.Response:
-            if not request.url.endswith("/query"):
-                await gate.wait()
-            return await super()._answer(request)
+    class GatedAndKept(Gated, Kept):
+        """Both."""
 
-    service = Gated(20.0)
+    service = GatedAndKept(20.0)
     service.refuses = {"a poster of 0"} if fails else set()
 
     async def main() -> tuple[Any, Any]:
@@ -202,7 +198,7 @@ def test_a_call_whose_submit_is_under_way_is_waited_for(tmp_path: Path, *, fails
             following = asyncio.ensure_future(collect(stream))
             await store.looked.wait()
             await asyncio.sleep(0)
-            gate.set()
+            service.gate.set()
             (outcome,) = await following
             return (await asyncio.gather(calling, return_exceptions=True))[0], outcome
 
