@@ -100,6 +100,12 @@ class Call:
         if not self._result.done():
             self._result.set_exception(error)
 
+    def drop(self) -> None:
+        """It has ended before it was driven: its key is free, and jobs that wait for it look into
+        the journal again."""
+        self.entry.gone = True
+        self._tell_waiting(None)
+
     def conclude(self) -> None:
         """The session is closed: a submit still under way has an unknown outcome."""
         if self.entry.job.state is JobState.SUBMITTING:

@@ -160,10 +160,9 @@ class Recorder:
         """What the journal knows of jobs, by their keys; and of those that are new to it and have
         one of the `digests`, by the digest: the jobs with the same content. Raises `JournalError`.
 
-        A row may be read before a job that is under way here moves, and given after that job has
-        ended. Such rows are read again: nobody is left to tell of that end. Those with the same
-        content are read a few times at most once one has succeeded: others may write them all the
-        time.
+        A row may be read before its job moves and arrive after the job has ended. Such rows are
+        read again, because no later event would correct them. Rows with the same content are read
+        a limited number of times once one has succeeded: others may write them all the time.
         """
         known: dict[str, JobRecord] = {}
         equal: dict[str, Sequence[JobRecord]] = {}
@@ -190,10 +189,9 @@ class Recorder:
                 outdated = {
                     digest
                     for digest, records in equal.items()
-                    if digest in ended or any(record.key in ended for record in records)
+                    if (digest in ended or any(record.key in ended for record in records))
+                    and (looks < _LOOKS or not any(map(_has_succeeded, records)))
                 }
-                if looks >= _LOOKS:
-                    outdated -= {d for d in outdated if any(map(_has_succeeded, equal.get(d, ())))}
                 wanted = [key for key in keys if key in ended or digests.get(key) in outdated]
                 changed.clear()
         finally:

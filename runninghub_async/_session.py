@@ -888,13 +888,10 @@ class Session:
         try:
             known = await self._known(self._journal, call, key)
         except BaseException:
-            # The key is free again.
-            call.entry.gone = True
-            self._journal.ended(call.entry, None)
+            call.drop()
             raise
         if call.entry.gone:
-            # A stream may have begun to wait for this call. It finds the same in the journal.
-            self._journal.ended(call.entry, None)
+            call.drop()
         return call, known
 
     async def _known(
@@ -946,9 +943,7 @@ class Session:
         try:
             self._open()
         except BaseException:
-            call.entry.gone = True
-            if self._journal is not None:
-                self._journal.ended(call.entry, None)
+            call.drop()
             raise
         self._calls.add(call)
 
