@@ -457,6 +457,10 @@ def _error_info(answer: Mapping[str, Any]) -> ErrorInfo:
 
 
 def _reason(reason: Any) -> dict[str, Any] | str | None:
+    """Some answers hold the object as JSON in a string."""
+    if isinstance(reason, str) and reason.lstrip().startswith("{"):
+        found = loads(reason)
+        reason = found if isinstance(found, dict) else reason
     return reason if isinstance(reason, dict | str) and reason else None
 
 

@@ -74,11 +74,6 @@ _PIECE: Final = 2**20
 #: What another program may call a text just as well: two letters.
 _WEAK: Final = ("", "bmp")
 
-_ALLOW: Final = (
-    "where a VPN or a proxy answers every name with an address of its own, allow that network:"
-    ' AiohttpTransport(result_networks=["198.18.0.0/15"]), or --result-network 198.18.0.0/15'
-)
-
 
 class TooSlow(TransportError):
     """Bytes arrive, but too slowly."""
@@ -173,7 +168,7 @@ class Fetch:
         try:
             return await self._follow(encoded(self._output.url))
         except NotPublic as error:
-            raise ResultUnsafe(f"{error}; {_ALLOW}", self._output) from None
+            raise ResultUnsafe(str(error), self._output) from None
         except RunningHubError:
             raise
         except BaseException:
@@ -241,9 +236,9 @@ class Fetch:
             target = urljoin(url, location)
             lesser = urlsplit(url).scheme == "https" != urlsplit(target).scheme
         except ValueError:
-            raise ResultUnsafe("redirected to what is no URL", self._output) from None
+            raise ResultUnsafe("redirected to an invalid URL", self._output) from None
         if lesser:
-            raise ResultUnsafe("redirected from https to a lesser scheme", self._output)
+            raise ResultUnsafe("redirected from https to http or another scheme", self._output)
         return target
 
     async def _take(self, answer: StreamedResponse) -> Download:

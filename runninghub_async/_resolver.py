@@ -52,9 +52,7 @@ class PublicResolver(Resolver):
         public = [each for each in found if self._admits(each["host"])]
         if not public:
             raise PrivateAddressError(
-                f"the host {host[:100]!r} resolves to no public address, but to {found[0]['host']};"
-                " if a VPN or proxy of yours answers with such addresses, allow its network:"
-                " result_networks of AiohttpTransport, or --result-network of the command"
+                f"the host {host[:100]!r} resolves to no public address, but to {found[0]['host']}"
             )
         return public
 

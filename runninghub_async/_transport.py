@@ -144,12 +144,18 @@ _PLAIN: Final = (
 )
 
 
+_ALLOW: Final = (
+    "if a VPN or a proxy resolves every host name to one of its own addresses, allow its network:"
+    ' AiohttpTransport(result_networks=["198.18.0.0/15"]), or --result-network 198.18.0.0/15'
+)
+
+
 def _translated(error: BaseException, *, sent: bool, connect_timeout: float) -> TransportError:
     """Our error for aiohttp's; `sent` if the request may have left."""
     if isinstance(error, aiohttp.ClientConnectorError) and isinstance(
         error.os_error, PrivateAddressError
     ):
-        return NotPublic(str(error.os_error))
+        return NotPublic(f"{error.os_error}; {_ALLOW}")
     if not sent:
         return ConnectError(_before(error, connect_timeout))
     ours = next((ours for theirs, ours in _AFTER.items() if isinstance(error, theirs)), ReadError)
@@ -194,7 +200,7 @@ class AiohttpTransport:
     server that is just closing it leaves the submit's outcome unknown. `trust_env`: use the
     proxies of the environment (`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`).
     `result_networks`: networks, such as `198.18.0.0/15`, into which the names of results may
-    resolve as well, for machines whose VPN answers every name with an address of its own.
+    resolve as well, for machines whose VPN resolves every host name to an address of its own.
 
     `session`: use the connector, default headers, proxy, trace configs and `trust_env` of your own
     `aiohttp.ClientSession`; it stays yours to close. Its other settings, such as

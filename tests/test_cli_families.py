@@ -316,6 +316,10 @@ def test_price_is_the_catalogues_and_on_request_the_services(run: Run) -> None:
     assert told["estimate"] == {"amount": "0.22", "currency": "CNY"}
     assert told["asked"]["amount"] == "0.22"
     assert run("price", MODEL, "--json").json.keys() == {"model", "estimate", "as_of"}
+    # No price is known of this one, so there is no date of it either.
+    unpriced = "seedream-v5-pro/layer-decomposition"
+    assert "estimate  not known\n" in run("price", unpriced).out
+    assert run("price", unpriced, "--json").json["as_of"] is None
     assert "service   0.22 CNY" in run("price", MODEL, "--param", PROMPT, "--ask").out
 
 

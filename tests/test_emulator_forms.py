@@ -256,12 +256,14 @@ def test_wan_27_takes_2048_characters_and_no_more() -> None:
     """Whatever its page says; a related model follows its own page."""
 
     async def use(client: Client) -> None:
-        for path, length, code in (
-            ("alibaba/wan-2.7/text-to-image", 2048, ""),
-            ("alibaba/wan-2.7/text-to-image", 2049, "1007"),
-            ("alibaba/wan-2.7/text-to-image-pro", 2049, "1007"),
+        spicy = {"imageUrl": "https://example.com/a.png", "resolution": "720p", "duration": 5}
+        for path, length, code, more in (
+            ("alibaba/wan-2.7/text-to-image", 2048, "", {}),
+            ("alibaba/wan-2.7/text-to-image", 2049, "1007", {}),
+            ("alibaba/wan-2.7/text-to-image-pro", 2049, "1007", {}),
+            ("alibaba/wan-2.7-spicy/image-to-video", 2049, "", spicy),
         ):
-            said = await client.post(V2 + path, {"prompt": "x" * length})
+            said = await client.post(V2 + path, {"prompt": "x" * length, **more})
             assert said["errorCode"] == code
 
     emulated(use)

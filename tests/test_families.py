@@ -150,8 +150,9 @@ def test_a_doomed_run_keeps_its_id_and_fails_with_its_node(
     assert "accepted with faults: node 3 (KSampler), steps" in caplog.text
 
 
-def test_a_node_that_raised_is_in_the_error() -> None:
-    """`failedReason`, as query and outputs tell it."""
+@pytest.mark.parametrize("kind", ["fail", "reason"])
+def test_a_node_that_raised_is_in_the_error(kind: Any) -> None:
+    """`failedReason`, as query and outputs tell it: an object, or JSON text of one."""
 
     async def use(session: rh.Session, _: Emulator) -> None:
         with pytest.raises(rh.TaskFailed) as caught:
@@ -166,7 +167,7 @@ def test_a_node_that_raised_is_in_the_error() -> None:
         assert older.error is not None
         assert older.error.where == error.where
 
-    emulated(use, faults=[Fault(on="task", kind="fail", code="805")])
+    emulated(use, faults=[Fault(on="task", kind=kind, code="805")])
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from .._catalogue import Catalogue, ModelSpec
+from .._catalogue import ModelSpec
 from .._plain import unstructure
 from .._seedream import ModelRequest
 from .._threads import run_in_thread
@@ -33,12 +33,12 @@ async def show_price(args: argparse.Namespace) -> int:
     data: dict[str, Any] = {
         "model": spec.path,
         "estimate": unstructure(estimate),
-        "as_of": spec.price_date or Catalogue.load().prices_as_of,
+        "as_of": spec.price_date or None,
     }
     told = {
         "model": spec.path,
         "listed": listed_price(spec.price),
-        "estimate": f"{estimate or 'not known'} (price of {data['as_of']})",
+        "estimate": f"{estimate} (price of {spec.price_date})" if estimate else "not known",
     }
     if args.ask:
         async with opened(args) as session:

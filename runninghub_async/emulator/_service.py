@@ -57,7 +57,7 @@ _PURSE: Final = 177814
 _BY_NUMBER: Final = re.compile(r"[1-9]\d{18}")
 
 #: Longest prompts, in characters, of models that refused shorter ones than their page allows.
-_PROMPT_LIMITS: Final = (("alibaba/wan-2.7/", 2048), ("alibaba/wan-2.7-spicy/", 2048))
+_PROMPT_LIMITS: Final = (("alibaba/wan-2.7/", 2048),)
 
 _LAYERS: Final = "seedream-v5-pro/layer-decomposition"
 
@@ -78,7 +78,8 @@ class Stats:
     `submits`: requests for a new task that arrived, of every family. `accepted`: tasks created.
     `billed`: those that cost money or coins. `refused`: submits answered with an error.
     `queries`, `downloads`, `uploads`: requests of that kind. `calls`: of every other kind.
-    `webhooks`: deliveries attempted. `money`: the sum of the bills, in CNY, as a decimal string.
+    `webhooks`: deliveries attempted. `money`: the sum of the bills, as a decimal string,
+    in USD on the site "ai" and in CNY on "cn".
     """
 
     submits: int = 0
