@@ -74,7 +74,7 @@ def answer(task: rh.Task) -> dict[str, str | None]:
 async def make(session: rh.Session, poster: Poster) -> rh.Task:
     request = rh.SeedreamV5Lite(poster.prompt, poster.width, poster.height)
     try:
-        # A refusal for want of room is not raised but waited out, so the wait needs an end.
+        # submit() waits while no slot is free, so limit the wait.
         async with asyncio.timeout(20):
             task = await session.submit(request)
     except TimeoutError:

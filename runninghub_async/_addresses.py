@@ -143,7 +143,7 @@ def why_not(url: str, home: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         return "the URL is not http(s)"
     if _CONTROL.search(url) or "@" in parts.netloc:
-        return "the URL holds what only a forged one does"
+        return "the URL contains control characters or a user name"
     host = parts.hostname.rstrip(".")
     if host == home.lower().rstrip("."):
         return ""

@@ -109,7 +109,7 @@ class Call:
     def conclude(self) -> None:
         """The session is closed: a submit still under way has an unknown outcome."""
         if self.entry.job.state is JobState.SUBMITTING:
-            logger.warning("left while a submit was under way; its task may exist")
+            logger.warning("a call ended while its submit was under way; its task may exist")
 
     def _leave(self) -> None:
         if self.closed:
@@ -136,9 +136,9 @@ class Call:
     def tell(result: Outcome | Accepted) -> None:
         """Name, in a warning, what `result` tells of and its caller will not see."""
         if result.task is not None:
-            logger.warning("nobody took the result of task %s", result.task.id)
+            logger.warning("the result of task %s was not retrieved", result.task.id)
         elif isinstance(result, Unknown):
-            logger.warning("nobody took the outcome of a submit that may have created a task")
+            logger.warning("the outcome of a submit that may have created a task was not retrieved")
 
     # -- the dispatcher's side ----------------------------------------------------------------
 
@@ -187,7 +187,9 @@ class Call:
         self._tell_waiting(None)
         # A mere wait that is given up leaves nothing behind that its caller does not know of.
         if entry.job.attempts and entry.job.task_id:
-            logger.warning("left while task %s still runs at the service", entry.job.task_id)
+            logger.warning(
+                "a call ended while its task %s still runs at the service", entry.job.task_id
+            )
         self._name_what_may_exist()
         if self._reason is not None and not self._result.done():
             self._result.set_exception(self._reason)

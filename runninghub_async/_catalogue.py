@@ -251,8 +251,8 @@ class ModelSpec:
     """One model: its path, its documented name, its parameters and its price.
 
     The name and the path often differ; the path is what is sent. `documented` says whether the
-    model has a page in the service's own documentation, `incomplete` that the sources leave
-    parameters out, so that unknown ones pass. `last_seen` is the date of the newest source
+    navigation of the service's documentation of March 2026 names it, `incomplete` that the sources
+    leave parameters out, so that unknown ones pass. `last_seen` is the date of the newest source
     that lists the model, where the newest of all do not: it may be gone. `notes` say where
     sources differ about it, and what was taken.
     """

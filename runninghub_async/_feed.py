@@ -692,20 +692,24 @@ def _name_what_runs(unfinished: Iterable[Unfinished]) -> None:
     unknown = sum(left.state == "unknown" for left in unfinished)
     if running:
         logger.warning(
-            "left a stream while %d tasks still run at the service: %s",
+            "a stream was closed while %d tasks still run at the service: %s",
             len(running),
             " ".join(running),
         )
     if unknown:
-        logger.warning("left a stream while %d submits were under way; they may exist", unknown)
+        logger.warning(
+            "a stream was closed while %d submits were under way; their tasks may exist", unknown
+        )
 
 
 def _name_what_nobody_took(results: Iterable[Outcome | Accepted]) -> None:
     tasks = [result.task.id for result in results if result.task is not None]
     if tasks:
-        logger.warning("nobody took the results of %d tasks: %s", len(tasks), " ".join(tasks))
+        logger.warning(
+            "the results of %d tasks were not retrieved: %s", len(tasks), " ".join(tasks)
+        )
     unknown = sum(isinstance(result, Unknown) for result in results)
     if unknown:
         logger.warning(
-            "nobody took the outcomes of %d submits that may have created tasks", unknown
+            "the outcomes of %d submits that may have created tasks were not retrieved", unknown
         )

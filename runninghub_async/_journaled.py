@@ -236,7 +236,7 @@ class JournaledFeed(Feed):
         try:
             self._recorder.claim(entry)
             if record is not None and not self._recorder.fits(row, record):
-                fault = f"key: {row.key!r} is of another request in the journal @ $"
+                fault = f"key: {row.key!r} is already used for another request in the journal @ $"
                 raise PayloadError([fault])  # noqa: TRY301
         except PayloadError as error:
             entry.row, entry.job = None, entry.job._replace(key="")

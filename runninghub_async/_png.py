@@ -45,9 +45,9 @@ def check_png(reader: Reader) -> int:
     )
     bits = _DEPTHS.get(colour, {}).get(depth)
     if bits is None or packing or filtering or interlace > 1:
-        raise Broken("its header says what no PNG says")
+        raise Broken("its header is invalid")
     if not 0 < width < 2**31 or not 0 < height < 2**31:
-        raise Broken(f"a picture of {width} x {height} pixels is none")
+        raise Broken(f"its size of {width} x {height} pixels is invalid")
     passes = _passes(width, height, bits, interlaced=bool(interlace))
     if sum(rows * row for rows, row in passes) > MAX_UNPACKED:
         raise TooLarge(

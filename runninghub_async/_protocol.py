@@ -136,7 +136,7 @@ class Site:
         empty key is put up with until a session is opened."""
         key = api_key.strip()
         if not key.isascii() or not key.isprintable() or " " in key:
-            raise ValueError("the API key has characters that no API key has")
+            raise ValueError("the API key contains invalid characters")
         headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
         credentials = {"apiKey": key} if key_in_body else {}
         return cls(normalize_base_url(base_url), key, headers if key else {}, credentials)

@@ -246,7 +246,7 @@ class Recorder:
         """The journal knew the task of a job that nobody waits for any more."""
         if entry.row is not None and entry.row.recorded is JobState.SUBMITTING:
             self._note(entry.row, JobState.ACCEPTED, {"task_id": task_id})
-        logger.warning("left while task %s still runs at the service", task_id)
+        logger.warning("task %s still runs at the service, and nothing waits for it", task_id)
 
     def follows(self, entry: Entry) -> bool:
         """Whether a job waits for the end of one with the same content."""

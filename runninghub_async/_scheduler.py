@@ -484,8 +484,8 @@ class Scheduler:
         if not self._money_told:
             self._money_told = True
             self.say(
-                "a submit waits for the budget: there is room for it only once a task that runs"
-                " has ended and its cost is known"
+                "a submit waits for the budget: it can be sent only after a running task has"
+                " ended and its cost is known"
             )
 
     def begin_upload(self) -> bool:
@@ -613,7 +613,7 @@ class Scheduler:
         elif opens and self.circuit.state is CircuitState.OPEN:
             self.say(
                 f"{self.circuit.row} submits in a row got no useful answer, the last: {error};"
-                " the others wait, and one is tried from time to time"
+                " the others wait, and a single one is sent from time to time as a test"
             )
 
     def _judge_reach(self, error: ConnectError, now: float, sent_at: float) -> None:
@@ -752,7 +752,7 @@ class Scheduler:
             self._missed_told = 2.0 * max(lasts, self._missed_told)
             self.say(
                 f"every query for {_spell(lasts)} failed ({self._missed} in a row), the last:"
-                f" {error}; the tasks run on, and are queried ever less often"
+                f" {error}; the tasks keep running, and are queried less and less often"
             )
 
     def _is_hopeless(self, error: RunningHubError) -> bool:
@@ -768,7 +768,7 @@ class Scheduler:
             return error
         told = OutageError(
             f"no query to {self.origin} got an answer about its task since the session was opened;"
-            f" the last one: {error}. The tasks are not touched by it. {_NOT_THE_SERVICE}",
+            f" the last one: {error}. The tasks are not affected. {_NOT_THE_SERVICE}",
             seen=str(error), since=self.wall(), running=self.alive,
         )  # fmt: skip
         told.__cause__ = error

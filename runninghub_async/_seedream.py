@@ -188,8 +188,10 @@ class SeedreamV5Pro(SeedreamRequest):
     `output_format`: `jpeg`, the default, or `png`. A picture costs 0.27 CNY up to 2.36 megapixels
     and 0.54 CNY above, and each picture in `image_urls` after the first costs 0.018 CNY (page of
     2026-07-09). The sides are 1024 by default, which is the cheaper size; `resolution` is not
-    sent unless it is set, since it overrides both. `sequential_image_generation` and `max_images`
-    are fields that this model does not have, so `check` refuses them.
+    sent unless it is set, since it overrides both. The estimate assumes that the service then uses
+    the sides: its registry names `2k` as the default of `resolution`.
+    `sequential_image_generation` and `max_images` are fields that this model does not have, so
+    `check` refuses them.
     See `SeedreamRequest` for the other fields.
     """
 

@@ -398,8 +398,8 @@ class Session:
         """Wait until a task, given by its id or as `submit` gave it, has ended, well or badly,
         and return it.
 
-        Queries may fail meanwhile for as long as they like, once the service has been reached:
-        before that, a wrong key or address ends the wait. Raises `WaitTimeout` after `timeout`
+        Failed queries do not end the wait, however long they continue, once the service has been
+        reached: before that, a wrong key or address ends it. Raises `WaitTimeout` after `timeout`
         seconds (the task runs on and can be waited for again) and `NotFoundError` once the
         service has said several times in a row that there is no such task.
         """
@@ -660,7 +660,7 @@ class Session:
         that some file system refuses. A task of which nothing could be saved is a `Failed` with the
         task. While nothing can be written, or four tasks in a row gave no result from one host,
         nothing is submitted; a full disk is waited for, anything else for as long as `RetryPolicy`
-        tries a submit that cannot be sent (about 4 minutes by default).
+        tries a submit that cannot be sent (about 5 minutes by default).
 
         With a journal, a job is known by its request, its place and `batch`, or by what
         `key(request)` gives. What the journal knows is not submitted again: its outcome is
@@ -910,7 +910,9 @@ class Session:
         if record is None:
             return None
         if not journal.fits(row, record):
-            raise PayloadError([f"key: {key!r} is of another request in the journal @ $"])
+            raise PayloadError(
+                [f"key: {key!r} is already used for another request in the journal @ $"]
+            )
         if record.damage is not None:
             raise record.damage
         row.recorded, row.content, row.params = record.state, None, None

@@ -389,7 +389,7 @@ class SqliteJobStore:
 
     def _refuse_if_of_another(self, told: str, base_url: str) -> None:
         if not _same_service(told, base_url):
-            raise JournalError(f"is of jobs at {told}, not {base_url}", self.path)
+            raise JournalError(f"belongs to jobs at {told}, not {base_url}", self.path)
 
     def _refuse_if_lost(self, db: sqlite3.Connection) -> None:
         held = db.execute("SELECT name FROM lease").fetchone()

@@ -983,7 +983,7 @@ def test_a_retry_asks_before_it_submits_a_task_that_may_be_alive(run: Run, tmp_p
     with served(answer) as url:
         asyncio.run(journal(url, fill, tmp_path / "out"))
         ran = run("retry", "run.db", "--failed")
-    assert ran.out.startswith("queued for retry: 3 failed\n")
+    assert ran.out.startswith("queued 3 failed jobs for retry\n")
     assert sorted(submitted) == [f"a poster of the number {place}" for place in (1, 5, 6)]
     assert "not queued: task 2 of request 2 is RUNNING at the service" in ran.err
     assert "not queued: task 3 of request 3 has succeeded" in ran.err

@@ -192,7 +192,7 @@ def test_a_faulty_line_is_put_down_as_failed_with_its_number(place: Place) -> No
         assert error["message"].startswith("line 2: widht: unknown field")
         again = place.run("retry", "run.db", "--failed")
         assert again.status == 1
-        assert "not queued: 1 whose input lines are faulty" in again.out
+        assert "not queued: 1 failed job with an invalid input line" in again.out
         assert emulator.stats.submits == 1
     assert place.states() == {"stored": 1, "failed": 1}
     (place.folder / "in.jsonl").write_text(
@@ -202,7 +202,7 @@ def test_a_faulty_line_is_put_down_as_failed_with_its_number(place: Place) -> No
         assert place.generate(emulator, source="in.jsonl").status == 0
 
 
-def test_standard_input_is_streamed_and_gone_on_with(
+def test_standard_input_is_streamed_and_resumed(
     place: Place, process: Callable[..., subprocess.Popen[str]]
 ) -> None:
     """The second time the same lines are known; until the end came, resume says so."""
@@ -218,7 +218,7 @@ def test_standard_input_is_streamed_and_gone_on_with(
         assert "interrupted; to continue: runninghub-async resume run.db" in err
         resumed = place.run("resume", "run.db")
         assert resumed.status == 0
-        assert "standard input was not read to its end" in resumed.err
+        assert "standard input was not completely read" in resumed.err
         second = process(*generation(emulator, source="-"))
         out, err = second.communicate("".join(f"{p}\n" for p in posters(5)), timeout=60)
         assert second.returncode == 0, err
@@ -572,16 +572,16 @@ def test_retry_puts_back_failed_jobs_of_one_code(place: Place) -> None:
         assert "1 done, 2 failed in " in ran.out
         assert "runninghub-async retry run.db --failed" in ran.out
         none = place.run("retry", "run.db", "--failed", "--code", "777")
-        assert (none.status, none.out) == (1, "queued for retry: 0 failed\n")
+        assert (none.status, none.out) == (1, "queued 0 failed jobs for retry\n")
         one = place.run("retry", "run.db", "--failed", "--code", "1501")
         assert one.status == 1
-        assert one.out.startswith("queued for retry: 1 failed\n")
+        assert one.out.startswith("queued 1 failed job for retry\n")
         assert place.states() == {"stored": 2, "failed": 1}
         assert place.run("retry", "run.db", "--failed").status == 0
         assert emulator.stats.submits == 5
 
 
-def test_unknown_submits_are_shown_with_what_is_at_stake_and_put_back_on_request(
+def test_unknown_submits_are_shown_with_what_is_at_stake_and_queued_on_request(
     place: Place,
 ) -> None:
     """The report, `runs --state unknown`, and retry, which says that it may be billed again."""
@@ -604,7 +604,7 @@ def test_unknown_submits_are_shown_with_what_is_at_stake_and_put_back_on_request
         assert emulator.stats.submits == 2
         again = place.run("retry", "run.db", "--unknown")
         assert again.status == 0
-        assert "queued for retry: 1 unknown; what they made is billed again" in again.out
+        assert "queued 1 unknown job for retry, which may be billed twice" in again.out
         assert emulator.stats.submits == emulator.stats.billed == 3
 
 
@@ -739,7 +739,7 @@ def test_export_to_a_reader_who_has_gone_is_quiet(place: Place) -> None:
     assert (done.returncode, done.stderr) == (1, b"")
 
 
-def test_cancelled_jobs_are_put_back_on_request(place: Place) -> None:
+def test_cancelled_jobs_are_queued_on_request(place: Place) -> None:
     """It says that what they had run is billed again."""
     with emulated(duration=2) as emulator:
 
@@ -755,13 +755,15 @@ def test_cancelled_jobs_are_put_back_on_request(place: Place) -> None:
         where = ("--out", "out", "--base-url", emulator.url)
         ended = place.run("resume", "run.db", *where)
         assert ended.status == 1
-        assert "to try what was cancelled again: runninghub-async retry run.db" in ended.out
+        assert "to retry the cancelled jobs: runninghub-async retry run.db" in ended.out
         (line,) = place.lines()
         assert (line["status"], line["error"]["type"]) == ("cancelled", "TaskCancelled")
         assert line["task_id"] in line["error"]["message"]
         ran = place.run("retry", "run.db", "--cancelled", *where)
         assert ran.status == 0, ran.err
-        assert ran.out.startswith("queued for retry: 1 cancelled; what they ran is billed again\n")
+        assert ran.out.startswith(
+            "queued 1 cancelled job for retry; cancelled jobs are billed again\n"
+        )
     assert place.states() == {"stored": 1}
     assert place.lines()[0]["index"] == 1
 

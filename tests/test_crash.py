@@ -233,7 +233,7 @@ def strike_at(
 
 
 @pytest.mark.parametrize("moment", range(MOMENTS))
-def test_killed_at_any_moment_and_gone_on_with(moment: int, tmp_path: Path) -> None:
+def test_killed_at_any_moment_and_resumed(moment: int, tmp_path: Path) -> None:
     """A stream that is asked for again, or a list that is resumed: every job is stored or
     named as unknown, none is submitted twice, and its files are whole."""
     chance = random.Random(moment)

@@ -480,7 +480,9 @@ def test_the_command_line_takes_a_storms_name() -> None:
 
 def test_the_command_line_names_the_storms_there_are() -> None:
     """Where there is neither a file nor a script of that name."""
-    with pytest.raises(UsageError, match="--faults sunshine: no such file, nor one of bad-weather"):
+    with pytest.raises(
+        UsageError, match="--faults sunshine: neither a file nor one of bad-weather"
+    ):
         asyncio.run(emulate(Namespace(faults="sunshine")))
 
 

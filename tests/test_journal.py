@@ -174,7 +174,9 @@ def test_a_key_of_ones_own_finds_the_job_again(tmp_path: Path) -> None:
                 assert (await session.submit(poster, key="order 17")).id == one.id
                 (outcome,) = await collect(session.stream([poster], key=lambda _: "order 17"))
                 assert (outcome.task, outcome.key) == (one, "order 17")
-                with pytest.raises(rh.PayloadError, match="'order 17' is of another request"):
+                with pytest.raises(
+                    rh.PayloadError, match="'order 17' is already used for another request"
+                ):
                     await session.run(other, key="order 17")
 
     run(main)

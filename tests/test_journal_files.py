@@ -208,7 +208,7 @@ def test_a_journal_that_is_only_touched_or_read_goes_on(tmp_path: Path) -> None:
     assert len(streamed(Disturbed(harmless), journal)) == JOBS
 
 
-def test_a_copy_made_by_sqlite_may_be_gone_on_with(tmp_path: Path) -> None:
+def test_a_copy_made_by_sqlite_can_be_resumed(tmp_path: Path) -> None:
     """Its log is not beside it, and is not needed."""
     journal = tmp_path / "run.db"
 

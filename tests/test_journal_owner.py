@@ -279,7 +279,9 @@ def test_a_journal_is_of_one_service(tmp_path: Path) -> None:
             await store.aclose()
 
     asyncio.run(opens("https://service.example", "https://service.example"))
-    with pytest.raises(rh.JournalError, match=r"is of jobs at https://service\.example, not https"):
+    with pytest.raises(
+        rh.JournalError, match=r"belongs to jobs at https://service\.example, not https"
+    ):
         asyncio.run(opens("https://other.example"))
     journal.unlink()
     asyncio.run(opens("http://127.0.0.1:8001", "http://localhost:8002", "http://[::1]:8003/x"))

@@ -1140,7 +1140,7 @@ def test_who_waits_for_a_call_that_ends_at_once_is_served(how: str, tmp_path: Pa
     assert service.submitted.total() == 1
     if how == "is of another request":
         assert isinstance(called, rh.PayloadError)
-        assert "is of another request" in str(outcome.error)
+        assert "is already used for another request" in str(outcome.error)
     else:
         assert isinstance(called, asyncio.CancelledError if how == "is cancelled" else rh.Task)
         assert outcome.ok

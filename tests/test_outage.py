@@ -136,7 +136,7 @@ def test_an_outage_that_lasts_stops_the_submitting_with_one_error(
     assert "still run" in str(error)
     assert seen["Unknown"] <= 16
     assert {left.state for left in stream.unfinished} <= {"not_submitted"}
-    assert "one is tried from time to time" in caplog.text
+    assert "a single one is sent from time to time" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -158,7 +158,7 @@ def test_ids_that_come_after_submit_many_was_cancelled_are_named_once(
             sent = len(service.transport.requests)
             if latency > 1:
                 assert not service.created
-                assert f"while {sent} submits were under way; they may exist" in caplog.text
+                assert f"while {sent} submits were under way; their tasks may exist" in caplog.text
             await asyncio.sleep(60)
             # Said by then, not only when the session ends.
             assert len(service.created) == sent == len(service.transport.requests) > 1
@@ -238,7 +238,7 @@ def test_submits_that_outlast_a_session_left_in_submit_many_are_told_by_number(
         with pytest.raises(rh.SessionError, match="closed"):
             await pending
         sent = len(service.transport.requests)
-        assert f"while {sent} submits were under way; they may exist" in caplog.text
+        assert f"while {sent} submits were under way; their tasks may exist" in caplog.text
 
     with caplog.at_level(logging.WARNING, "runninghub_async"):
         run(main)
@@ -375,7 +375,7 @@ def test_a_run_that_is_left_although_its_answer_is_lost_says_what_may_exist(
 
     with caplog.at_level(logging.WARNING, "runninghub_async"):
         run(main)
-    assert "nobody took the outcome of a submit that may have created a task" in caplog.text
+    assert "the outcome of a submit that may have created a task was not retrieved" in caplog.text
 
 
 def test_a_run_cancelled_in_the_turn_of_its_answer_names_its_task(
@@ -400,7 +400,7 @@ def test_a_run_cancelled_in_the_turn_of_its_answer_names_its_task(
 
     with caplog.at_level(logging.WARNING, "runninghub_async"):
         run(main)
-    assert f"nobody took the result of task {FIRST_ID}" in caplog.text
+    assert f"the result of task {FIRST_ID} was not retrieved" in caplog.text
 
 
 def test_cancelling_ends_although_the_service_does_not_answer(

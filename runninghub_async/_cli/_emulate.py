@@ -27,7 +27,7 @@ async def emulate(args: argparse.Namespace) -> int:
             faults = json.loads(text)
         except FileNotFoundError:
             known = ", ".join(STORMS)
-            raise UsageError(f"--faults {args.faults}: no such file, nor one of {known}") from None
+            raise UsageError(f"--faults {args.faults}: neither a file nor one of {known}") from None
         except (OSError, ValueError, TypeError) as error:
             raise UsageError(f"--faults {args.faults}: {error}") from None
     emulator = Emulator(

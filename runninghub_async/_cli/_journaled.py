@@ -137,8 +137,8 @@ async def _resume(args: argparse.Namespace, stop: Stop, *, retrying: bool = Fals
             source = known["input"]
             again = "" if source == STANDARD_INPUT else " with the same input"
             say(
-                f"{source} was not read to its end when this run was interrupted; going on with"
-                f" the requests that are in the journal. For the others, run generate{again} again"
+                f"{source} was not completely read before this run was interrupted; resuming with"
+                f" the requests in the journal. For the others, run generate{again} again"
             )
         check = not args.no_check
         return await run.go_on([lambda: run.session.resume(folder=folder, check=check)], stop)
@@ -150,19 +150,26 @@ async def _put_back(run: Run, args: argparse.Namespace) -> bool:
     if args.failed:
         back = await queue_failed(run, args.code)
         count += back
-        print(f"queued for retry: {back} failed", flush=True)
+        print(f"queued {_jobs(back, 'failed')} for retry", flush=True)
         faulty = await run_in_thread(_count_faulty, run.journal)
         if faulty and not args.code:
-            print(f"not queued: {faulty} whose input lines are faulty", flush=True)
+            print(f"not queued: {_jobs(faulty, 'failed')} with an invalid input line", flush=True)
     if args.unknown_ones:
         back = await store.put_back(JobState.UNKNOWN, None)
         count += back
-        print(f"queued for retry: {back} unknown; what they made is billed again", flush=True)
+        print(f"queued {_jobs(back, 'unknown')} for retry, which may be billed twice", flush=True)
     if args.cancelled:
         back = await store.put_back(JobState.CANCELLED, None)
         count += back
-        print(f"queued for retry: {back} cancelled; what they ran is billed again", flush=True)
+        print(
+            f"queued {_jobs(back, 'cancelled')} for retry; cancelled jobs are billed again",
+            flush=True,
+        )
     return count > 0
+
+
+def _jobs(count: int, state: str) -> str:
+    return f"{count} {state} {'job' if count == 1 else 'jobs'}"
 
 
 def _count_faulty(journal: str) -> int:

@@ -25,7 +25,7 @@ def show_models(args: argparse.Namespace) -> int:
         print_json([unstructure(spec) for spec in found])
         return 0 if found else 1
     if not found:
-        print(f"no model in the catalogue of {catalogue.as_of} has: {words}")
+        print(f"no model in the catalogue of {catalogue.as_of} matches: {words}")
         return 1
     width = max(len(spec.path) for spec in found)
     for spec in found:

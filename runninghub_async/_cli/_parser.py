@@ -37,13 +37,14 @@ budget, 129 terminal closed, 130 interrupted, 143 terminated
 
 _RESUME = """\
 Tasks that run are followed, results that are not stored yet are fetched, and jobs that were never
-submitted are submitted. Folder and origin are those of the run. Exit status as of generate.
+submitted are submitted. Folder and origin are those of the run. The exit
+status is that of generate.
 """
 
 _RETRY = """\
-Name at least one of --failed, --unknown and --cancelled. If there is nothing to try again, nothing
-is done, and the exit status is 1; else it is as of generate. Lines of the input at fault stay
-failed: mend the input, and generate with the same journal.
+Name at least one of --failed, --unknown and --cancelled. If no job can be retried, nothing is done
+and the exit status is 1; otherwise it is that of generate. Jobs with an invalid input line stay
+failed: correct the input, and run generate with the same journal.
 """
 
 _STATES = tuple(state.value for state in JobState)
@@ -51,7 +52,7 @@ _STATES = tuple(state.value for state in JobState)
 _RUNS = f"""\
 STATE is one of {", ".join(_STATES[:6])},
 {", ".join(_STATES[6:])}.
-Elsewhere than on a terminal, --watch prints a line every five seconds.
+If the output is not a terminal, --watch prints a line every five seconds.
 """
 
 _EXPORT = """\
@@ -61,8 +62,8 @@ lines are exact, and have the whole request.
 """
 
 _SET = """\
-NODE.FIELD=VALUE is read as a number, true or false where it is one and the input is not known to
-take text; @PATH uploads a file, @@x is the text @x. The task's id is printed on standard error as
+VALUE is read as a number or a boolean if it looks like one, unless the input is known to take
+text; @PATH uploads a file, @@x is the text @x. The task's id is printed on standard error as
 soon as there is one.
 """
 
@@ -132,14 +133,16 @@ def _add_generate(commands: Any) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="a field for every request; the input's own fields come first",
+        help="a field for every request; fields in the input override it",
     )
     command.add_argument("--limit", type=_count, metavar="N", help="take only the first N requests")
     command.add_argument(
         "--journal", metavar="FILE", help="record every job there, and resume the jobs it holds"
     )
     command.add_argument(
-        "--reuse", action="store_true", help="take what an equal request in the journal made"
+        "--reuse",
+        action="store_true",
+        help="use results and running tasks of equal requests in the journal",
     )
     _add_pace(command)
     where = command.add_mutually_exclusive_group()
@@ -186,7 +189,7 @@ def _add_runs(commands: Any) -> None:
     _add_limit(command)
     how = command.add_mutually_exclusive_group()
     _add_json(how)
-    how.add_argument("--watch", action="store_true", help="again and again until the run ends")
+    how.add_argument("--watch", action="store_true", help="refresh until the run ends")
     command.set_defaults(run=_late("_overview", "show_runs"))
 
 
@@ -244,7 +247,7 @@ def _add_pace(command: argparse.ArgumentParser, *, unknown: bool = True) -> None
         "--budget",
         type=_budget,
         metavar="AMOUNT",
-        help="spend no more than so much, such as 50, '50 CNY' or '1000 coins'",
+        help="the most to spend, such as 50, '50 CNY' or '1000 coins'",
     )
     _add_networks(command)
     if unknown:
@@ -283,7 +286,9 @@ def _add_emulator(commands: Any) -> None:
         metavar="NAME_OR_FILE",
         help="what goes wrong: a script's name, such as bad-weather, or a JSON list of rules",
     )
-    command.add_argument("--seed", type=int, default=0, metavar="N", help="of all chance")
+    command.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="seed for everything random"
+    )
     command.add_argument("--api-key", metavar="KEY", help="the only key to take; default: any")
     command.add_argument(
         "--key-type",
@@ -444,8 +449,10 @@ def _add_task(commands: Any) -> None:
     how = command.add_mutually_exclusive_group()
     how.add_argument("--wait", action="store_true", help="until it has ended")
     how.add_argument("--cancel", action="store_true", help="ask the service to cancel it first")
-    how.add_argument("--older", action="store_true", help="by the older call for outputs")
-    how.add_argument("--status", action="store_true", help="its status alone, by the older call")
+    how.add_argument("--older", action="store_true", help="use the older endpoint for outputs")
+    how.add_argument(
+        "--status", action="store_true", help="its status alone, from the older endpoint"
+    )
     command.add_argument("--download", metavar="DIR", help="put its results there")
     _add_timeout(command)
     _add_networks(command)
@@ -469,7 +476,9 @@ def _add_upload(commands: Any) -> None:
     command = _command(commands, "upload", "upload files; prints the resulting file names and URLs")
     command.add_argument("files", nargs="+", metavar="FILE")
     how = command.add_mutually_exclusive_group()
-    how.add_argument("--older", action="store_true", help="by the older call; gives a name only")
+    how.add_argument(
+        "--older", action="store_true", help="use the older endpoint; gives a name only"
+    )
     how.add_argument("--lora", action="store_true", help="as LoRAs for RHLoraLoader nodes")
     command.add_argument("--name", metavar="N", help="what to call a single file")
     _add_service(command, "a line of JSON per file")
@@ -599,13 +608,13 @@ def _add_ending(command: argparse.ArgumentParser, *, progress: bool = True) -> N
 
 def _add_timeout(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--timeout", type=_positive, metavar="S", help="wait for at most so many seconds"
+        "--timeout", type=_positive, metavar="S", help="wait for at most S seconds"
     )
 
 
 def _add_limit(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--limit", type=_count, default=50, metavar="N", help="at most so many (default 50)"
+        "--limit", type=_count, default=50, metavar="N", help="at most N (default 50)"
     )
 
 

@@ -58,7 +58,7 @@ def in_words(money: Decimal, currency: str) -> str:
 
 def at_stake(count: int, stakes: Sequence[Money]) -> str:
     """What the submits of unknown outcome, of which there are `count`, may have cost at most."""
-    told = " and ".join(in_words(m.amount, m.currency) for m in stakes) or "an amount nobody knows"
+    told = " and ".join(in_words(m.amount, m.currency) for m in stakes) or "an unknown amount"
     whose = "1 submit whose answer was" if count == 1 else f"{count} submits whose answers were"
     return f"at stake: at most {told}, for {whose} lost"
 
@@ -68,14 +68,14 @@ def next_steps(states: Mapping[JobState, int], journal: str) -> list[str]:
     name, steps = shlex.quote(journal), []
     if states.get(JobState.UNKNOWN):
         steps.append(
-            f"which are unknown: runninghub-async runs {name} --state unknown;"
-            f" to submit them again, perhaps for a second bill:"
+            f"to list the unknown jobs: runninghub-async runs {name} --state unknown;"
+            f" to submit them again (they may be billed twice):"
             f" runninghub-async retry {name} --unknown"
         )
     if states.get(JobState.FAILED):
-        steps.append(f"to try what failed again: runninghub-async retry {name} --failed")
+        steps.append(f"to retry the failed jobs: runninghub-async retry {name} --failed")
     if states.get(JobState.CANCELLED):
-        steps.append(f"to try what was cancelled again: runninghub-async retry {name} --cancelled")
+        steps.append(f"to retry the cancelled jobs: runninghub-async retry {name} --cancelled")
     if states.get(JobState.SUCCEEDED) or states.get(JobState.PARTLY_STORED):
-        steps.append(f"to fetch what could not be fetched: runninghub-async resume {name}")
+        steps.append(f"to fetch the results that are missing: runninghub-async resume {name}")
     return steps

@@ -25,8 +25,8 @@ class Apps:
         """An app with its inputs, their types and choices ("Get API call examples for AI
         application"). Given to `AppRequest` in place of the id, it lets `check` look at values.
 
-        Raises `PayloadError`, `NotFoundError` (code 901) or another `APIError`, `ProtocolError`
-        or `TransportError`.
+        Raises `PayloadError`, `NotFoundError` (code 1 or 901) or another `APIError`,
+        `ProtocolError` or `TransportError`.
         """
         request = build_app(self._caller.site, check_number("app_id", app_id))
         return await self._caller.call(request, lambda answer: parse_app(answer, app_id))

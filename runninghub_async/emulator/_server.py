@@ -85,7 +85,8 @@ class Emulator:
     a place in the key's own queue if `usePersonalQueue` is set, up to 1000 (814).
     `bad_key`: how the newer endpoints answer a wrong key, "806", "1002", "1601" or
     "802" with HTTP 200, or "401" for HTTP 401. The older ones answer 301 "user not exist", but
-    802 and HTTP 401 where those are chosen. `error_status`: the HTTP status of the newer
+    802 and HTTP 401 where those are chosen. `accountStatus` always answers 806 and the upload of
+    v2 HTTP 401, unless 401 is chosen. `error_status`: the HTTP status of the newer
     endpoints' errors.
 
     `webhook_form`: A to D as the documentation's section on webhooks has them; "auto" is A for
