@@ -98,6 +98,8 @@ def loads(text: str | bytes) -> Any:
     if isinstance(text, str):
         return _read(text)
     # Decoded here, since json would first try to guess the encoding.
+    if b"\0" in text[:4]:
+        return _read(text.decode(json.detect_encoding(text), errors="replace"))
     text = text.removeprefix(codecs.BOM_UTF8)
     found = _read(text.decode(errors="replace"))
     if found is None and not text.isascii():
@@ -129,7 +131,8 @@ _ID_WITHIN: Final = 2**20
 
 #: A task's id in what cannot be read as JSON, also where the JSON is text within JSON.
 _ID: Final = re.compile(
-    rb"""["'][tT]ask_?(?:[iI]d|ID)\\{0,3}["']\s*:\s*\\{0,3}["']?([0-9]{6,32})(?=[^0-9])"""
+    rb"""(?:["']|&quot;)[tT]ask_?(?:[iI]d|ID)\\{0,3}(?:["']|&quot;)\s*:\s*"""
+    rb"""\\{0,3}(?:["']|&quot;)?([0-9]{6,32})(?=[^0-9])"""
 )
 
 
@@ -139,7 +142,9 @@ def sole_task(response: Response) -> Task | None:
 
     An id must be followed by something: one that was cut off is another one.
     """
-    found = {each[1] for each in _ID.finditer(response.body, 0, _ID_WITHIN)}
+    # In UTF-16, each character of an id is beside a zero byte.
+    body = response.body[:_ID_WITHIN].replace(b"\0", b"")
+    found = {each[1] for each in _ID.finditer(body)}
     return Task(found.pop().decode()) if len(found) == 1 else None
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import Literal
 
 from ._dispatcher import Dispatcher
 from ._exceptions import RunningHubError
 from ._job import Accepted, Job
+from ._log import logger_of
 from ._outcomes import Outcome, Unknown
 from ._scheduler import Entry
 from ._sizes import size_of
@@ -16,7 +16,7 @@ from ._states import JobState
 
 __all__ = ["Call", "OnCancel"]
 
-logger = logging.getLogger("runninghub_async")
+logger = logger_of("runninghub_async")
 
 #: What to do with tasks that still run when their caller leaves.
 OnCancel = Literal["detach", "cancel", "wait"]

@@ -12,11 +12,11 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from ._dispatcher import Dispatcher
-from ._exceptions import ConnectError, RunningHubError
+from ._exceptions import ConnectError, ProtocolError, RunningHubError
 from ._models import Request, Response
 from ._protocol import Site
 from ._retry import RetryPolicy, call_pause
-from ._transport import Transport
+from ._transport import DistrustingTransport, Transport
 
 __all__ = ["Caller"]
 
@@ -100,6 +100,10 @@ class Caller:
         try:
             answer = parse(await self.transport.send(request))
         except RunningHubError as error:
+            transport = self.transport
+            if isinstance(error, ProtocolError) and isinstance(transport, DistrustingTransport):
+                # It may be the answer to another call.
+                transport.distrust()
             scheduler.slow_down(error, clock(), sent_at)
             raise
         scheduler.reached = True

@@ -62,6 +62,8 @@ class Circuit:
         self.row = 0
         #: Submits that left since the last useful answer and have had no answer of any kind.
         self.unanswered = 0
+        #: When the latest of the useless submits in a row was sent.
+        self._useless_sent_at = -math.inf
         self._until = 0.0
         self._useful_at = -math.inf
         self._tries = 0
@@ -106,25 +108,34 @@ class Circuit:
         if self.state is CircuitState.HALF_OPEN:
             self.state = CircuitState.OPEN
 
-    def useful(self, now: float) -> float | None:
-        """The service answered. If the circuit was open, it closes now; returns since when useful
-        answers were missing, else None."""
+    def useful(self, now: float, sent_at: float) -> float | None:
+        """The service answered a submit sent at `sent_at`. If the circuit was open, it closes now;
+        returns since when useful answers were missing, else None.
+
+        A submit that left before the last useless one says nothing about the time since: when an
+        outage begins, earlier submits may still be answered.
+        """
+        self.proven = True
+        if self.row and sent_at < self._useless_sent_at:
+            self.unanswered = max(0, self.unanswered - 1)
+            return None
         was_open = self.state is not CircuitState.CLOSED
         since, self.since = self.since, 0.0
-        self.proven = True
         self._useful_at = now
         self.state = CircuitState.CLOSED
         self.row = self.unanswered = self._tries = self._origins = self._foreign = 0
         return since if was_open else None
 
-    def useless(self, trouble: Trouble, seen: str, now: float, u: float) -> bool:
-        """A submit got a useless answer, described by `seen`. Returns whether submitting stops.
+    def useless(self, trouble: Trouble, seen: str, now: float, sent_at: float, u: float) -> bool:
+        """A submit sent at `sent_at` got a useless answer, described by `seen`. Returns whether
+        submitting stops.
 
         `u` is a uniform random number in [0, 1).
         """
         self.unanswered = max(0, self.unanswered - 1)
         if not self.row:
-            self.since = now
+            self.since, self._useless_sent_at = now, sent_at
+        self._useless_sent_at = max(self._useless_sent_at, sent_at)
         self.row += 1
         self.seen = seen
         self._origins = self._origins + 1 if trouble is Trouble.ORIGIN else 0

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import math
 import random
 import time
@@ -36,6 +35,7 @@ from ._exceptions import (
 )
 from ._job import Rules
 from ._limits import Limits
+from ._log import logger_of
 from ._models import Request, Response, Task, TaskStatus
 from ._pacing import RateLimiter, local_limiter
 from ._policies import GuardedPolling, guarded_chance, guarded_unknown
@@ -44,12 +44,12 @@ from ._recorder import Recorder
 from ._scheduler import Entry, Scheduler, Step
 from ._shielded import wait_out
 from ._states import JobState
-from ._transport import Transport
+from ._transport import DistrustingTransport, Transport
 
 __all__ = ["Dispatcher"]
 
 #: What goes wrong for a while and mends itself, or does not; a child of the package's logger.
-logger = logging.getLogger("runninghub_async.trouble")
+logger = logger_of("runninghub_async.trouble")
 
 #: Requests in flight at once, at most. At 0.2 s a request that is over 300 a second, several
 #: times what the default rates ask for.
@@ -106,7 +106,9 @@ class Dispatcher:
             polling=GuardedPolling(rules.polling, self.fault),
             unknown=guarded_unknown(rules.unknown, self.fault),
         )
-        self.scheduler = Scheduler(limits, rules, guarded_chance(rng.random, self.fault))
+        self.scheduler = Scheduler(
+            limits, rules, guarded_chance(getattr(rng, "random", None), self.fault)
+        )
         self.scheduler.say = logger.warning
         self.scheduler.wall = time.time
         self.scheduler.origin = origin
@@ -117,6 +119,7 @@ class Dispatcher:
         if journal is not None:
             self.scheduler.on_move = journal.moved
         self._transport = transport
+        self._can_distrust = transport if isinstance(transport, DistrustingTransport) else None
         self._build_submit = build_submit
         self._upload_files = upload_files
         self._build_query = build_query
@@ -361,9 +364,9 @@ class Dispatcher:
         self.wake()
         sent_at = clock()
         try:
-            answer = await self._transport.send(self._build_query(entry.job.task_id))
-            task = parse_query(answer, entry.job.task_id)
+            task = await self._ask(entry.job.task_id)
         except RunningHubError as error:
+            self._distrust(error)
             scheduler.missed(entry, error, clock(), sent_at)
             if entry.job.misses in _MISSES_TOLD:
                 logger.warning(
@@ -381,6 +384,25 @@ class Dispatcher:
             scheduler.seen(entry, task, clock(), sent_at)
             if not task.done or not entry.gone:
                 self._note_wait(entry, task)
+
+    async def _ask(self, task_id: str) -> Task:
+        """How the task stands, by the service."""
+        try:
+            answer = await self._transport.send(self._build_query(task_id))
+        except TransportError as error:
+            if error.response is None:
+                raise
+            try:
+                # What came before the connection broke may be all there is.
+                return parse_query(error.response, task_id)
+            except RunningHubError:
+                raise error from None
+        return parse_query(answer, task_id)
+
+    def _distrust(self, error: RunningHubError) -> None:
+        """Give up the connection of an answer that was not the service's own to this request."""
+        if getattr(error, "response", None) is not None and self._can_distrust is not None:
+            self._can_distrust.distrust()
 
     def _note_wait(self, entry: Entry, task: Task) -> None:
         """Log why a task has not ended yet, if that takes long or is unusual."""
@@ -439,6 +461,7 @@ class Dispatcher:
                 task = salvaged
             self._refuse_foreign(task, request, answer)
         except RunningHubError as error:
+            self._distrust(error)
             self._not_accepted(entry, error, sent_at)
         except BaseException:
             scheduler.abandoned(entry)

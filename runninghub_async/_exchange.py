@@ -19,7 +19,7 @@ import aiohttp.connector
 
 from ._exceptions import ConnectError
 
-__all__ = ["Clock", "Exchange", "WatchedRequest", "current"]
+__all__ = ["Clock", "Exchange", "WatchedRequest", "close_last", "current"]
 
 #: A timer that fires this late, in seconds, means that the loop was blocked or the machine was
 #: suspended, and the answer may lie unread in the socket.
@@ -88,7 +88,8 @@ class Exchange:
     """
 
     __slots__ = (
-        "_cancelling", "_clock", "_handle", "_task", "_timeout", "due", "sent", "timed_out",
+        "_cancelling", "_clock", "_handle", "_parser", "_task", "_timeout", "due", "sent",
+        "timed_out",
     )  # fmt: skip
 
     def __init__(self, clock: Clock, read_timeout: float) -> None:
@@ -96,6 +97,7 @@ class Exchange:
         assert task is not None
         self.sent = not _WATCHED
         self.timed_out = False
+        self._parser: _Parser | None = None
         #: The last moment to hear something, by the loop's time.
         self.due = math.inf
         self._clock = clock
@@ -111,8 +113,18 @@ class Exchange:
         protocol = connection.protocol
         if protocol is None or protocol.should_close:
             raise ConnectError("the connection held unread data that belongs to no request")
+        parser: Any = getattr(protocol, "_parser", None)
+        if parser is not None:
+            self._parser = _Parser(parser)
+            protocol._parser = self._parser  # type: ignore[assignment]  # noqa: SLF001
+        _last.set(protocol)
         self.sent = True
         self.restart()
+
+    @property
+    def last_packet(self) -> bytes:
+        """The last packet of the answer, as it arrived."""
+        return self._parser.packet if self._parser is not None else b""
 
     def restart(self) -> None:
         """Something arrived, or is expected from now on."""
@@ -149,6 +161,38 @@ class Exchange:
     def was_cancelled_by_clock(self) -> bool:
         """Whether the `CancelledError` that just arrived is the clock's own; it is taken back."""
         return self.timed_out and self._task.uncancel() <= self._cancelling
+
+
+class _Parser:
+    """aiohttp's parser of the answer. Where it fails, it drops what it has read from the packet,
+    even an answer that was complete: a wrong length, or what follows the answer, is enough for
+    that. So the packet is kept here, for the id of a task in it."""
+
+    __slots__ = ("_parser", "packet")
+
+    def __init__(self, parser: Any) -> None:
+        self._parser = parser
+        self.packet = b""
+
+    def feed_data(self, data: bytes) -> Any:
+        self.packet = data
+        return self._parser.feed_data(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._parser, name)
+
+
+#: The connection of the last request that left in the task that runs.
+_last: Final[ContextVar[Any]] = ContextVar("runninghub_async connection", default=None)
+
+
+def close_last() -> None:
+    """Close the connection of the last request that left in this task, if it is still open."""
+    protocol = _last.get()
+    if protocol is not None:
+        _last.set(None)
+        # Where the next request has left on it already, that one's answer is as doubtful.
+        protocol.close()
 
 
 #: The exchange of the task that runs. aiohttp makes the request object itself.

@@ -7,7 +7,6 @@ user holds, so that the dropping of that object can be noticed.
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 from collections import deque
 from collections.abc import (
@@ -30,6 +29,7 @@ from ._exceptions import DownloadError, RunningHubError, SessionError, unforesee
 from ._job import Accepted, Job
 from ._journal import KeptFile
 from ._keeping import Keeper, kept
+from ._log import logger_of
 from ._models import Output
 from ._money import Money, Sums
 from ._outcomes import Cancelled, Failed, Outcome, Succeeded, Unfinished, Unknown
@@ -40,7 +40,7 @@ from ._states import JobState
 
 __all__ = ["NOTHING", "WINDOW_BYTES", "Feed", "OnCancel", "Statistics", "not_kept"]
 
-logger = logging.getLogger("runninghub_async")
+logger = logger_of("runninghub_async")
 
 #: With no limit on tasks alive, results that wait for a slow consumer still need one.
 _UNLIMITED_BACKLOG: Final = 1000

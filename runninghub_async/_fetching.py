@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -20,6 +19,7 @@ from ._exceptions import (
     ResultUnsafe,
     TransportError,
 )
+from ._log import logger_of
 from ._models import Output, Task
 from ._renewal import matched
 from ._saved import Download
@@ -27,7 +27,7 @@ from ._turns import Turn, Turns
 
 __all__ = ["MAX_BYTES", "Fetching", "FreshUrls", "host_key"]
 
-logger = logging.getLogger("runninghub_async")
+logger = logger_of("runninghub_async")
 
 #: How long a result may be unless the caller says otherwise.
 MAX_BYTES: Final = 2**30

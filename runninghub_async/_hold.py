@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import logging
 import math
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
 from ._dispatcher import Dispatcher
 from ._exceptions import DownloadError, ResultGone, ResultTooLarge, RunningHubError, TransportError
+from ._log import logger_of
 from ._models import Output
 from ._retry import RetryPolicy
 
 __all__ = ["FAILED_IN_A_ROW", "FULL", "FolderHold", "Hold", "HostHold", "patience_of"]
 
-logger = logging.getLogger("runninghub_async.trouble")
+logger = logger_of("runninghub_async.trouble")
 
 _T = TypeVar("_T")
 

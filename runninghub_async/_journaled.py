@@ -24,7 +24,7 @@ from ._job import Accepted
 from ._journal import JobRecord, place_in
 from ._keeping import Keeper, kept
 from ._outcomes import Failed, Outcome, Succeeded, Unknown
-from ._policies import policy_error
+from ._policies import policy_error, wrong_value
 from ._recorder import Recorder, already_live, digest_of, is_new
 from ._recovery import Plan, Step, plan
 from ._scheduler import Entry, Row
@@ -171,12 +171,13 @@ class JournaledFeed(Feed):
         """The key that the user's `key` returns; the session ends if it is not text."""
         try:
             own = key(request)
-        except Exception as error:
+        except BaseException as error:
+            # Whatever it raises, a `CancelledError` too, is a fault of this callable.
             fault = policy_error("key", error)
         else:
             if isinstance(own, str):
                 return own
-            fault = PolicyError("key", f"returned {own!r:.100}, not a text")
+            fault = wrong_value("key", own, "a text")
         self.dispatcher.fault(fault)
         raise fault
 

@@ -6,7 +6,6 @@ import asyncio
 import errno
 import hashlib
 import itertools
-import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Protocol
@@ -20,10 +19,12 @@ from ._exceptions import DownloadError, PolicyError, RunningHubError
 from ._fetching import Fetching, FreshUrls, host_key
 from ._hold import FolderHold, Hold, HostHold
 from ._journal import KeptFile, numbered
+from ._log import logger_of
 from ._models import Output
 from ._names import STEM_SHORT, comparable, ending, file_stem, fit_name, prompt_of, usable_stem
 from ._outcomes import Succeeded
 from ._partial import Partial
+from ._policies import policy_error, wrong_value
 from ._retry import RetryPolicy
 from ._saved import Download
 from ._scheduler import Row
@@ -32,7 +33,7 @@ from ._turns import Turns
 
 __all__ = ["Keeper", "Saved", "kept"]
 
-logger = logging.getLogger("runninghub_async.trouble")
+logger = logger_of("runninghub_async.trouble")
 
 #: Copied at once, in bytes.
 _PIECE: Final = 2**20
@@ -178,20 +179,19 @@ class Keeper:
     def _stem_of(self, outcome: Succeeded, stream: Submitting) -> str:
         if self._name is None:
             return _stem(outcome)
-        fault, cause = "", None
         try:
             stem = self._name(outcome)
-        except Exception as error:
-            fault, cause, stem = f"raised {type(error).__name__}: {error}", error, ""
+        except BaseException as error:
+            # Whatever it raises, a `CancelledError` too, is a fault of this callable.
+            fault = policy_error("name", error)
         else:
-            if not isinstance(stem, str) or not stem.strip():
-                fault = f"returned {stem!r:.100}, which cannot name a file"
-        if not fault:
-            return usable_stem(stem)
+            if isinstance(stem, str) and stem.strip():
+                return usable_stem(stem)
+            fault = wrong_value("name", stem, "a text that can name a file")
         # The task is paid for: its results are saved all the same, under the default name.
         ids = dict.fromkeys((outcome.task.id, *stream.task_ids()))
-        failure = PolicyError("name", fault, tuple(ids))
-        failure.__cause__ = cause
+        failure = PolicyError("name", fault.fault, tuple(ids))
+        failure.__cause__ = fault.__cause__
         stream.halt(failure)
         return _stem(outcome)
 

@@ -7,6 +7,7 @@ after the step.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -15,7 +16,7 @@ from ._job import Decision, UnknownPolicy
 from ._outcomes import Unknown
 from ._polling import Polling
 
-__all__ = ["GuardedPolling", "guarded_chance", "guarded_unknown", "policy_error"]
+__all__ = ["GuardedPolling", "guarded_chance", "guarded_unknown", "policy_error", "wrong_value"]
 
 OnFault = Callable[[PolicyError], object]
 
@@ -26,11 +27,30 @@ _HARMLESS: Final = 5.0
 _LONGEST: Final = 7 * 86400.0
 
 
-def policy_error(name: str, error: Exception) -> PolicyError:
+def policy_error(name: str, error: BaseException) -> PolicyError:
     """The error for a callable called `name` that raised `error`."""
-    fault = PolicyError(name, f"raised {error!r}")
+    fault = PolicyError(name, f"raised {_shown(error)}")
     fault.__cause__ = error
     return fault
+
+
+def wrong_value(name: str, value: Any, wanted: str) -> PolicyError:
+    """The error for a callable called `name` that returned `value`."""
+    if inspect.iscoroutine(value):
+        # Python would warn that nobody awaited it.
+        value.close()
+    return PolicyError(name, f"returned {_shown(value)}, not {wanted}")
+
+
+def _shown(value: Any) -> str:
+    try:
+        return f"{value!r:.100}"
+    except Exception:
+        return f"{type(value).__name__}, which has no repr"
+
+
+# `BaseException` below: a `CancelledError` of the user's code would be taken for the session's own
+# end, and whatever else came through would end a worker in the middle of its step.
 
 
 class GuardedPolling:
@@ -42,15 +62,15 @@ class GuardedPolling:
 
     def delay(self, looks: int, u: float) -> float:
         """See `Polling.delay`."""
+        wait: Any = None
         try:
             wait = self._delay(looks, u)  # type: ignore[misc]
             if 0.0 <= wait <= _LONGEST:
                 return float(wait)
-            self._on_fault(
-                PolicyError("polling.delay", f"returned {wait!r}, not seconds from 0 to a week")
-            )
-        except Exception as error:
-            self._on_fault(policy_error("polling.delay", error))
+        except BaseException as error:
+            self._on_fault(_of_result("polling.delay", wait, "seconds from 0 to a week", error))
+        else:
+            self._on_fault(wrong_value("polling.delay", wait, "seconds from 0 to a week"))
         return _HARMLESS
 
 
@@ -58,16 +78,23 @@ def guarded_chance(draw: Callable[[], float], on_fault: OnFault) -> Callable[[],
     """Uniform random numbers in [0, 1), drawn by `draw`."""
 
     def chance() -> float:
+        u: Any = None
         try:
             u = draw()
             if 0.0 <= u < 1.0:
-                return u
-            on_fault(PolicyError("rng.random", f"returned {u!r}, not a number from 0 to 1"))
-        except Exception as error:
-            on_fault(policy_error("rng.random", error))
+                return float(u)
+        except BaseException as error:
+            on_fault(_of_result("rng.random", u, "a number from 0 to 1", error))
+        else:
+            on_fault(wrong_value("rng.random", u, "a number from 0 to 1"))
         return 0.5
 
     return chance
+
+
+def _of_result(name: str, value: Any, wanted: str, error: BaseException) -> PolicyError:
+    """The error for a callable that raised, or whose value, if it has one, cannot be compared."""
+    return policy_error(name, error) if value is None else wrong_value(name, value, wanted)
 
 
 def guarded_unknown(policy: UnknownPolicy, on_fault: OnFault) -> UnknownPolicy:
@@ -79,12 +106,12 @@ def guarded_unknown(policy: UnknownPolicy, on_fault: OnFault) -> UnknownPolicy:
         decision: Any
         try:
             decision = policy(outcome)
-        except Exception as error:
+        except BaseException as error:
             on_fault(policy_error("unknown", error))
             return "hold"
-        if decision == "hold" or decision == "resubmit":  # noqa: PLR1714 - narrows the type
-            return decision  # type: ignore[no-any-return]
-        on_fault(PolicyError("unknown", f"returned {decision!r}, not 'hold' or 'resubmit'"))
+        if isinstance(decision, str) and decision in ("hold", "resubmit"):
+            return decision  # type: ignore[return-value]
+        on_fault(wrong_value("unknown", decision, "'hold' or 'resubmit'"))
         return "hold"
 
     return decide

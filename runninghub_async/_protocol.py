@@ -63,6 +63,7 @@ __all__ = [
     "parse_apps",
     "parse_keys",
     "parse_price",
+    "parse_outputs",
     "parse_query",
     "parse_queue",
     "parse_resources",
@@ -224,18 +225,29 @@ def parse_submit(response: Response) -> Task:
         return task_of(data, task_id)
     error = refusal(answer, response)
     # A refusal may name other tasks, such as those that take up the room.
-    task = sole_task(response) if isinstance(error, ProtocolError) else None
+    says_nothing = isinstance(error, ProtocolError) or (not error.code and response.status >= 500)
+    task = sole_task(response) if says_nothing else None
     if task is None:
         raise error
     return task
 
 
 def parse_query(response: Response, task_id: str) -> Task:
-    """The state of task `task_id`, from an answer of any form.
+    """The state of task `task_id`, from an answer of any form. One that says that the task has
+    ended must name it.
 
     Raises `APIError` or `ProtocolError` when the answer concerns the request and not the task;
     the task itself is not failed by either.
     """
+    return _told(response, task_id, names_it=True)
+
+
+def parse_outputs(response: Response, task_id: str) -> Task:
+    """The same from the older endpoint, whose own form names no task."""
+    return _told(response, task_id, names_it=False)
+
+
+def _told(response: Response, task_id: str, *, names_it: bool) -> Task:
     answer = json_object(response)
     if not 200 <= response.status < 300:
         # A gateway's page or JSON says nothing about a task, whatever its fields are called.
@@ -244,10 +256,12 @@ def parse_query(response: Response, task_id: str) -> Task:
     if task is None:
         raise refusal(answer, response)
     data = answer.get("data")
-    found = id_in(answer) or (id_in(data) if isinstance(data, dict) else "")
+    inner = id_in(data) if isinstance(data, dict) else ""
+    # The right id in the envelope does not make another task's `data` its own.
+    found = inner if inner and not answer.get("status") else id_in(answer) or inner
     if found and found != task_id:
         raise ProtocolError(f"asked for task {task_id}, the answer is about task {found}", response)
-    if task.done and not found and has_status_field(answer):
+    if task.done and not found and (names_it or has_status_field(answer)):
         raise ProtocolError(f"asked for task {task_id}, the answer names no task", response)
     return task
 

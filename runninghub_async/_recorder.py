@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -28,6 +27,7 @@ from ._journal import (
     nano_of,
     task_text,
 )
+from ._log import logger_of
 from ._outcomes import Failed, Outcome, Succeeded
 from ._scheduler import Entry, Row
 from ._states import JobState, may_move
@@ -35,7 +35,7 @@ from ._store import JobStore, MatchingStore
 
 __all__ = ["Recorder", "already_live", "digest_of", "is_new"]
 
-logger = logging.getLogger("runninghub_async")
+logger = logger_of("runninghub_async")
 
 
 _NOTHING: Final = Content("", "", "")

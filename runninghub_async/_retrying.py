@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -13,13 +12,14 @@ import attrs
 from ._budget import billed
 from ._exceptions import NotFoundError, RunningHubError
 from ._journal import FAULTY, JobFacts, JobRecord, Moved, nano_of
+from ._log import logger_of
 from ._models import Task, TaskStatus
 from ._recorder import Recorder
 from ._states import JobState
 
 __all__ = ["Retried", "retry_jobs"]
 
-logger = logging.getLogger("runninghub_async")
+logger = logger_of("runninghub_async")
 
 #: How many rows are read at once, and how many tasks are queried at once.
 _PAGE: Final = 500

@@ -555,7 +555,7 @@ class Scheduler:
         if unsent is not None:
             self._judge_reach(unsent, now, began)
         elif useless and trouble is not None:
-            self._judge_useless(trouble, error, now)
+            self._judge_useless(trouble, error, now, began)
 
     def _put_down(self, entry: Entry, *, useless: bool = False) -> None:
         """`entry` was taken, and is not sent after all."""
@@ -580,8 +580,9 @@ class Scheduler:
         self._refused_since = None
         self._pause_gap = 0.0
         self._ids.add(task.id)
-        self._answered(now)
+        # First of all the task itself: nothing that follows may lose it.
         self._apply(entry, Accepted(task), now, sent_at)
+        self._answered(now, sent_at)
 
     def refused(self, entry: Entry, error: RunningHubError, now: float, sent_at: float) -> None:
         """The submit sent at `sent_at` was not answered with a task."""
@@ -598,16 +599,18 @@ class Scheduler:
             return
         trouble = trouble_of(error)
         if trouble is None:
-            self._answered(now)
+            self._answered(now, sent_at)
             self._judge_refusal(error, now)
             if isinstance(error, STOPPING):
                 self._halt(error)
         else:
-            self._judge_useless(trouble, error, now)
+            self._judge_useless(trouble, error, now, sent_at)
 
-    def _judge_useless(self, trouble: Trouble, error: RunningHubError, now: float) -> None:
+    def _judge_useless(
+        self, trouble: Trouble, error: RunningHubError, now: float, sent_at: float
+    ) -> None:
         opens = self.circuit.state is not CircuitState.OPEN
-        if self.circuit.useless(trouble, str(error), now, self._chance()):
+        if self.circuit.useless(trouble, str(error), now, sent_at, self._chance()):
             self.circuit.gave_up(now)
             self._halt(self._outage(trouble, error, now))
         elif opens and self.circuit.state is CircuitState.OPEN:
@@ -654,13 +657,13 @@ class Scheduler:
             failure.__cause__ = error
             self._halt(failure)
 
-    def _answered(self, now: float) -> None:
-        """A submit got an answer from the service itself."""
+    def _answered(self, now: float, sent_at: float) -> None:
+        """A submit, sent at `sent_at`, got an answer from the service itself."""
         self._unreachable_since = None
         self._silence_told = False
         self.reached = True
         self._useful_at = now
-        since = self.circuit.useful(now)
+        since = self.circuit.useful(now, sent_at)
         if since is not None:
             self.say(f"submits get useful answers again, after {_spell(now - since)} without one")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import random
 import secrets
@@ -51,6 +50,7 @@ from ._journal import FAULTY, Begun, JobFacts, JobRecord, Moved, error_text
 from ._journaled import FreshFeed, JournaledFeed, ResumedFeed, await_evidence
 from ._keeping import Keeper
 from ._limits import Limits
+from ._log import logger_of
 from ._media import FilePath
 from ._models import Output, Task
 from ._money import Money
@@ -85,7 +85,7 @@ from .webhooks import Webhooks
 
 __all__ = ["Session"]
 
-logger = logging.getLogger("runninghub_async")
+logger = logger_of("runninghub_async")
 
 DEFAULT_BASE_URL: Final = "https://www.runninghub.ai"
 

@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import ctypes
 import functools
-import logging
 import math
 import os
 import queue
@@ -30,6 +29,7 @@ from ._exceptions import JournalBusy, JournalError
 from ._inspection import inspect, recount
 from ._journal import Begun, JobRecord, Moved
 from ._journal_file import JournalFile, create, is_begun_anew, lost_commits
+from ._log import logger_of
 from ._migrations import OLDEST, steps_from
 from ._owner import LEASE, Owner
 from ._scheduler import MOST_SUBMITTING
@@ -54,7 +54,7 @@ from ._states import JobState
 
 __all__ = ["SqliteJobStore"]
 
-logger = logging.getLogger("runninghub_async.trouble")
+logger = logger_of("runninghub_async.trouble")
 
 _T = TypeVar("_T")
 

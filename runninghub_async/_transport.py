@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ipaddress
 import os
+import re
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, BinaryIO, ClassVar, Final, Protocol, Self, runtime_checkable
@@ -24,7 +25,7 @@ from ._exceptions import (
     SessionError,
     TransportError,
 )
-from ._exchange import Clock, Exchange, WatchedRequest, current
+from ._exchange import Clock, Exchange, WatchedRequest, close_last, current
 from ._local import file_stamp, open_regular
 from ._models import FileBody, Request, Response
 from ._proxies import Proxies
@@ -59,12 +60,14 @@ _MAX_HEADER: Final = 2**16
 _FRESH: Final = 1.0
 
 
-#: Headers that say how a body is sent or where to: those of a session that was brought along would
-#: not fit these requests.
+#: Default headers of a session that was brought along which are not used: they would not fit these
+#: requests, or would take its credentials to hosts of results.
 _OWN_HEADERS: Final = frozenset(
     {
-        "accept-encoding", "connection", "content-encoding", "content-length", "expect", "host",
-        "te", "trailer", "transfer-encoding", "upgrade",
+        "accept-encoding", "authorization", "connection", "content-encoding", "content-length",
+        "cookie", "expect", "host", "if-match", "if-modified-since", "if-none-match", "if-range",
+        "if-unmodified-since", "proxy-authorization", "range", "te", "trailer",
+        "transfer-encoding", "upgrade",
     }
 )  # fmt: skip
 
@@ -95,6 +98,16 @@ class OpeningTransport(Transport, Protocol):
 
     async def open(self) -> None:
         """Raises `SessionError` if it cannot be used on this event loop."""
+        ...
+
+
+@runtime_checkable
+class DistrustingTransport(Transport, Protocol):
+    """A transport that reuses connections, and can give one up."""
+
+    def distrust(self) -> None:
+        """The last answer that this task got belongs to another request, or is not the service's:
+        use its connection no more, since the answers of later requests would be shifted, too."""
         ...
 
 
@@ -203,10 +216,11 @@ class AiohttpTransport:
     resolve as well, for machines whose VPN resolves every host name to an address of its own.
 
     `session`: use the connector, default headers, proxy, trace configs and `trust_env` of your own
-    `aiohttp.ClientSession`; it stays yours to close. Its other settings, such as
-    `raise_for_status` or its time-outs, do not reach the requests made here. A session that is
-    closed, belongs to another event loop or has middlewares (which might repeat a submit) is
-    refused with `SessionError` when the `Session` is entered.
+    `aiohttp.ClientSession`; it stays yours to close. A connection that its connector has no room
+    for is waited for without a limit. Its default `Authorization` and `Cookie`, and its other
+    settings, such as `raise_for_status` or its time-outs, do not reach the requests made here. A
+    session that is closed, belongs to another event loop or has middlewares (which might repeat a
+    submit) is refused with `SessionError` when the `Session` is entered.
 
     Hosts of `Request.public_only` are connected to only if they resolve to public addresses. A
     proxy resolves names itself, and the connector of a session of yours uses its own resolver: with
@@ -236,6 +250,8 @@ class AiohttpTransport:
         trusted = trust_env if session is None else bool(getattr(session, "trust_env", False))
         self._proxies = Proxies(trusted=trusted)
         self._sessions: dict[str, aiohttp.ClientSession] = {}
+        #: The room that a connector that was brought along has, in all and by host.
+        self._places: dict[str, asyncio.Semaphore] = {}
         self._timeout = aiohttp.ClientTimeout(
             total=None, connect=connect_timeout, sock_connect=connect_timeout
         )
@@ -275,31 +291,33 @@ class AiohttpTransport:
             proxy = _NO_PROXY
             if not self._proxies.none:
                 headers, proxy = await self._proxy(session, url, headers)
-            answer = await _request_of(session)(
-                request.method,
-                url,
-                data=_Watched(payload, exchange) if isinstance(payload, _Pieces) else payload,
-                headers=headers,
-                timeout=self._timeout,
-                allow_redirects=False,
-                **proxy,
-            )
-            try:
-                # Once more in total, and not for each piece: a slow body has to end, too.
-                exchange.restart()
-                await _read(answer, body)
-            finally:
-                # A whole answer has given its connection back; pieces may still be on their way.
-                if watched or not answer.closed:
-                    answer.release()
-                    await answer.wait_for_close()
+            async with self._place(url):
+                answer = await _request_of(session)(
+                    request.method,
+                    url,
+                    data=_Watched(payload, exchange) if isinstance(payload, _Pieces) else payload,
+                    headers=headers,
+                    timeout=self._timeout,
+                    allow_redirects=False,
+                    **proxy,
+                )
+                try:
+                    # Once more in total, and not for each piece: a slow body has to end, too.
+                    exchange.restart()
+                    await _read(answer, body)
+                finally:
+                    # A whole answer has given its connection back; pieces may still be on their
+                    # way.
+                    if watched or not answer.closed:
+                        answer.release()
+                        await answer.wait_for_close()
             return Response(answer.status, bytes(body), answer.headers)
         except asyncio.CancelledError:
             if not exchange.was_cancelled_by_clock():
                 raise
-            raise _late(request, _partial(answer, body)) from None
+            raise _late(request, _partial(answer, body, exchange)) from None
         except TransportError as error:
-            error.response = _partial(answer, body)
+            error.response = _partial(answer, body, exchange)
             raise
         except RunningHubError:
             raise
@@ -308,13 +326,17 @@ class AiohttpTransport:
             if fault is not None:
                 raise fault from None
             ours = self._translated(error, sent=exchange.sent)
-            ours.response = _partial(answer, body)
+            ours.response = _partial(answer, body, exchange)
             raise ours from _cause(error)
         finally:
             exchange.stop()
             current.reset(token)
             if isinstance(payload, _Pieces):
                 await payload.aclose()
+
+    def distrust(self) -> None:
+        """See `DistrustingTransport.distrust`."""
+        close_last()
 
     @contextlib.asynccontextmanager
     async def stream(self, request: Request) -> AsyncIterator[StreamedResponse]:
@@ -478,6 +500,20 @@ class AiohttpTransport:
             return headers, {"proxy": proxy.url, "proxy_headers": proxy.headers}
         return {**headers, **proxy.headers}, {"proxy": proxy.url}
 
+    def _place(self, url: yarl.URL) -> contextlib.AbstractAsyncContextManager[object]:
+        """Room for one more connection in the connector that was brought along. To wait for it is
+        no trouble of the network, so the time for a connection must not include it."""
+        own = self._brought.connector if self._brought is not None else None
+        if own is None or not (own.limit or own.limit_per_host):
+            return _NO_WAIT
+        return _Places(
+            [
+                self._places.setdefault(of, asyncio.Semaphore(most))
+                for of, most in (("", own.limit), (url.authority, own.limit_per_host))
+                if most
+            ]
+        )
+
     def _url(self, url: str) -> yarl.URL:
         # Encoded already: a signed query must reach its host as the service wrote it. A session
         # talks to a handful of API paths over and over; result URLs never repeat.
@@ -495,7 +531,27 @@ def _request_of(session: aiohttp.ClientSession) -> Callable[..., Awaitable[aioht
     return getattr(session, "_request", session.request)
 
 
+_STATUS_LINE: Final = re.compile(rb"HTTP/\d\.\d (\d{3})\b")
+
 _NO_PROXY: Final[Mapping[str, Any]] = {}
+
+_NO_WAIT: Final = contextlib.nullcontext()
+
+
+class _Places(contextlib.AsyncExitStack):
+    """Takes all of these, in order, while it is entered."""
+
+    def __init__(self, places: Sequence[asyncio.Semaphore]) -> None:
+        super().__init__()
+        self._each = places
+
+    async def __aenter__(self) -> Self:
+        async with contextlib.AsyncExitStack() as stack:
+            for place in self._each:
+                await stack.enter_async_context(place)
+            self.push_async_exit(stack.pop_all())
+        return self
+
 
 #: Errors that mean that a host was not reached at all.
 _UNREACHED: Final = (
@@ -516,9 +572,18 @@ def _late(request: Request, partial: Response | None) -> ReadTimeout:
     return error
 
 
-def _partial(answer: aiohttp.ClientResponse | None, body: bytearray) -> Response | None:
+def _partial(
+    answer: aiohttp.ClientResponse | None, body: bytearray, exchange: Exchange
+) -> Response | None:
     """The part of an answer that had arrived when it broke off."""
-    return None if answer is None else Response(answer.status, bytes(body), answer.headers)
+    if answer is not None and body:
+        return Response(answer.status, bytes(body), answer.headers)
+    # What could not be read as HTTP may hold an answer all the same.
+    head, _, rest = bytes(exchange.last_packet).partition(b"\r\n\r\n")
+    if answer is not None:
+        return Response(answer.status, rest, answer.headers)
+    told = _STATUS_LINE.match(head)
+    return Response(int(told[1]), rest) if told is not None and rest else None
 
 
 async def _read(answer: aiohttp.ClientResponse, body: bytearray) -> None:

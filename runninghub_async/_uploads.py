@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -28,6 +27,7 @@ from ._exceptions import (
     SessionError,
 )
 from ._local import file_stamp, open_regular
+from ._log import logger_of
 from ._media import HEAD, FilePath, check_file, is_file, kind_of, sniff
 from ._models import FileBody, Request, Response
 from ._protocol import build_upload, parse_upload
@@ -40,7 +40,7 @@ from ._untrusted import shown
 
 __all__ = ["OnProgress", "Uploader"]
 
-logger = logging.getLogger("runninghub_async")
+logger = logger_of("runninghub_async")
 
 OnProgress = Callable[[int, int], object]
 """Called with the bytes of a file sent so far, and all there are."""

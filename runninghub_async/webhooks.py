@@ -23,7 +23,6 @@ import asyncio
 import contextlib
 import hashlib
 import hmac
-import logging
 import math
 import re
 import secrets
@@ -36,6 +35,7 @@ import attrs
 from ._answers import id_in, loads, told_task
 from ._bounded import Bounded
 from ._exceptions import ProtocolError, RunningHubError
+from ._log import logger_of
 from ._models import Response, Task
 from ._polling import ExponentialPolling, Polling
 from ._untrusted import MAX_VALUES, has_few_values, shown
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TaskEvent", "Webhooks", "parse"]
 
-logger = logging.getLogger("runninghub_async")
+logger = logger_of("runninghub_async")
 
 #: An event is a few kilobytes. The loop reads one of this size in about 20 ms, because the number
 #: of values in it is bounded, too.

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import math
 import random
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import anyio.from_thread
 import anyio.to_thread
 import pytest
-from support import Service, posters
+from support import Service, posters, refusal
 
 import runninghub_async as rh
 from runninghub_async.emulator import Emulator
@@ -54,6 +55,34 @@ def fails(*_: Any) -> Any:
     raise ZeroDivisionError("a fault of the user's")
 
 
+def cancels(*_: Any) -> Any:
+    raise asyncio.CancelledError
+
+
+def exits(*_: Any) -> Any:
+    raise GeneratorExit
+
+
+class Unspeakable(Exception):
+    """Cannot even be shown."""
+
+    def __repr__(self) -> str:
+        raise ZeroDivisionError
+
+    __str__ = __repr__
+
+
+def fails_unspeakably(*_: Any) -> Any:
+    raise Unspeakable
+
+
+async def coroutine(*_: Any) -> Any:
+    return 1.0
+
+
+FAILING = [fails, cancels, exits, fails_unspeakably, coroutine]
+
+
 NONSENSE: list[Any] = [math.nan, math.inf, -math.inf, -5.0, None, "3", 1e300, [], object()]
 
 
@@ -82,6 +111,58 @@ def test_a_schedule_that_raises_ends_the_session(since: int) -> None:
     assert isinstance(error.__cause__, ZeroDivisionError)
 
 
+@pytest.mark.parametrize("failing", FAILING)
+def test_whatever_a_schedule_raises_no_accepted_task_is_lost(
+    failing: Callable[..., Any], tmp_path: Path
+) -> None:
+    """A cancellation of its own, for example: the journal has the id of each task."""
+    service = Service(100.0)
+
+    async def first() -> None:
+        options: Any = {"polling": Schedule(failing), "journal": tmp_path / "run.db"}
+        async with service.session(**options) as session:
+            await broken_by(session, session.stream(posters(3)), "polling.delay")
+
+    async def second() -> list[rh.Outcome]:
+        async with service.session(journal=tmp_path / "run.db") as session:
+            return [outcome async for outcome in session.resume()]
+
+    run(first)
+    assert service.created
+    assert all(outcome.ok for outcome in run(second))
+    assert max(service.submitted.values()) == 1
+
+
+def test_a_log_handler_that_raises_breaks_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Useless answers, refusals and failed queries are logged; no task is lost over that."""
+
+    class Raising(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise OSError(f"no room for {record.msg}")
+
+    handler, logger = Raising(), logging.getLogger("runninghub_async")
+
+    async def main() -> list[rh.Outcome]:
+        answers = [rh.ReadError("reset")] * 3 + [refusal("421")] * 6
+        service = Service(
+            20.0,
+            on_submit=lambda _: answers.pop() if len(service.created) > 3 and answers else None,
+            on_query=lambda _: rh.Response(502) if asyncio.get_running_loop().time() < 9 else None,
+        )
+        async with service.session(journal=tmp_path / "run.db") as session:
+            return [outcome async for outcome in session.stream(posters(30))]
+
+    logger.addHandler(handler)
+    try:
+        found = run(main)
+    finally:
+        logger.removeHandler(handler)
+    assert Counter(type(outcome) for outcome in found) == {rh.Succeeded: 27, rh.Unknown: 3}
+    assert "no room for" in capsys.readouterr().err
+
+
 def check_schedule(decide: Callable[[int], Any]) -> rh.PolicyError:
     async def main() -> rh.PolicyError:
         service = Service(100.0)
@@ -98,7 +179,7 @@ def check_schedule(decide: Callable[[int], Any]) -> rh.PolicyError:
     return run(main)
 
 
-@pytest.mark.parametrize("value", [math.nan, 1.0, -0.1, None, "0.5", fails])
+@pytest.mark.parametrize("value", [math.nan, 1.0, -0.1, None, "0.5", *FAILING])
 def test_chance_that_fails_ends_the_session(value: Any) -> None:
     """As with a schedule; the ids of the tasks are in the error."""
 
@@ -112,7 +193,7 @@ def test_chance_that_fails_ends_the_session(value: Any) -> None:
     run(main)
 
 
-@pytest.mark.parametrize("value", ["again", None, True, fails])
+@pytest.mark.parametrize("value", ["again", None, True, *FAILING])
 def test_a_policy_for_unknown_submits_that_fails_ends_the_session(value: Any) -> None:
     """The submit is held, not repeated."""
 
@@ -126,7 +207,7 @@ def test_a_policy_for_unknown_submits_that_fails_ends_the_session(value: Any) ->
     run(main)
 
 
-@pytest.mark.parametrize("value", [None, 7, fails])
+@pytest.mark.parametrize("value", [None, 7, *FAILING])
 def test_a_key_that_fails_ends_the_session(value: Any, tmp_path: Path) -> None:
     """Nothing is submitted for it."""
 

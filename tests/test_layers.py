@@ -27,7 +27,7 @@ ORDER = (
     "_protocol", "_protocol_v1", "_progress", "_polling", "_circuit", "_retry", "_limits", "_job",
     "_policies", "_sizes", "_budget", "_journal", "_scheduler", "_recovery",
     # the wire
-    "_shielded", "_threads", "_local", "_abandon", "_proxies", "_resolver", "_exchange",
+    "_shielded", "_log", "_threads", "_local", "_abandon", "_proxies", "_resolver", "_exchange",
     "_transport", "_pacing", "_decode", "_partial", "_download",
     # the calls
     "_store", "_owner", "_schema", "_rows", "_migrations", "_inspection", "_journal_file",

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import gzip
 import itertools
+import json
 import logging
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -348,6 +349,103 @@ def test_an_id_in_an_answer_that_breaks_off_is_accepted(cut: int) -> None:
     asyncio.run(main())
 
 
+WRONG_FRAMES: dict[str, Callable[[bytes, bytes], bytes]] = {
+    "something behind": lambda head, body: head + body + b"\r\n<!-- served by 7 -->",
+    "too short a length": lambda head, body: head.replace(
+        b"Length: %d" % len(body), b"Length: %d" % (len(body) - 10)
+    )
+    + body,
+    "two lengths": lambda head, body: head[:-2] + b"Content-Length: 9\r\n\r\n" + body,
+    "a header that is none": lambda head, body: head[:-2] + b"no header\r\n\r\n" + body,
+    "packed by its header only": lambda head, body: head[:-2]
+    + b"Content-Encoding: gzip\r\n\r\n" + body,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("frame", WRONG_FRAMES)
+def test_an_answer_in_a_wrong_frame_is_read_all_the_same(frame: str) -> None:
+    """Submit and queries: all that is wrong is what HTTP puts around the JSON."""
+
+    async def main() -> None:
+        usual = service()
+
+        async def answer(asked: Asked) -> bytes | None:
+            head, _, body = (await usual(asked)).partition(b"\r\n\r\n")
+            await asked.write(WRONG_FRAMES[frame](head + b"\r\n\r\n", body))
+            return None
+
+        async with raw_server(answer) as server, session(server.url) as opened:
+            assert (await opened.run(POSTERS[0])).outputs
+            created = [each for each in server.asked if "text-to-image" in each.target]
+            assert len(created) == 1
+
+    asyncio.run(main())
+
+
+def test_a_query_whose_answer_is_never_ended_is_read() -> None:
+    """Each answer to a query is longer by its header than it is: what came is the whole JSON."""
+
+    async def main() -> None:
+        usual = service()
+
+        async def answer(asked: Asked) -> bytes | None:
+            data: bytes = await usual(asked)
+            if not asked.target.endswith("/query"):
+                return data
+            await asked.write(data.replace(b"Length: ", b"Length: 9"))
+            return None
+
+        async with raw_server(answer) as server, session(server.url) as opened:
+            assert (await opened.run(POSTERS[0])).outputs
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"taskId": "ID", "data": {"taskId": "2013508786110799999", "status": "FAILED"}, "code": 0},
+        {"code": 805, "msg": "APIKEY_TASK_STATUS_ERROR"},
+        {"code": 0, "data": "FAILED"},
+        {"code": 0, "data": ["login", "help"]},
+    ],
+)
+def test_what_names_another_task_or_none_does_not_end_one(odd: dict[str, Any]) -> None:
+    """An answer in the older form, which has no id, is not one to the newer query."""
+
+    async def main() -> None:
+        usual, answers = service(), [odd]
+
+        async def answer(asked: Asked) -> bytes:
+            if asked.target.endswith("/query") and answers:
+                told = answers.pop()
+                if "taskId" in told:
+                    told = {**told, "taskId": asked.fields["taskId"]}
+                return http(told)
+            data: bytes = await usual(asked)
+            return data
+
+        async with raw_server(answer) as server, session(server.url) as opened:
+            assert (await opened.run(POSTERS[0])).outputs
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("status", [500, 502])
+def test_an_id_is_found_beside_a_server_error(status: int) -> None:
+    """JSON without a code of its own, and with the id deep within: the task is accepted."""
+
+    async def main() -> None:
+        async def answer(asked: Asked) -> bytes:
+            del asked
+            return http({"result": {"taskId": str(FIRST_ID)}, "error": "time-out"}, status)
+
+        async with raw_server(answer) as server, session(server.url) as opened:
+            assert (await opened.submit(POSTERS[0])).id == str(FIRST_ID)
+
+    asyncio.run(main())
+
+
 def test_an_id_that_is_cut_off_is_another_one() -> None:
     """The connection closes within the id: the submit is unknown, no wrong id is followed."""
 
@@ -445,6 +543,10 @@ def test_one_odd_byte_loses_no_answer(bad: str, around: str) -> None:
         (b'{"code":0,"data":{"task":{"taskId":"2013508786110730241"}}}', True),
         (b'{"code":0,"data":[{"taskId":"2013508786110730241"}]}', True),
         (b'{"result":{"TaskID":2013508786110730241.0}}', True),
+        ('{"taskId":"2013508786110730241"}'.encode("utf-16"), True),
+        ('{"taskId":"2013508786110730241"}'.encode("utf-16-be"), True),
+        ('{"taskId":"2013508786110730241","'.encode("utf-16-le"), True),
+        (b"<pre>{&quot;taskId&quot;: &quot;2013508786110730241&quot;}</pre>", True),
         (b'{"data":[{"taskId":"2013508786110730241"},{"taskId":"2013508786110730242"}]}', False),
         (b'{"taskId": "null", "x":', False),
         (b'{"taskId": "[]"}', False),
@@ -492,6 +594,35 @@ def test_a_stray_answer_on_a_reused_connection_is_not_taken() -> None:
         assert sorted(ids) == [str(FIRST_ID + n) for n in range(8)]
 
     asyncio.run(main())
+
+
+def test_a_connection_that_is_one_answer_late_is_given_up() -> None:
+    """After the first request on it, each gets the answer to the one before: one submit is unknown,
+    and no job gets the task of another one."""
+    created: dict[str, str] = {}
+
+    async def main() -> list[rh.Outcome]:
+        usual, last = service(), [b""]
+
+        async def answer(asked: Asked) -> bytes:
+            data: bytes = await usual(asked)
+            if "text-to-image" not in asked.target:
+                return data
+            task_id = json.loads(data.partition(b"\r\n\r\n")[2])["taskId"]
+            created[task_id] = asked.fields["prompt"]
+            late, last[0] = last[0], data
+            return late if asked.before else data
+
+        async with raw_server(answer) as server:
+            async with session(server.url, limits=rh.Limits(1, None, None)) as opened:
+                return [outcome async for outcome in opened.stream(POSTERS)]
+
+    for outcome in asyncio.run(main()):
+        if outcome.task is not None:
+            assert created[outcome.task.id] == outcome.request.prompt
+        else:
+            assert isinstance(outcome, rh.Unknown)
+            assert "another job's" in str(outcome.error)
 
 
 def test_long_headers_do_not_lose_the_answer() -> None:
@@ -623,6 +754,49 @@ def test_no_setting_of_a_session_that_is_brought_changes_what_an_answer_means(
         assert error is None
         assert [outcome.ok for outcome in found] == [False, True, True]
         assert "content refused" in str(found[0].error)
+
+    asyncio.run(main())
+
+
+def test_no_credential_of_a_session_that_is_brought_goes_to_hosts_of_results(
+    tmp_path: Path,
+) -> None:
+    """Its default `Authorization` may be the API key; `Range` would change what comes."""
+    headers = {"Authorization": "Bearer a-key", "Cookie": "a=b", "Range": "bytes=0-1", "X-My": "1"}
+
+    async def main() -> list[Asked]:
+        async with raw_server(service()) as server, raw_server(service()) as files:
+            output = rh.Output(f"{files.url}/files/x.png", "png")
+            async with aiohttp.ClientSession(headers=headers) as own:
+                transport = rh.AiohttpTransport(session=own)
+                async with session(server.url, transport) as opened:
+                    await opened.download(output, tmp_path / "x.png")
+            return files.asked
+
+    (asked,) = asyncio.run(main())
+    assert not {"authorization", "cookie", "range"} & asked.headers.keys()
+    assert asked.headers["x-my"] == "1"
+
+
+@pytest.mark.parametrize("room", [{"limit": 1}, {"limit_per_host": 1}, {"limit": 3}])
+def test_a_connection_of_ones_own_connector_is_waited_for(room: dict[str, Any]) -> None:
+    """Answers take longer than a connection may: a place in the connector is not a connection."""
+
+    async def main() -> None:
+        usual = service()
+
+        async def answer(asked: Asked) -> bytes:
+            data: bytes = await usual(asked)
+            if "text-to-image" in asked.target:
+                await asyncio.sleep(0.2)
+            return data
+
+        async with raw_server(answer) as server:
+            async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(**room)) as own:
+                transport = rh.AiohttpTransport(session=own, connect_timeout=0.15)
+                found, error = await outcomes_of(session(server.url, transport), 6)
+        assert error is None
+        assert all(outcome.ok for outcome in found)
 
     asyncio.run(main())
 

@@ -63,6 +63,31 @@ def test_an_outage_of_a_minute_costs_few_submits(kind: str) -> None:
     assert seen["Succeeded"] == 500 - seen["Unknown"] == created
 
 
+def test_late_answers_from_before_an_outage_do_not_prolong_it() -> None:
+    """Submits take three seconds to be answered, then each is reset at once: those that left
+    before and are still answered do not count as a service that answers again."""
+
+    async def main() -> Counter[str]:
+        loop = asyncio.get_running_loop()
+        service = Service(10.0)
+
+        async def answer(request: rh.Request) -> rh.Response:
+            if not request.url.endswith("/query"):
+                if 20 < loop.time() < 80:
+                    raise rh.ReadError("Connection reset by peer")
+                await asyncio.sleep(3)
+            return await service.transport.send(request)
+
+        async with rh.Session("a-key", transport=MockTransport(answer)) as session:
+            seen, error = await ends_of(session.stream(posters(500)))
+        assert error is None
+        return seen
+
+    seen = run(main)
+    assert seen["Unknown"] <= 8
+    assert seen["Succeeded"] == 500 - seen["Unknown"]
+
+
 def test_a_silent_service_gets_no_more_submits() -> None:
     """Nothing is answered for a minute: few submits leave on top of those that wait already."""
 

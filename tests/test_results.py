@@ -1032,7 +1032,11 @@ def raising(_: rh.Succeeded) -> str:
     raise KeyError("title")
 
 
-@pytest.mark.parametrize("name", [raising, lambda _: "", lambda _: " ", lambda _: 7])
+def cancelling(_: rh.Succeeded) -> str:
+    raise asyncio.CancelledError
+
+
+@pytest.mark.parametrize("name", [raising, cancelling, lambda _: "", lambda _: " ", lambda _: 7])
 def test_a_name_that_fails_stops_the_submitting_and_loses_nothing(
     tmp_path: Path, name: Any
 ) -> None:

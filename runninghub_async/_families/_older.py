@@ -6,7 +6,7 @@ from .._caller import Caller
 from .._exceptions import PayloadError
 from .._media import FilePath
 from .._models import Task, TaskStatus
-from .._protocol import check_task_id, parse_query
+from .._protocol import check_task_id, parse_outputs
 from .._protocol_v1 import build_v1, build_view, parse_status
 from .._records import Upload
 from .._uploads import OnProgress, Uploader
@@ -35,7 +35,7 @@ class Older:
         """How a task stands, and what it made ("Check Task Output")."""
         asked = check_task_id(task_id)
         request = build_v1(self._caller.site, "/task/openapi/outputs", {"taskId": asked})
-        return await self._caller.call(request, lambda answer: parse_query(answer, asked))
+        return await self._caller.call(request, lambda answer: parse_outputs(answer, asked))
 
     async def upload(
         self,

@@ -19,7 +19,7 @@ from .._exceptions import ProtocolError, RunningHubError, SessionError
 from .._models import Response, Task
 from .._polling import ExponentialPolling
 from .._progress import ProgressEvent, RunEnded, is_trusted, read_event
-from .._protocol import check_task_id, parse_query
+from .._protocol import check_task_id, parse_outputs
 from .._protocol_v1 import build_v1
 from .._shielded import wait_out
 from .._transport import SocketTransport
@@ -188,4 +188,4 @@ class TaskProgress:
 
     async def _outputs(self) -> Task:
         request = build_v1(self._caller.site, "/task/openapi/outputs", {"taskId": self._task_id})
-        return await self._caller.call(request, lambda answer: parse_query(answer, self._task_id))
+        return await self._caller.call(request, lambda answer: parse_outputs(answer, self._task_id))
