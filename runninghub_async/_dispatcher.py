@@ -106,9 +106,9 @@ class Dispatcher:
             polling=GuardedPolling(rules.polling, self.fault),
             unknown=guarded_unknown(rules.unknown, self.fault),
         )
-        self.scheduler = Scheduler(
-            limits, rules, guarded_chance(getattr(rng, "random", None), self.fault)
-        )
+        # Where it has no such method, the call of it is the fault.
+        draw: Any = getattr(rng, "random", None)
+        self.scheduler = Scheduler(limits, rules, guarded_chance(draw, self.fault))
         self.scheduler.say = logger.warning
         self.scheduler.wall = time.time
         self.scheduler.origin = origin
