@@ -220,7 +220,8 @@ class AiohttpTransport:
     for is waited for without a limit. Its default `Authorization` and `Cookie`, and its other
     settings, such as `raise_for_status` or its time-outs, do not reach the requests made here. A
     session that is closed, belongs to another event loop or has middlewares (which might repeat a
-    submit) is refused with `SessionError` when the `Session` is entered.
+    submit) is refused with `SessionError` when the `Session` is entered. How long an idle
+    connection may be used for a submit is then its connector's `keepalive_timeout`.
 
     Hosts of `Request.public_only` are connected to only if they resolve to public addresses. A
     proxy resolves names itself, and the connector of a session of yours uses its own resolver: with
