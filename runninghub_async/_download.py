@@ -35,11 +35,19 @@ from ._models import Output, Request
 from ._names import announced
 from ._partial import Partial
 from ._pieces import Broken, Reader, TooLarge
-from ._ranges import length_of, range_headers, total_of, validator_of
+from ._ranges import (
+    encodings_of,
+    length_of,
+    range_headers,
+    total_of,
+    validator_of,
+    wire_length,
+)
 from ._saved import Download
 from ._shielded import wait_out
 from ._threads import run_in_thread
 from ._transport import NotPublic, StreamedResponse, StreamingTransport, Transport
+from ._unpacking import Unpacker
 from ._whole import check_whole
 
 __all__ = ["PASSING", "Download", "Fetch", "TooSlow", "keep_text"]
@@ -263,34 +271,42 @@ class Fetch:
         raise DownloadError(f"HTTP {status} from the result's host", output)
 
     async def _store(self, answer: StreamedResponse, at: int) -> Download:
-        length, output = self._length, self._output
-        if length is not None and length > self._max_bytes:
+        output, length, bound = self._output, self._length, self._max_bytes
+        unpacker = self._unpacker(answer)
+        if unpacker is not None:
+            # What cannot be packed any smaller becomes a little larger.
+            length, bound = wire_length(answer.headers), bound + _PIECE
+        if length is not None and length > bound:
             raise ResultTooLarge(
                 f"{length} bytes are more than the {self._max_bytes} allowed", output
             )
         partial = self._partial = self._partial or Partial(self._path, self._temporary)
         fault: TransportError | None = None
         held = bytearray()
+        received = at
         try:
             async with contextlib.aclosing(self._chunks(answer)) as chunks:
                 async for chunk in chunks:
                     held += chunk
-                    if at + len(held) > self._max_bytes:
+                    received += len(chunk)
+                    if received > bound:
                         raise ResultTooLarge(f"more than {self._max_bytes} bytes", output)
                     if len(held) >= _PIECE:
-                        at = await self._write(partial, held, at)
+                        at = await self._write(partial, held, at, unpacker)
                         held = bytearray()
         except TransportError as error:
             fault = error
-        at = await self._write(partial, held, at)
+        at = await self._write(partial, held, at, unpacker)
         # A complete body is sometimes reported as broken off: its length knows better.
-        if at != length and (fault is not None or length is not None):
-            if length is not None and at > length:
+        if received != length and (fault is not None or length is not None):
+            if length is not None and received > length:
                 self._validator = ""
             why = f"; {fault}" if isinstance(fault, TooSlow) else ""
             raise ResultIncomplete(
-                f"{at} of {length or 'unknown'} bytes arrived{why}", output
+                f"{received} of {length or 'unknown'} bytes arrived{why}", output
             ) from fault
+        if unpacker is not None and received and not unpacker.ended:
+            raise ResultIncomplete(f"the packed body ends too early, after {at} bytes", output)
         if not at:
             raise ResultIncomplete("the result is empty", output)
         return await self._keep(partial, answer.headers.get("content-type", ""))
@@ -321,10 +337,32 @@ class Fetch:
                     raise TooSlow(f"{received} bytes in {waited:.0f} s are too slow")
                 waited, received = 0.0, 0
 
-    @staticmethod
-    async def _write(partial: Partial, piece: bytearray, at: int) -> int:
-        await run_in_thread(lambda: partial.write(piece, at=at))
-        return at + len(piece)
+    def _unpacker(self, answer: StreamedResponse) -> Unpacker | None:
+        encodings = encodings_of(answer.headers) if answer.packed else ()
+        try:
+            return Unpacker(encodings) if encodings else None
+        except Broken as error:
+            raise ResultBroken(str(error), self._output) from None
+
+    async def _write(
+        self, partial: Partial, piece: bytearray, at: int, unpacker: Unpacker | None
+    ) -> int:
+        """Put `piece`, unpacked if it is packed, at byte `at`. Returns where the file ends then."""
+        if unpacker is None:
+            await run_in_thread(lambda: partial.write(piece, at=at))
+            return at + len(piece)
+        unpacker.feed(piece)
+        try:
+            # One piece at a time: a packed one may hold a thousand of them.
+            while count := await run_in_thread(
+                _unpack, unpacker, partial, at, min(_PIECE, self._max_bytes - at + 1)
+            ):
+                at += count
+                if at > self._max_bytes:
+                    raise ResultTooLarge(f"more than {self._max_bytes} bytes", self._output)
+        except Broken as error:
+            raise ResultBroken(str(error), self._output) from None
+        return at
 
     async def _keep(self, partial: Partial, content_type: str) -> Download:
         # Whatever is wrong with it now, the bytes that are there are of no use.
@@ -354,6 +392,14 @@ class Fetch:
         download = await _kept(partial, self._path, kind if kind_of(kind) == "image" else "")
         self._partial = None
         return download
+
+
+def _unpack(unpacker: Unpacker, partial: Partial, at: int, limit: int) -> int:
+    """Put the next bytes of the file, about `limit`, at byte `at`. Returns how many they are."""
+    piece = unpacker.take(limit)
+    if piece:
+        partial.write(piece, at=at)
+    return len(piece)
 
 
 def _expected(output: Output, head: bytes) -> str:

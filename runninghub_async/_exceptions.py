@@ -438,8 +438,8 @@ class ResultGone(DownloadError):
 
 
 class ResultIncomplete(DownloadError):
-    """The host or the connection faltered, or fewer bytes came than were announced: trying again
-    may help."""
+    """The host or the connection faltered, fewer bytes came than were announced, or a packed body
+    without its end: trying again may help."""
 
 
 class ResultTooLarge(DownloadError):
@@ -448,9 +448,9 @@ class ResultTooLarge(DownloadError):
 
 
 class ResultBroken(DownloadError):
-    """What came is not what was announced (a web page in place of a picture), or a picture that
-    is not whole: cut off, a wrong checksum, too few pixels. Trying again may help if the fault is
-    the transfer's."""
+    """What came is not what was announced (a web page in place of a picture), a picture that is
+    not whole (cut off, a wrong checksum, too few pixels), or packed so that it cannot be unpacked.
+    Trying again may help if the fault is the transfer's."""
 
 
 class ResultUnsafe(DownloadError):

@@ -221,7 +221,8 @@ class Request:
 
 @attrs.frozen
 class Response:
-    """One HTTP answer, complete. `headers` are found by lower-case names."""
+    """One HTTP answer, complete. `headers` are found by lower-case names; `body` is unpacked,
+    whatever `Content-Encoding` says."""
 
     status: int
     body: bytes = b""

@@ -113,11 +113,17 @@ class DistrustingTransport(Transport, Protocol):
 
 @attrs.frozen
 class StreamedResponse:
-    """An answer whose body is read piece by piece. Headers are found by lower-case names."""
+    """An answer whose body is read piece by piece. Headers are found by lower-case names.
+
+    `packed`: whether `chunks` are still packed as the header `Content-Encoding` says, so that the
+    download has to unpack them; a transport that wraps `AiohttpTransport` has to pass it on.
+    Otherwise they are the bytes of the file, whatever the header says.
+    """
 
     status: int
     headers: Mapping[str, str] = attrs.field(repr=False)
     chunks: AsyncIterator[bytes] = attrs.field(repr=False)
+    packed: bool = False
 
 
 @runtime_checkable
@@ -362,6 +368,8 @@ class AiohttpTransport:
                     sock_read=request.read_timeout,
                 ),
                 allow_redirects=False,
+                # It would take half a gzip body for a whole one, and unpacks in the event loop.
+                auto_decompress=False,
                 **proxy,
             )
         except RunningHubError:
@@ -373,9 +381,8 @@ class AiohttpTransport:
             raise self._translated(error, sent=sent) from _cause(error)
         try:
             # Outside of the translation: an OSError of the reader's own disk is none of ours.
-            yield StreamedResponse(
-                answer.status, answer.headers, _Chunks(answer, self._connect_timeout)
-            )
+            chunks = _Chunks(answer, self._connect_timeout)
+            yield StreamedResponse(answer.status, answer.headers, chunks, packed=True)
         finally:
             answer.release()
             await answer.wait_for_close()

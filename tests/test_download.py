@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gzip
 import hashlib
+import importlib
+import importlib.util
 import threading
+import tracemalloc
+import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,6 +19,7 @@ from typing import Any
 import attrs
 import pytest
 from aiohttp import web
+from rawserver import Asked, raw_server
 from support import png
 
 import runninghub_async as rh
@@ -221,6 +228,7 @@ class Answer:
     headers: dict[str, str]
     body: bytes = b""
     fault: Exception | None = None
+    packed: bool = False
 
 
 class Host(MockTransport):
@@ -241,7 +249,7 @@ class Host(MockTransport):
             if answer.fault is not None:
                 raise answer.fault
 
-        yield rh.StreamedResponse(answer.status, answer.headers, chunks())
+        yield rh.StreamedResponse(answer.status, answer.headers, chunks(), answer.packed)
 
     @property
     def ranges(self) -> list[tuple[str | None, str | None]]:
@@ -372,6 +380,226 @@ def test_no_more_than_allowed_comes_in_parts(tmp_path: Path) -> None:
     with pytest.raises(rh.ResultTooLarge):
         fetch_from(host, tmp_path)
     assert files(tmp_path) == []
+
+
+# -- bodies that come packed ------------------------------------------------------------------
+
+
+def deflated(data: bytes) -> bytes:
+    """Without the header of zlib, as many hosts send it."""
+    packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return packer.compress(data) + packer.flush()
+
+
+def in_chunks(body: bytes) -> bytes:
+    """Each chunk and the last one as they should be."""
+    pieces = [body[start : start + 1000] for start in range(0, len(body), 1000)]
+    return b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in [*pieces, b""])
+
+
+def reply(body: bytes, encoding: str, framing: str = "length") -> bytes:
+    lines = "".join(f"Content-Encoding: {line}\r\n" for line in encoding.split("|"))
+    if framing == "length":
+        return f"HTTP/1.1 200 X\r\nContent-Length: {len(body)}\r\n{lines}\r\n".encode() + body
+    head = f"HTTP/1.1 200 X\r\nTransfer-Encoding: chunked\r\n{lines}\r\n"
+    return head.encode() + in_chunks(body)
+
+
+TEXT = "".join(f"{n} {hashlib.sha256(b'%d' % n).hexdigest()[:9]}\n" for n in range(3000)).encode()
+
+PACKED = {
+    "gzip": gzip.compress(TEXT),
+    "GZIP": gzip.compress(TEXT),
+    "x-gzip": gzip.compress(TEXT),
+    "gzip, gzip": gzip.compress(gzip.compress(TEXT)),
+    "gzip|gzip": gzip.compress(gzip.compress(TEXT)),
+    "deflate, gzip": gzip.compress(zlib.compress(TEXT)),
+    "deflate": zlib.compress(TEXT),
+    " deflate ": deflated(TEXT),
+}
+
+
+def fetch_text(folder: Path, *replies: bytes, max_bytes: int = 2**30) -> tuple[int, rh.Download]:
+    """Fetch a text over real HTTP from a host that sends `replies`, the last one again and again.
+    How often it was asked, and the file."""
+    left = list(replies)
+
+    async def answer(_: Asked) -> bytes:
+        return left.pop(0) if len(left) > 1 else left[0]
+
+    async def main() -> tuple[int, rh.Download]:
+        async with raw_server(answer) as raw, rh.Session("k", base_url=raw.url, **FAST) as session:
+            output = rh.Output(f"{raw.url}/x.txt", "txt")
+            got = await session.download(output, folder / "x.txt", max_bytes=max_bytes)
+            assert "range" not in raw.asked[-1].headers
+            return len(raw.asked), got
+
+    return asyncio.run(main())
+
+
+@pytest.mark.parametrize("framing", ["length", "chunks"])
+@pytest.mark.parametrize("encoding", PACKED)
+def test_a_packed_body_is_unpacked(tmp_path: Path, encoding: str, framing: str) -> None:
+    """Whatever it is called, whatever wraps it, however often it was packed."""
+    asked, download = fetch_text(tmp_path, reply(PACKED[encoding], encoding, framing))
+    assert asked == 1
+    assert download.path.read_bytes() == TEXT
+    assert (download.size, download.sha256) == (len(TEXT), hashlib.sha256(TEXT).hexdigest())
+
+
+@pytest.mark.parametrize("framing", ["length", "chunks"])
+@pytest.mark.parametrize("encoding", PACKED)
+@pytest.mark.parametrize("missing", ["half", "the last byte"])
+def test_a_packed_body_that_is_cut_short_is_never_kept(
+    tmp_path: Path, encoding: str, framing: str, missing: str
+) -> None:
+    """Though its length is the announced one, or its last chunk came: it is tried again, from its
+    beginning."""
+    whole = PACKED[encoding]
+    cut = reply(whole[: len(whole) // 2 if missing == "half" else -1], encoding, framing)
+    with pytest.raises(rh.ResultIncomplete, match="packed body ends too early"):
+        fetch_text(tmp_path, cut)
+    assert files(tmp_path) == []
+    asked, download = fetch_text(tmp_path, cut, reply(whole, encoding, framing))
+    assert asked == 2
+    assert download.path.read_bytes() == TEXT
+
+
+@pytest.mark.parametrize("framing", ["length", "chunks"])
+def test_several_packed_members_make_one_file(tmp_path: Path, framing: str) -> None:
+    """A thousand of them as well as two; the last one has to end."""
+    few = gzip.compress(TEXT[:1000]) + gzip.compress(TEXT[1000:])
+    many = b"".join(gzip.compress(TEXT[at : at + 30]) for at in range(0, len(TEXT), 30))
+    for body in (few, many):
+        _, download = fetch_text(tmp_path, reply(body, "gzip", framing))
+        assert download.path.read_bytes() == TEXT
+        download.path.unlink()
+        with pytest.raises(rh.ResultIncomplete):
+            fetch_text(tmp_path, reply(body[:-1], "gzip", framing))
+        assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("body", "encoding", "told"),
+    [
+        (TEXT, "gzip", "incorrect header"),
+        (TEXT, "x-gzip", "incorrect header"),
+        (gzip.compress(TEXT), "gzip, gzip", "incorrect header"),
+        (gzip.compress(TEXT)[:-8] + bytes(8), "gzip", "incorrect data check"),
+        (gzip.compress(TEXT) + b"<html>", "gzip", "incorrect header"),
+        (b"\x07" + deflated(TEXT), "deflate", "invalid block type"),
+        (TEXT, "compress", "cannot be unpacked: compress"),
+        (gzip.compress(TEXT), "gzip, exi", "cannot be unpacked: exi"),
+        (TEXT, "gzip" + ", gzip" * 4, "cannot be unpacked: gzip, gzip"),
+    ],
+)
+def test_what_cannot_be_unpacked_is_broken(
+    tmp_path: Path, body: bytes, encoding: str, told: str
+) -> None:
+    """It is never kept as it came, and the error says how it is packed."""
+    with pytest.raises(rh.ResultBroken, match=told):
+        fetch_text(tmp_path, reply(body, encoding))
+    assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("encoding", "modules"),
+    [
+        ("br", ["brotli", "brotlicffi"]),
+        ("zstd", ["compression", "backports.zstd"]),
+    ],
+)
+def test_an_encoding_whose_library_is_missing_is_named(
+    tmp_path: Path, encoding: str, modules: list[str]
+) -> None:
+    """Nothing here asks for such a body, but a host may send it all the same."""
+    for module in modules:
+        if importlib.util.find_spec(module.split(".")[0]) is not None:
+            pytest.skip(f"{module} may be installed")
+    with pytest.raises(rh.ResultBroken, match=rf"\({encoding}\), and the package"):
+        fetch_text(tmp_path, reply(TEXT, encoding))
+
+
+def test_brotli_and_zstandard_are_unpacked_where_a_library_is(tmp_path: Path) -> None:
+    """To their end, as everything else."""
+    packed = {}
+    with contextlib.suppress(ImportError):
+        packed["br"] = importlib.import_module("brotli").compress(TEXT)
+    for module in ("compression.zstd", "backports.zstd"):
+        with contextlib.suppress(ImportError):
+            packed["zstd"] = importlib.import_module(module).compress(TEXT)
+    if not packed:
+        pytest.skip("neither is installed")
+    for encoding, body in packed.items():
+        _, download = fetch_text(tmp_path, reply(body, encoding, "chunks"))
+        assert download.path.read_bytes() == TEXT
+        download.path.unlink()
+        with pytest.raises(rh.ResultIncomplete, match="ends too early"):
+            fetch_text(tmp_path, reply(body[:-9], encoding, "chunks"))
+
+
+@pytest.mark.parametrize("word", ["identity", "none", "binary", "UTF-8", "aws-chunked"])
+def test_a_word_that_means_no_packing_changes_nothing(tmp_path: Path, word: str) -> None:
+    """Storage hosts repeat what was given to them with the file."""
+    _, download = fetch_text(tmp_path, reply(TEXT, word))
+    assert download.path.read_bytes() == TEXT
+
+
+def test_a_packed_body_may_hold_no_more_than_allowed(tmp_path: Path) -> None:
+    """64 KiB that unpack to 64 MiB are given up, and a body whose members hold nothing as well."""
+    for body in (gzip.compress(bytes(2**26), 9), gzip.compress(b"") * 60_000):
+        with pytest.raises(rh.ResultTooLarge, match="more than 1000 bytes"):
+            fetch_text(tmp_path, reply(body, "gzip", "chunks"), max_bytes=1000)
+        assert files(tmp_path) == []
+    assert len(fetch_text(tmp_path, reply(PACKED["gzip"], "gzip"), max_bytes=len(TEXT))) == 2
+    with pytest.raises(rh.ResultTooLarge):
+        fetch_text(tmp_path, reply(PACKED["gzip"], "gzip"), max_bytes=len(TEXT) - 1)
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "gzip, gzip"])
+def test_what_unpacks_to_much_is_never_held_at_once(tmp_path: Path, encoding: str) -> None:
+    """64 MiB out of 64 KiB, in a few megabytes of memory."""
+    body = gzip.compress(b"\n" * 2**26, 9)
+    if encoding == "gzip, gzip":
+        body = gzip.compress(body)
+    tracemalloc.start()
+    try:
+        _, download = fetch_text(tmp_path, reply(body, encoding))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert download.size == 2**26
+    assert peak < 2**23
+
+
+def test_a_packed_transfer_that_breaks_off_starts_over(tmp_path: Path) -> None:
+    """Its bytes are not those of the file, whatever vouches for it."""
+    body = gzip.compress(BIG)
+    headers = {"content-encoding": "gzip", "content-length": str(len(body)), "etag": '"v1"'}
+    host = Host(
+        Answer(200, headers, body[:5000], RESET, packed=True),
+        Answer(200, headers, body[:5000], packed=True),
+        Answer(200, headers, body, packed=True),
+    )
+    fetch_from(host, tmp_path)
+    assert host.ranges == [(None, None)] * 3
+
+
+def test_a_packed_body_has_its_announced_length(tmp_path: Path) -> None:
+    """One of two members is complete, and only the length tells."""
+    one, two = gzip.compress(BIG[:5000]), gzip.compress(BIG[5000:])
+    headers = {"content-encoding": "gzip", "content-length": str(len(one + two))}
+    whole = Answer(200, headers, one + two, rh.ReadError("received N of N"), packed=True)
+    fetch_from(Host(Answer(200, headers, one, packed=True), whole), tmp_path)
+
+
+def test_a_transport_that_unpacks_says_nothing(tmp_path: Path) -> None:
+    """Its chunks are the file, whatever header it passes on; so is the body of a `Response`."""
+    headers = {"content-encoding": "gzip", "content-length": "9"}
+    fetch_from(Host(Answer(200, headers, BIG)), tmp_path)
+    (tmp_path / "x.png").unlink()
+    download, _ = fetch(tmp_path, lambda _: rh.Response(200, PNG, headers))
+    assert download.path.read_bytes() == PNG
 
 
 # -- disks ------------------------------------------------------------------------------------

@@ -19,7 +19,8 @@ PACKAGE = Path(inspect.getfile(runninghub_async)).parent
 #: A module may import only from modules before it.
 ORDER = (
     "_bounded", "_text", "_untrusted",
-    "_addresses", "_ranges", "_media", "_impostors", "_pieces", "_png", "_whole",
+    "_addresses", "_ranges", "_media", "_impostors", "_pieces", "_unpacking", "_png",
+    "_whole",
     "_states", "_saved", "_nodes", "_models", "_renewal", "_names", "_money", "_exceptions",
     "_outcomes", "_records", "_plain",
     # rules
