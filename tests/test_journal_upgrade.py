@@ -9,6 +9,7 @@ import shutil
 import sqlite3
 from collections import Counter
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -120,8 +121,11 @@ def test_an_old_journal_is_resumed(journal: Path) -> None:
     assert cloud.submitted.total() == 3
     with rh.JournalReader(journal) as reader:
         told = reader.summary()
+        assumed = [record.assumed for record in reader.jobs() if record.assumed]
     assert told.assumed == rh.Money("0.22", "CNY")
     assert told.spent == rh.Money("1.54", "CNY")
+    # The job whose cost was not named has it in its own row, too.
+    assert assumed == [Decimal("0.22")]
 
 
 def test_the_same_requests_again_find_their_jobs_in_an_old_journal(journal: Path) -> None:
