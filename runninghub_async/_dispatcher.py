@@ -364,7 +364,14 @@ class Dispatcher:
         self.wake()
         sent_at = clock()
         try:
-            task = await self._ask(entry.job.task_id)
+            try:
+                answer = await self._transport.send(self._build_query(entry.job.task_id))
+            except TransportError as error:
+                if error.response is None:
+                    raise
+                # What came before the connection broke may be all there is.
+                answer = error.response
+            task = parse_query(answer, entry.job.task_id)
         except RunningHubError as error:
             self._distrust(error)
             scheduler.missed(entry, error, clock(), sent_at)
@@ -384,20 +391,6 @@ class Dispatcher:
             scheduler.seen(entry, task, clock(), sent_at)
             if not task.done or not entry.gone:
                 self._note_wait(entry, task)
-
-    async def _ask(self, task_id: str) -> Task:
-        """How the task stands, by the service."""
-        try:
-            answer = await self._transport.send(self._build_query(task_id))
-        except TransportError as error:
-            if error.response is None:
-                raise
-            try:
-                # What came before the connection broke may be all there is.
-                return parse_query(error.response, task_id)
-            except RunningHubError:
-                raise error from None
-        return parse_query(answer, task_id)
 
     def _distrust(self, error: RunningHubError) -> None:
         """Give up the connection of an answer that was not the service's own to this request."""

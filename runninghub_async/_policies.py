@@ -82,7 +82,7 @@ def guarded_chance(draw: Callable[[], float], on_fault: OnFault) -> Callable[[],
         try:
             u = draw()
             if 0.0 <= u < 1.0:
-                return float(u)
+                return u  # type: ignore[no-any-return]
         except BaseException as error:
             on_fault(_of_result("rng.random", u, "a number from 0 to 1", error))
         else:

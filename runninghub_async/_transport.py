@@ -291,6 +291,7 @@ class AiohttpTransport:
         token = current.set(exchange)
         answer: aiohttp.ClientResponse | None = None
         body = bytearray()
+        places: list[asyncio.Semaphore] = []
         try:
             session = self._session_for(request, watched=watched)
             url = self._url(request.url)
@@ -298,26 +299,26 @@ class AiohttpTransport:
             proxy = _NO_PROXY
             if not self._proxies.none:
                 headers, proxy = await self._proxy(session, url, headers)
-            async with self._place(url):
-                answer = await _request_of(session)(
-                    request.method,
-                    url,
-                    data=_Watched(payload, exchange) if isinstance(payload, _Pieces) else payload,
-                    headers=headers,
-                    timeout=self._timeout,
-                    allow_redirects=False,
-                    **proxy,
-                )
-                try:
-                    # Once more in total, and not for each piece: a slow body has to end, too.
-                    exchange.restart()
-                    await _read(answer, body)
-                finally:
-                    # A whole answer has given its connection back; pieces may still be on their
-                    # way.
-                    if watched or not answer.closed:
-                        answer.release()
-                        await answer.wait_for_close()
+            if self._brought is not None:
+                await self._take_places(url, places)
+            answer = await _request_of(session)(
+                request.method,
+                url,
+                data=_Watched(payload, exchange) if isinstance(payload, _Pieces) else payload,
+                headers=headers,
+                timeout=self._timeout,
+                allow_redirects=False,
+                **proxy,
+            )
+            try:
+                # Once more in total, and not for each piece: a slow body has to end, too.
+                exchange.restart()
+                await _read(answer, body)
+            finally:
+                # A whole answer has given its connection back; pieces may still be on their way.
+                if watched or not answer.closed:
+                    answer.release()
+                    await answer.wait_for_close()
             return Response(answer.status, bytes(body), answer.headers)
         except asyncio.CancelledError:
             if not exchange.was_cancelled_by_clock():
@@ -338,6 +339,8 @@ class AiohttpTransport:
         finally:
             exchange.stop()
             current.reset(token)
+            for place in places:
+                place.release()
             if isinstance(payload, _Pieces):
                 await payload.aclose()
 
@@ -352,10 +355,24 @@ class AiohttpTransport:
         Results have connections of their own: however many are fetched at once, no submit waits
         for one of them, and none of them waits behind a poll.
         """
+        places: list[asyncio.Semaphore] = []
+        try:
+            async with self._streamed(request, places) as answer:
+                yield answer
+        finally:
+            for place in places:
+                place.release()
+
+    @contextlib.asynccontextmanager
+    async def _streamed(
+        self, request: Request, places: list[asyncio.Semaphore]
+    ) -> AsyncIterator[StreamedResponse]:
         try:
             self._clock_here()
             session = self._session("public" if request.public_only else "results")
             url = yarl.URL(request.url, encoded=True)
+            if self._brought is not None:
+                await self._take_places(url, places)
             headers, proxy = await self._proxy(session, url, request.headers)
             answer = await session.request(
                 request.method,
@@ -508,19 +525,18 @@ class AiohttpTransport:
             return headers, {"proxy": proxy.url, "proxy_headers": proxy.headers}
         return {**headers, **proxy.headers}, {"proxy": proxy.url}
 
-    def _place(self, url: yarl.URL) -> contextlib.AbstractAsyncContextManager[object]:
-        """Room for one more connection in the connector that was brought along. To wait for it is
-        no trouble of the network, so the time for a connection must not include it."""
-        own = self._brought.connector if self._brought is not None else None
-        if own is None or not (own.limit or own.limit_per_host):
-            return _NO_WAIT
-        return _Places(
-            [
-                self._places.setdefault(of, asyncio.Semaphore(most))
-                for of, most in (("", own.limit), (url.authority, own.limit_per_host))
-                if most
-            ]
-        )
+    async def _take_places(self, url: yarl.URL, places: list[asyncio.Semaphore]) -> None:
+        """Wait until the connector that was brought along has room for one more connection, and
+        add what has to be released afterwards to `places`. This wait is no trouble of the network,
+        so the time for a connection must not include it."""
+        connector = self._brought.connector if self._brought is not None else None
+        if connector is None:
+            return
+        for of, most in (("", connector.limit), (url.authority, connector.limit_per_host)):
+            if most:
+                place = self._places.setdefault(of, asyncio.Semaphore(most))
+                await place.acquire()
+                places.append(place)
 
     def _url(self, url: str) -> yarl.URL:
         # Encoded already: a signed query must reach its host as the service wrote it. A session
@@ -542,24 +558,6 @@ def _request_of(session: aiohttp.ClientSession) -> Callable[..., Awaitable[aioht
 _STATUS_LINE: Final = re.compile(rb"HTTP/\d\.\d (\d{3})\b")
 
 _NO_PROXY: Final[Mapping[str, Any]] = {}
-
-_NO_WAIT: Final = contextlib.nullcontext()
-
-
-class _Places(contextlib.AsyncExitStack):
-    """Takes all of these, in order, while it is entered."""
-
-    def __init__(self, places: Sequence[asyncio.Semaphore]) -> None:
-        super().__init__()
-        self._each = places
-
-    async def __aenter__(self) -> Self:
-        async with contextlib.AsyncExitStack() as stack:
-            for place in self._each:
-                await stack.enter_async_context(place)
-            self.push_async_exit(stack.pop_all())
-        return self
-
 
 #: Errors that mean that a host was not reached at all.
 _UNREACHED: Final = (

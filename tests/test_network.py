@@ -779,7 +779,9 @@ def test_no_credential_of_a_session_that_is_brought_goes_to_hosts_of_results(
 
 
 @pytest.mark.parametrize("room", [{"limit": 1}, {"limit_per_host": 1}, {"limit": 3}])
-def test_a_connection_of_ones_own_connector_is_waited_for(room: dict[str, Any]) -> None:
+def test_a_connection_of_ones_own_connector_is_waited_for(
+    room: dict[str, Any], tmp_path: Path
+) -> None:
     """Answers take longer than a connection may: a place in the connector is not a connection."""
 
     async def main() -> None:
@@ -787,16 +789,18 @@ def test_a_connection_of_ones_own_connector_is_waited_for(room: dict[str, Any]) 
 
         async def answer(asked: Asked) -> bytes:
             data: bytes = await usual(asked)
-            if "text-to-image" in asked.target:
+            if not asked.target.endswith("/query"):
                 await asyncio.sleep(0.2)
             return data
 
         async with raw_server(answer) as server:
             async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(**room)) as own:
                 transport = rh.AiohttpTransport(session=own, connect_timeout=0.15)
-                found, error = await outcomes_of(session(server.url, transport), 6)
-        assert error is None
+                async with session(server.url, transport) as opened:
+                    stream = opened.stream(POSTERS[:6], folder=tmp_path)
+                    found = [outcome async for outcome in stream]
         assert all(outcome.ok for outcome in found)
+        assert len(list(tmp_path.glob("*.png"))) == 6
 
     asyncio.run(main())
 
