@@ -800,9 +800,9 @@ def test_a_connection_of_ones_own_connector_is_waited_for(
                     stream = opened.stream(POSTERS[:6], folder=tmp_path)
                     found = [outcome async for outcome in stream]
         assert all(outcome.ok for outcome in found)
-        assert len(list(tmp_path.glob("*.png"))) == 6
 
     asyncio.run(main())
+    assert len(list(tmp_path.glob("*.png"))) == 6
 
 
 def test_a_session_that_cannot_be_used_is_refused_on_entering() -> None:
