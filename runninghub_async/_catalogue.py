@@ -539,4 +539,5 @@ def _count(value: Any) -> Decimal | None:
         count = Decimal(str(value))
     except ArithmeticError:
         return None
-    return count if count.is_finite() and count > 0 else None
+    # Beyond this no request is valid, and arithmetic could fail.
+    return count if count.is_finite() and count > 0 and -30 < count.adjusted() < 30 else None

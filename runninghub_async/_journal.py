@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from hashlib import blake2b
@@ -15,6 +16,7 @@ from typing import Any, Final, NamedTuple, TypedDict, TypeGuard
 
 import attrs
 
+from ._answers import number
 from ._catalogue import Catalogue
 from ._codes import look_up
 from ._exceptions import JournalError, PayloadError, RunningHubError, SubmitUnknown, TaskCancelled
@@ -241,7 +243,7 @@ def params_in(text: str) -> dict[str, Any]:
     """The parameters in a text of `content_of`. Raises `ValueError` or `TypeError` for any other
     text."""
     hook = _with_files if _FILE in text else None
-    params: Any = json.loads(text, object_hook=hook, parse_constant=_refuse)
+    params: Any = json.loads(text, object_hook=hook, parse_constant=_refuse, parse_float=_finite)
     if not isinstance(params, dict):
         raise TypeError("expected a JSON object")
     return params
@@ -249,6 +251,14 @@ def params_in(text: str) -> dict[str, Any]:
 
 def _refuse(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    """A number of JSON. `1e999` would be infinite, which JSON has no word for."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text:.40} is out of range")
+    return value
 
 
 @attrs.frozen
@@ -301,7 +311,7 @@ def task_in(task_id: str, text: str | None) -> Task:
     """The task in a text of `task_text`. Raises `ValueError` or `TypeError` for any other text."""
     if not text:
         return Task(task_id)
-    kept = json.loads(text, parse_constant=_refuse)
+    kept = json.loads(text, parse_constant=_refuse, parse_float=_finite)
     if not isinstance(kept, dict):
         raise TypeError("expected a JSON object")
     error, usage, tips = kept.get("error"), kept.get("usage"), kept.get("tips", "")
@@ -330,11 +340,8 @@ def _output_in(task_id: str, kept: Any) -> Output:
 def _amount_in(value: Any) -> Decimal | None:
     if value is None:
         return None
-    try:
-        amount = Decimal(value) if isinstance(value, str | int) else Decimal("nan")
-    except ArithmeticError:
-        amount = Decimal("nan")
-    if not amount.is_finite():
+    amount = number(value) if isinstance(value, str | int) else None
+    if amount is None:
         raise ValueError(f"usage: {value!r:.40} is not an amount")
     return amount
 

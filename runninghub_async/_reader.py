@@ -21,10 +21,10 @@ from ._money import Money, Sums
 from ._owner import LEASE
 from ._schema import (
     APPLICATION,
-    FACTS,
     VERSION,
     columns_of,
     connect,
+    facts_of,
     fetch,
     lease_of,
     of_state,
@@ -119,7 +119,7 @@ class JournalReader:
         states, spent, assumed = totals_in(self._read("SELECT name, amount FROM totals"), self.path)
         if self._version < WITH_ASSUMED:
             assumed = amount_of(sum(amount for amount, _ in assumed_before(self._db)))
-        facts = dict(self._read(FACTS))
+        facts = facts_of(self._db, self.path)
         holder = lease_of(self._db, self.path)
         lives = holder is not None and holder[0].lives(holder[1], time.time(), LEASE)
         owner = str(holder[0]) if holder is not None and lives else ""
@@ -143,8 +143,8 @@ class JournalReader:
         rows = self._read(
             "SELECT minute, ended FROM minutes WHERE minute > ? ORDER BY minute", (minute - 10,)
         )
-        if not all(isinstance(number, int) for row in rows for number in row):
-            raise JournalError("is damaged: table minutes: not a number", self.path)
+        if not all(isinstance(number, int) and number >= 0 for row in rows for number in row):
+            raise JournalError("is damaged: table minutes: not a count", self.path)
         if not rows or rows[0][0] > minute:
             return 0.0
         minutes: int = minute - rows[0][0] + 1

@@ -329,6 +329,9 @@ def _match_parked(db: sqlite3.Connection, batch: Iterable[_Item]) -> Answers:
         elif item.state is JobState.SUBMITTING and item.old in (None, JobState.NEW):
             row = db.execute("SELECT task_id FROM parked WHERE key = ?", (item.key,)).fetchone()
             if row is not None:
+                if not (isinstance(row[0], str) and row[0]):
+                    # Its task exists and would be made, and paid for, a second time.
+                    raise ValueError(f"job {item.key}: table parked: {row[0]!r:.40} is no task id")
                 known[item.key] = row[0]
     return known
 

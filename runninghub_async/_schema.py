@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
@@ -22,14 +21,15 @@ from ._journal import (
     task_in,
 )
 from ._models import Task, TaskStatus
+from ._money import Money
 from ._owner import Owner
 from ._states import JobState
+from ._untrusted import shown
 
 __all__ = [
     "APPLICATION",
     "COLUMNS",
     "DAMAGED",
-    "FACTS",
     "OPEN",
     "SCHEMA",
     "TABLES",
@@ -37,6 +37,8 @@ __all__ = [
     "Page",
     "columns_of",
     "connect",
+    "fact_rows",
+    "facts_of",
     "fetch",
     "lease_of",
     "of_state",
@@ -128,6 +130,9 @@ _MAYBE_TEXTS: Final = ("task_id", "task", "code", "error", "files")
 _TIMES: Final = ("sent_at", "accepted_at", "ended_at")
 _DIGEST_LENGTH: Final = 32
 
+#: The first moment that no calendar of Python's has, the year 10000, as Unix time.
+_NO_DATE: Final = 253402300800
+
 #: The states in which the id of the task is known.
 _FOLLOWED: Final = frozenset({JobState.ACCEPTED, JobState.RUNNING})
 _WELL_ENDED: Final = frozenset({JobState.SUCCEEDED, JobState.PARTLY_STORED, JobState.STORED})
@@ -142,8 +147,14 @@ class _Damage(Exception):
 
 
 def record_or_damage(row: Sequence[Any], path: str) -> JobRecord:
-    """The same; for a damaged row, what can be read of it, with its `damage`."""
+    """A row as a record; for a damaged row, what can be read of it, with its `damage`. Raises
+    `JournalError` for a row without a number."""
     fields: dict[str, Any] = dict(zip(_FIELDS, row, strict=True))
+    if not isinstance(fields["seq"], int):
+        # Whoever reads on from its number would find the same rows again and again.
+        raise JournalError(
+            f"is damaged: table jobs: {fields['seq']!r:.40} is no number of a row", path
+        )
     try:
         return _sound(fields)
     except _Damage as damage:
@@ -193,7 +204,7 @@ def _check_types(fields: Mapping[str, Any]) -> None:
             raise _Damage(column, f"expected a text, got {value!r:.40}")
     for column in _TIMES:
         value = fields[column]
-        if value is not None and not (isinstance(value, int | float) and math.isfinite(value)):
+        if value is not None and not (isinstance(value, int | float) and 0 <= value < _NO_DATE):
             raise _Damage(column, f"expected a time, got {value!r:.40}")
     for column in ("attempts", "assumed", "seq"):
         if not isinstance(fields[column], int) or fields[column] < 0:
@@ -243,7 +254,7 @@ def _error_of(fields: Mapping[str, Any], damage: _Damage, path: str) -> JournalE
         " have been paid for, and is not submitted again. Restore the journal from a copy, or"
         " submit the request under another key",
         path,
-        seq=seq if isinstance(seq, int) else None,
+        seq=seq,
         key=key,
         column=damage.column,
     )
@@ -273,7 +284,7 @@ def _remains(fields: Mapping[str, Any], error: JournalError) -> JobRecord:
     texts = {name: fields[name] if _is_text(fields[name]) else "" for name in (*_TEXTS, "code")}
     attempts, cost = fields["attempts"], fields["cost"]
     return JobRecord(
-        seq=fields["seq"] if isinstance(fields["seq"], int) else 0,
+        seq=fields["seq"],
         key=key,
         state=state,
         request=StoredRequest(path, params, key, place),
@@ -315,8 +326,46 @@ def totals_in(
     return {state: amounts.get(state, 0) for state in JobState}, spent, assumed
 
 
-#: What was recorded about the run.
-FACTS: Final = "SELECT substr(name, 6), value FROM meta WHERE name LIKE 'fact:%'"
+#: How the names of facts about the run begin in the table `meta`.
+_FACT: Final = "fact:"
+
+
+def facts_of(db: sqlite3.Connection, path: str) -> dict[str, str]:
+    """What was recorded about the run. Raises `JournalError`, which names the fact, for what
+    `fact_rows` does not let in."""
+    facts: dict[str, str] = {}
+    for name, value in fetch(db, "SELECT name, value FROM meta", (), path):
+        if not _is_text(name):
+            raise JournalError(f"is damaged: table meta: {name!r:.40} is no name", path)
+        if name.startswith(_FACT):
+            fact = name.removeprefix(_FACT)
+            if fault := _fault_of_fact(fact, value):
+                raise JournalError(f"is damaged: table meta: {fault}", path)
+            facts[fact] = value
+    return facts
+
+
+def fact_rows(facts: Mapping[str, str], path: str) -> list[tuple[str, str]]:
+    """Rows of the table `meta` for these facts. Raises `JournalError` for what `facts_of` would
+    call damaged."""
+    for fact, value in facts.items():
+        if fault := _fault_of_fact(fact, value):
+            raise JournalError(f"cannot be written: {fault}", path)
+    return [(f"{_FACT}{fact}", value) for fact, value in facts.items()]
+
+
+def _fault_of_fact(fact: Any, value: Any) -> str:
+    """What is wrong with a fact; empty if nothing."""
+    if not _is_text(fact):
+        return f"fact {fact!r:.40}: its name is no text"
+    if not _is_text(value):
+        return f"fact {shown(fact, 40)}: expected a text, got {value!r:.40}"
+    if fact == "currency":
+        try:
+            Money(0, value)
+        except ValueError:
+            return f"fact {fact}: expected a currency, got {value!r:.40}"
+    return ""
 
 
 def lease_of(db: sqlite3.Connection, path: str = "") -> tuple[Owner, float] | None:

@@ -37,11 +37,12 @@ from ._schema import (
     APPLICATION,
     COLUMNS,
     DAMAGED,
-    FACTS,
     SCHEMA,
     VERSION,
     Page,
     connect,
+    fact_rows,
+    facts_of,
     fetch,
     lease_of,
     of_state,
@@ -332,8 +333,10 @@ class SqliteJobStore:
             if not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                 _make(db, base_url)
             self._refuse_if_busy(lease_of(db, self.path), now)
-            facts = self._facts_of(db)
-            self._refuse_if_of_another(facts["base_url"], base_url)
+            settings = self._settings_of(db)
+            # Checked before anything is written.
+            facts_of(db, self.path)
+            self._refuse_if_of_another(settings["base_url"], base_url)
             self._renew(db, now)
         for step in steps_from(_pragma(db, "user_version")):
             with _transaction(db):
@@ -350,20 +353,20 @@ class SqliteJobStore:
             _rows.settle_left(db, now)
             self._parked = _rows.find_parked(db) > 0
         self._checkpoint(db, self._file)
-        self.identity, self.secret = facts["identity"], bytes.fromhex(facts["secret"])
+        self.identity, self.secret = settings["identity"], bytes.fromhex(settings["secret"])
         self._renewed = now
 
-    def _facts_of(self, db: sqlite3.Connection) -> dict[str, str]:
+    def _settings_of(self, db: sqlite3.Connection) -> dict[str, str]:
         """The settings that the journal holds. Raises `JournalError` if they are damaged."""
-        facts = dict(fetch(db, "SELECT name, value FROM meta", (), self.path))
+        settings = dict(fetch(db, "SELECT name, value FROM meta", (), self.path))
         for name in ("identity", "secret", "base_url"):
-            if not isinstance(facts.get(name), str) or not facts[name]:
+            if not isinstance(settings.get(name), str) or not settings[name]:
                 raise JournalError(f"is damaged: table meta: {name} is missing", self.path)
         try:
-            bytes.fromhex(facts["secret"])
+            bytes.fromhex(settings["secret"])
         except ValueError:
             raise JournalError("is damaged: table meta: secret is invalid", self.path) from None
-        return facts
+        return settings
 
     def _checkpoint(self, db: sqlite3.Connection, file: JournalFile) -> None:
         """Checkpoint the log. From here on the file alone says that its log is missing; the record
@@ -571,21 +574,19 @@ class SqliteJobStore:
     async def _change(self, change: Callable[[sqlite3.Connection], _T]) -> _T:
         return await self._do(lambda: self._persist(change))
 
-    async def _read(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
-        def read() -> list[Any]:
-            if self._db is None:
-                raise JournalError("is closed", self.path)
-            return fetch(self._db, query, values, self.path)
+    def _opened(self) -> sqlite3.Connection:
+        if self._db is None:
+            raise JournalError("is closed", self.path)
+        return self._db
 
-        return await self._do(read)
+    async def _read(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
+        return await self._do(lambda: fetch(self._opened(), query, values, self.path))
 
     async def _read_records(self, query: str, values: Sequence[Any]) -> list[JobRecord]:
         """Jobs, made of their rows in the thread: one may hold megabytes."""
 
         def read() -> list[JobRecord]:
-            if self._db is None:
-                raise JournalError("is closed", self.path)
-            rows = fetch(self._db, query, values, self.path)
+            rows = fetch(self._opened(), query, values, self.path)
             return [record_or_damage(row, self.path) for row in rows]
 
         return await self._do(read)
@@ -803,9 +804,7 @@ class SqliteJobStore:
         return [record for record in found if record.seq <= last][:limit]
 
     def _page(self, query: str, values: Sequence[Any], limit: int) -> Page:
-        if self._db is None:
-            raise JournalError("is closed", self.path)
-        return read_page(self._db, query, values, limit, self.path)
+        return read_page(self._opened(), query, values, limit, self.path)
 
     async def find_damaged(self, after: int, limit: int) -> Sequence[JobRecord]:
         """The first `limit` jobs, in order, whose `seq` is beyond `after` and which `find_open`
@@ -851,14 +850,11 @@ class SqliteJobStore:
 
     async def facts(self) -> Mapping[str, str]:
         """See `JobStore.facts`."""
-        facts = dict(await self._read(FACTS))
-        if not all(isinstance(text, str) for pair in facts.items() for text in pair):
-            raise JournalError("is damaged: table meta holds a value that is not text", self.path)
-        return facts
+        return await self._do(lambda: facts_of(self._opened(), self.path))
 
     async def put(self, facts: Mapping[str, str]) -> None:
         """See `JobStore.put`."""
-        rows = [(f"fact:{name}", value) for name, value in facts.items()]
+        rows = fact_rows(facts, self.path)
         await self._change(
             lambda db: db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", rows)
         )

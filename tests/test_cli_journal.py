@@ -809,6 +809,86 @@ def test_a_manifest_names_each_error_however_little_the_journal_holds_of_it(plac
     assert faulty["type"] == "PayloadError"
 
 
+#: The commands that read a journal.
+READING = [
+    ("runs", "run.db"),
+    ("runs", "run.db", "--json"),
+    ("runs", "run.db", "--state", "stored"),
+    ("export", "run.db", "--format", "csv"),
+    ("export", "run.db", "--format", "jsonl"),
+    ("resume", "run.db"),
+    ("retry", "run.db", "--failed"),
+]
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [("'fact:currency', ''", "fact currency"), ("'fact:folder', x'ff'", "fact folder"),
+     ("'fact:input', x'ff'", "fact input")],
+)  # fmt: skip
+def test_each_command_names_a_bad_fact(values: str, named: str, place: Place) -> None:
+    """With status 2."""
+    place.write(*posters(1))
+    with emulated(duration=0) as emulator:
+        place.generate(emulator)
+        edit(place.folder / "run.db", f"INSERT OR REPLACE INTO meta VALUES ({values})")
+        told = [place.run(*words) for words in READING]
+        told.append(place.generate(emulator))
+    for ran in told:
+        assert ran.status == 2, ran.err
+        assert f"run.db: is damaged: table meta: {named}: expected a " in ran.err
+        assert "Traceback" not in ran.err
+
+
+@pytest.mark.parametrize("time", ["1e300", "-1e300", "-1", "9e999"])
+def test_each_command_lists_the_rows_beside_one_without_a_date(time: str, place: Place) -> None:
+    """And names its column."""
+    place.write(*posters(3))
+    with emulated(duration=0) as emulator:
+        place.generate(emulator)
+        edit(place.folder / "run.db", f"UPDATE jobs SET sent_at = {time} WHERE seq = 2")
+        for words in READING[2:]:
+            ran = place.run(*words)
+            assert "Traceback" not in ran.err
+            assert ran.status in (0, 1)
+            if words[0] in ("runs", "export"):
+                assert "is damaged: sent_at: expected a time" in ran.out
+            if "csv" in words:
+                assert [bool(row["error"]) for row in csv.DictReader(ran.out.splitlines())] == [
+                    False, True, False,
+                ]  # fmt: skip
+
+
+def test_a_line_feed_in_a_fact_does_not_make_a_line(place: Place) -> None:
+    """Of the folder of a journal that somebody else wrote: it is escaped, here and in `runs`."""
+    place.write(*posters(1))
+    with emulated(duration=0) as emulator:
+        place.generate(emulator)
+        folder = f"{place.folder}/out\n9 done, 0 failed in 0:01"
+        told = folder.replace("'", "''")
+        edit(
+            place.folder / "run.db", f"UPDATE meta SET value = '{told}' WHERE name = 'fact:folder'"
+        )
+        ran = place.run("resume", "run.db")
+    assert f"open {place.folder}/out\\x0a9 done, 0 failed in 0:01/index.html" in ran.out
+    for each in (ran, place.run("runs", "run.db")):
+        assert "\n9 done" not in each.out + each.err
+
+
+def test_a_folder_that_no_system_takes_is_told(place: Place) -> None:
+    """A null character of a journal's fact: status 2."""
+    place.write(*posters(1))
+    with emulated(duration=0) as emulator:
+        place.generate(emulator)
+        edit(
+            place.folder / "run.db",
+            "UPDATE meta SET value = 'a' || char(0) || 'b' WHERE name = 'fact:folder'",
+        )
+        ran = place.run("resume", "run.db")
+    assert ran.status == 2
+    assert "null byte" in ran.err
+
+
 def test_amounts_have_no_zeros_that_say_nothing() -> None:
     """Whole, or at least two places."""
     texts = ("0E-9", "22.000000000", "6.600000000", "0.125", "1E+3")

@@ -100,6 +100,8 @@ BAD_ROWS = [
     ('task = \'{"status":"SUCCESS","usage":[NaN,null,null,null]}\'', "task"),
     ('task = \'{"status":"SUCCESS","usage":["NaN",null,null,null]}\'', "task"),
     ('task = \'{"status":"SUCCESS","usage":[1]}\'', "task"),
+    ('task = \'{"status":"SUCCESS","usage":["9e999999","9e999999",null,null]}\'', "task"),
+    ('task = \'{"status":"SUCCESS","outputs":[["u","png","","",{"a":1e999}]]}\'', "task"),
     ('task = \'{"status":"SUCCESS","outputs":[[1,2,3,4]]}\'', "task"),
     ('task = \'{"status":"SUCCESS","outputs":[["u","png","","9",7]]}\'', "task"),
     ('task = \'{"status":"SUCCESS","tips":7}\'', "task"),
@@ -130,6 +132,9 @@ BAD_ROWS = [
     ("assumed = -1", "assumed"),
     ("sent_at = 'x'", "sent_at"),
     ("accepted_at = 9e999", "accepted_at"),
+    ("sent_at = 1e300", "sent_at"),
+    ("sent_at = -1", "sent_at"),
+    ("ended_at = 253402300800", "ended_at"),
     ("error = x'ff00'", "error"),
     ("error = CAST(x'ff00' AS TEXT)", "error"),
     ("code = CAST(x'c328' AS TEXT)", "code"),
@@ -233,6 +238,7 @@ def test_a_reader_shows_what_is_left_of_a_bad_row(tmp_path: Path) -> None:
         ("DROP TABLE totals", "cannot be read: no such table: totals"),
         ("DROP TABLE meta", "cannot be read: no such table: meta"),
         ("UPDATE minutes SET ended = 'many'", "is damaged: table minutes"),
+        ("UPDATE minutes SET ended = -1", "is damaged: table minutes"),
         ("PRAGMA application_id = 7", "is not a journal of this package"),
         ("PRAGMA user_version = 99", "has the newer schema 99"),
         ("PRAGMA user_version = 0", "is damaged: no version writes the schema 0"),
@@ -246,6 +252,114 @@ def test_a_reader_says_what_it_cannot_read(statement: str, told: str, tmp_path: 
     with pytest.raises(rh.JournalError, match=told) as caught, rh.JournalReader(journal) as reader:
         reader.summary()
     assert caught.value.path == str(journal)
+
+
+#: A row of the table `meta`, and what the error names.
+BAD_FACTS = [
+    ("'fact:currency', ''", "fact currency"),
+    ("'fact:currency', '-5'", "fact currency"),
+    ("'fact:currency', char(27)", "fact currency"),
+    ("'fact:currency', x'ff'", "fact currency"),
+    ("'fact:folder', x'ff'", "fact folder"),
+    ("'fact:input', x'00'", "fact input"),
+    ("'fact:own', CAST(x'ff' AS TEXT)", "fact own"),
+    ("x'00', 'a value'", r"b'\\x00' is no name"),
+]
+
+
+@pytest.mark.parametrize(("values", "named"), BAD_FACTS)
+def test_a_bad_fact_is_named(values: str, named: str, tmp_path: Path) -> None:
+    """By the reader and by the store, which changes nothing."""
+    service, journal = Service(5.0), tmp_path / "run.db"
+    left(service, journal)
+    edit(journal, f"INSERT OR REPLACE INTO meta VALUES ({values})")
+    told = f"is damaged: table meta: {named}"
+    with rh.JournalReader(journal) as reader, pytest.raises(rh.JournalError, match=told):
+        reader.summary()
+    before = dict(service.submitted)
+    for resume in (False, True):
+        with pytest.raises(rh.JournalError, match=told) as caught:
+            run_again(service, journal, resume=resume)
+        assert caught.value.path == str(journal)
+    assert dict(service.submitted) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("currency", ""), ("currency", "C1Y"), ("own", b"text"), ("own", "\ud800")]
+)
+def test_a_fact_that_would_be_damaged_is_not_kept(name: str, value: Any, tmp_path: Path) -> None:
+    """The journal can still be opened and read."""
+
+    async def main() -> None:
+        store = rh.SqliteJobStore(tmp_path / "run.db")
+        await store.open("http://127.0.0.1:1")
+        try:
+            with pytest.raises(rh.JournalError, match=f"cannot be written: fact {name}"):
+                await store.put({name: value})
+            assert name not in await store.facts()
+        finally:
+            await store.aclose()
+
+    asyncio.run(main())
+    with rh.JournalReader(tmp_path / "run.db") as reader:
+        assert not reader.summary().facts
+
+
+@pytest.mark.parametrize("task_id", ["''", "x'ff'"])
+def test_a_bad_event_of_a_job_is_no_reason_to_submit_it(task_id: str, tmp_path: Path) -> None:
+    """Its task exists: the stream ends with an error that names the job and the table."""
+    service, journal = Service(5.0), tmp_path / "run.db"
+
+    async def start() -> None:
+        async with service.session(journal=journal) as session:
+            await session.enlist(posters(3))
+
+    run(start)
+    edit(journal, f"INSERT INTO parked SELECT key, {task_id}, 1 FROM jobs WHERE seq = 2")
+    with pytest.raises(rh.JournalError, match=r"table parked: .* is no task id"):
+        run_again(service, journal, resume=True)
+    assert "a poster of the number 1" not in service.submitted
+
+
+def test_a_number_that_is_out_of_range_is_damage(tmp_path: Path) -> None:
+    """Read as infinite, it would be written into files as no JSON."""
+    service, journal = Service(5.0), tmp_path / "run.db"
+    left(service, journal)
+    edit(journal, "UPDATE jobs SET content = 'own', params = '{\"seed\":1e999}' WHERE seq = 1")
+    with rh.JournalReader(journal) as reader:
+        first, *others = reader.jobs()
+    assert first.damage is not None
+    assert first.damage.column == "params"
+    assert all(other.damage is None for other in others)
+
+
+def test_rows_without_numbers_are_not_read_for_ever(tmp_path: Path) -> None:
+    """Of a table that another program made: a page of them would lead to itself."""
+    service, journal = Service(5.0), tmp_path / "run.db"
+    left(service, journal)
+    edit(
+        journal,
+        "CREATE TABLE others AS SELECT 'x' || seq AS number, * FROM jobs",
+        "ALTER TABLE others DROP COLUMN seq",
+        "ALTER TABLE others RENAME COLUMN number TO seq",
+        "DROP TABLE jobs",
+        "ALTER TABLE others RENAME TO jobs",
+    )
+    with (
+        rh.JournalReader(journal) as reader,
+        pytest.raises(rh.JournalError, match="is damaged: table jobs: 'x1' is no number"),
+    ):
+        list(reader.jobs())
+
+
+def test_a_price_of_any_request_is_an_amount_or_none() -> None:
+    """Whatever its parameters are; they may come from a damaged row."""
+    odd: list[Any] = ["9e999999", 1e308, 10**40, [], {}, None, -1, True]
+    for spec in rh.Catalogue.load():
+        for value in odd:
+            keys = ("width", "height", "maxImages", "duration", "resolution", "imageUrls")
+            price = rh.StoredRequest(spec.path, dict.fromkeys(keys, value)).price()
+            assert price is None or price.amount.is_finite()
 
 
 def test_a_reader_shows_a_row_without_a_key(tmp_path: Path) -> None:

@@ -73,8 +73,9 @@ def take_folder(option: str, folder: str, journal: str, told: Mapping[str, str])
     try:
         path.mkdir(parents=True, exist_ok=True)
         foreign = told.get("manifest") != str(path) and _is_foreign(path, journal, told)
-    except OSError as error:
-        raise UsageError(f"{option} {path}: {error.strerror or error}") from None
+    except (OSError, ValueError) as error:
+        # `ValueError`: a null character, which a journal's fact may hold.
+        raise UsageError(f"{option} {path}: {getattr(error, 'strerror', None) or error}") from None
     if foreign:
         raise UsageError(
             f"{option} {path}: there is the manifest of another run; take another folder"
@@ -86,7 +87,7 @@ def _is_foreign(folder: Path, journal: str, told: Mapping[str, str]) -> bool:
     """Whether the folder's manifest, if there is one, is of other jobs than the journal: one that
     was moved here begins with the journal's first job."""
     try:
-        with (folder / "manifest.jsonl").open(encoding="utf-8") as file:
+        with (folder / "manifest.jsonl").open(encoding="utf-8", errors="replace") as file:
             text = file.readline()
     except FileNotFoundError:
         return False
@@ -102,5 +103,5 @@ def _identity(text: str) -> object:
     try:
         line = json.loads(text)
         return [line[name] for name in ("index", "task_id", "model", "request")]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return text

@@ -20,7 +20,7 @@ from .._outcomes import Outcome
 from .._session import Session
 from .._stream import JobStream
 from .._threads import run_in_thread
-from ._calls import FAILED, INTERRUPTED, budget_of, currency_of, open_session, say, status_of
+from ._calls import FAILED, INTERRUPTED, budget_of, currency_of, open_session, say, status_of, tell
 from ._drive import drive
 from ._manifest import Line, Manifest, ManifestFile, job_line, unfinished_line
 from ._progress import Progress, duration
@@ -129,7 +129,7 @@ class _Run:
         running = () if self._stream is None else self._stream.running
         parts = _unwritten(lines)
         if running:
-            parts.append(_running(running))
+            parts += _running(running)
         return "\n".join(parts)
 
     async def finish(self, stopped: BaseException | None, spec: ModelSpec, stop: Stop) -> int:
@@ -155,15 +155,16 @@ class _Run:
             parts.insert(1, f"{tally.partly} partly")
         if tally.unknown:
             parts.append(f"{tally.unknown} unknown")
-        print(f"{', '.join(parts)} in {duration(took)}" + (money and f", {money}"))
+        tell(f"{', '.join(parts)} in {duration(took)}" + (money and f", {money}"))
         if tally.unknown:
             stakes = self._stream.statistics().at_stake
-            print(at_stake(tally.unknown, stakes))
+            tell(at_stake(tally.unknown, stakes))
         if tally.partly:
-            print("results are missing: manifest.jsonl names them, and their tasks")
+            tell("results are missing: manifest.jsonl names them, and their tasks")
         running = [left.task_id for left in self._stream.unfinished if left.task_id]
         if running:
-            print(_running(running))
+            for text in _running(running):
+                tell(text)
         for text in _unwritten(lost):
             say(text)
         patient = not interrupted and not lost
@@ -188,7 +189,7 @@ class _Run:
         except OSError as error:
             say(f"{page} was not written: {error.strerror or error}")
             return False
-        print(f"open {page}")
+        tell(f"open {page}")
         return True
 
     def _take(self, outcome: Outcome) -> None:
@@ -222,12 +223,13 @@ def _write_page(page: Path, manifest: ManifestFile, facts: dict[str, str]) -> No
         file.writelines(sheet_pieces(manifest.read(), title=title, facts=facts))
 
 
-def _running(ids: Sequence[str]) -> str:
+def _running(ids: Sequence[str]) -> list[str]:
+    """Which tasks still run, and what can be done about them, a line each."""
     tasks = "1 task still runs" if len(ids) == 1 else f"{len(ids)} tasks still run"
-    return (
-        f"{tasks} at the service: {' '.join(ids)}\nto fetch the results of one:"
-        " runninghub-async task ID --wait --download DIR"
-    )
+    return [
+        f"{tasks} at the service: {' '.join(ids)}",
+        "to fetch the results of one: runninghub-async task ID --wait --download DIR",
+    ]
 
 
 def _unwritten(lines: Sequence[Line]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from .._plain import unstructure
-from ._calls import opened
+from ._calls import opened, tell
 from ._tables import facts, print_json
 
 __all__ = ["resend_webhook", "show_webhook"]
@@ -44,5 +44,5 @@ async def resend_webhook(args: argparse.Namespace) -> int:
     if args.json:
         print_json({"event": args.id, "resent": True})
     else:
-        print(f"event {args.id} is delivered again")
+        tell(f"event {args.id} is delivered again")
     return 0

@@ -13,7 +13,7 @@ from .._reader import JournalReader
 from .._states import JobState
 from .._stream import JobStream
 from .._threads import run_in_thread
-from ._calls import FAILED, say
+from ._calls import FAILED, say, tell
 from ._facts import STANDARD_INPUT, facts_in, mark_of, new_facts, take_folder
 from ._prompts import Item, UsageError, first, look_over, read_items
 from ._resumable import Run, opened, summary_of
@@ -150,21 +150,18 @@ async def _put_back(run: Run, args: argparse.Namespace) -> bool:
     if args.failed:
         back = await queue_failed(run, args.code)
         count += back
-        print(f"queued {_jobs(back, 'failed')} for retry", flush=True)
+        tell(f"queued {_jobs(back, 'failed')} for retry")
         faulty = await run_in_thread(_count_faulty, run.journal)
         if faulty and not args.code:
-            print(f"not queued: {_jobs(faulty, 'failed')} with an invalid input line", flush=True)
+            tell(f"not queued: {_jobs(faulty, 'failed')} with an invalid input line")
     if args.unknown_ones:
         back = await store.put_back(JobState.UNKNOWN, None)
         count += back
-        print(f"queued {_jobs(back, 'unknown')} for retry, which may be billed twice", flush=True)
+        tell(f"queued {_jobs(back, 'unknown')} for retry, which may be billed twice")
     if args.cancelled:
         back = await store.put_back(JobState.CANCELLED, None)
         count += back
-        print(
-            f"queued {_jobs(back, 'cancelled')} for retry; cancelled jobs are billed again",
-            flush=True,
-        )
+        tell(f"queued {_jobs(back, 'cancelled')} for retry; cancelled jobs are billed again")
     return count > 0
 
 

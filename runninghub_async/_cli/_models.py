@@ -6,6 +6,7 @@ import argparse
 
 from .._catalogue import Catalogue, ModelSpec, ParamSpec, PriceSpec
 from .._plain import unstructure
+from ._calls import tell
 from ._tables import print_json
 
 __all__ = ["listed_price", "show_models"]
@@ -25,7 +26,7 @@ def show_models(args: argparse.Namespace) -> int:
         print_json([unstructure(spec) for spec in found])
         return 0 if found else 1
     if not found:
-        print(f"no model in the catalogue of {catalogue.as_of} matches: {words}")
+        tell(f"no model in the catalogue of {catalogue.as_of} matches: {words}")
         return 1
     width = max(len(spec.path) for spec in found)
     for spec in found:

@@ -14,6 +14,7 @@ from .._money import Money
 from .._names import prompt_of
 from .._reader import JournalReader, JournalSummary
 from .._states import JobState
+from ._calls import tell
 from ._manifest import stamp
 from ._records import moment
 from ._report import at_stake, in_words, outline
@@ -40,7 +41,7 @@ def show_runs(args: argparse.Namespace) -> int:
                 print("\x1b[H\x1b[J", end="", file=live(sys.stdout))
                 _show(reader, summary, args)
             else:
-                print(_line(summary), flush=True)
+                tell(_line(summary))
             if not summary.owner or is_broken(sys.stdout):
                 return 0
             time.sleep(_LIVE if on_terminal else _LINES)
@@ -61,7 +62,7 @@ def _show(reader: JournalReader, summary: JournalSummary, args: argparse.Namespa
         print(f"\n{_listed(records, summary.spent.currency)}", flush=True)
         left = summary.states[JobState(args.state)] - len(records)
         if left > 0:
-            print(f"and {left} more; --limit shows them", flush=True)
+            tell(f"and {left} more; --limit shows them")
 
 
 def _text(path: str, summary: JournalSummary) -> str:

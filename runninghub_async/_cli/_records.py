@@ -34,6 +34,9 @@ _STATUS: Final = {
     JobState.UNKNOWN: "unknown",
 }
 
+#: `fromtimestamp` of Windows ends before the year 10000, up to which a journal's times go.
+_EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+
 _WITH_ERROR: Final = (
     JobState.FAILED,
     JobState.CANCELLED,
@@ -109,7 +112,7 @@ def error_of(record: JobRecord) -> dict[str, Any] | None:
 
 def moment(seconds: float | None) -> datetime.datetime | None:
     """Unix time as a moment in UTC."""
-    return None if seconds is None else datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+    return None if seconds is None else _EPOCH + datetime.timedelta(seconds=seconds)
 
 
 def write_pages(journal: str, folder: Path, facts: Mapping[str, str]) -> None:

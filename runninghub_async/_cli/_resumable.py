@@ -21,7 +21,7 @@ from .._sqlite import SqliteJobStore
 from .._states import OPEN, JobState
 from .._stream import JobStream
 from .._threads import run_in_thread
-from ._calls import FAILED, INTERRUPTED, budget_of, open_session, say, status_of
+from ._calls import FAILED, INTERRUPTED, budget_of, open_session, say, status_of, tell
 from ._drive import drive
 from ._progress import Progress, duration
 from ._records import write_pages
@@ -78,7 +78,7 @@ class Run:
         status. `at_end` is called when the last stream has read all of its input."""
         stop.farewell = lambda: f"interrupted; to continue: {self._again}"
         begun = await self._summary()
-        print(f"{Path(self.journal).name}: {outline(begun.states)}", flush=True)
+        tell(f"{Path(self.journal).name}: {outline(begun.states)}")
         left = sum(begun.states[state] for state in (*OPEN, JobState.UNKNOWN))
         progress = Progress(sys.stderr, None if at_end else left, begun.spent.currency)
         waits = self.session.on_cancel == "wait"
@@ -98,13 +98,13 @@ class Run:
         end = await self._summary()
         cost = in_words(end.spent.amount, end.spent.currency)
         took = duration(progress.elapsed)
-        print(f"{ending_of(end.states)} in {took}" + (cost and f", {cost}"))
+        tell(f"{ending_of(end.states)} in {took}" + (cost and f", {cost}"))
         unknown = end.states[JobState.UNKNOWN]
         if unknown:
-            print(at_stake(unknown, end.at_stake))
+            tell(at_stake(unknown, end.at_stake))
         if stopped is None:
             for step in next_steps(end.states, self.journal):
-                print(step)
+                tell(step)
         written = True
         if stop.status not in (TERMINATED, HUNG_UP):
             facts = {
@@ -156,7 +156,7 @@ class Run:
                 f" {self._again} --out DIR"
             )
             return False
-        print(f"open {page}")
+        tell(f"open {page}")
         return True
 
 

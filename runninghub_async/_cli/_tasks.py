@@ -6,7 +6,7 @@ import argparse
 import asyncio
 
 from .._models import TaskStatus
-from ._calls import FAILED, opened, say
+from ._calls import FAILED, opened, say, tell
 from ._results import make_folder
 from ._runs import finish, follow, watch
 from ._tables import print_json
@@ -22,7 +22,7 @@ async def show_task(args: argparse.Namespace) -> int:
             if args.json:
                 print_json({"id": args.id, "status": status})
             else:
-                print(status)
+                tell(status)
             return FAILED if status in (TaskStatus.FAILED, TaskStatus.CANCEL) else 0
         folder = await make_folder("--download", args.download) if args.download else None
         if args.cancel:
