@@ -11,17 +11,20 @@ import errno
 import os
 import stat
 import struct
-from typing import Final
+import threading
+from typing import BinaryIO, Final
 
 from ._exceptions import JournalError
 
-__all__ = ["JournalFile", "create", "is_begun_anew", "lost_commits"]
+__all__ = ["JournalFile", "create", "is_begun_anew", "is_log_cut", "lost_commits"]
 
 #: The start of the file, with its version and the count of its changes.
 _HEADER: Final = 100
 
 _WAL_HEADER: Final = 32
 _FRAME_HEADER: Final = 24
+#: What begins the index of a log, twice.
+_INDEX_HEADER: Final = 48
 _WAL_MAGIC: Final = (0x377F0682, 0x377F0683)
 
 
@@ -196,6 +199,85 @@ def is_begun_anew(path: str) -> bool:
     return any(own[0] == (first - 1) & 0xFFFFFFFF for _, own in frames)
 
 
+def is_log_cut(path: str) -> bool:
+    """Whether the index of the journal `path` counts committed frames that its log does not hold.
+
+    A commit's frames are on the disk before the index counts them, so they were lost to damage.
+    To be asked before SQLite opens the journal: it then counts anew what is left.
+    """
+    before = _read_index(path)
+    counted, salts = _counted(before)
+    if not counted:
+        return False
+    try:
+        with open(f"{path}-wal", "rb") as log:  # noqa: PTH123
+            missing = _whole_frames(log, salts, counted) < counted
+    except OSError:
+        return False
+    # Whoever writes meanwhile may begin the log anew.
+    return missing and _read_index(path) == before
+
+
+def _whole_frames(log: BinaryIO, salts: bytes, most: int) -> int:
+    """How many of the first `most` frames of a log with these salts are as they were written. All
+    of them if it is another log, or none that can be told."""
+    header = log.read(_WAL_HEADER)
+    if len(header) < _WAL_HEADER or header[16:24] != salts:
+        return most
+    magic, _, size = struct.unpack(">3I", header[:12])
+    if not _is_whole(header, magic):
+        return most
+    order = ">" if magic & 1 else "<"
+    sums: tuple[int, int] = struct.unpack(">2I", header[24:32])
+    for number in range(most):
+        frame = log.read(_FRAME_HEADER + size)
+        if len(frame) < _FRAME_HEADER + size or frame[8:16] != salts:
+            return number
+        sums = _checksum(frame[:8] + frame[_FRAME_HEADER:], order, sums)
+        if sums != struct.unpack(">2I", frame[16:24]):
+            return number
+    return most
+
+
+def _counted(index: bytes) -> tuple[int, bytes]:
+    """How many committed frames an index counts, and the salts of their log; 0 if it is not
+    whole."""
+    one, other = index[:_INDEX_HEADER], index[_INDEX_HEADER:]
+    if len(other) < _INDEX_HEADER or one != other or not one[12]:
+        return 0, b""
+    if _checksum(one[:40], "=", (0, 0)) != struct.unpack("=2I", one[40:]):
+        return 0, b""
+    return struct.unpack("=I", one[16:20])[0], one[32:40]
+
+
+#: Indexes that were looked at, and stay open until they are deleted: to close one would drop the
+#: locks that a connection of this process has on it.
+_indexes: dict[tuple[int, int], int] = {}
+_indexes_lock = threading.Lock()
+
+
+def _read_index(path: str) -> bytes:
+    """The start of the index; empty if it cannot be read."""
+    with _indexes_lock:
+        try:
+            if os.name == "nt":
+                # Closing drops no locks there, and an open file cannot be deleted.
+                with open(f"{path}-shm", "rb", buffering=0) as index:  # noqa: PTH123
+                    return index.read(2 * _INDEX_HEADER)
+            for known, file in list(_indexes.items()):
+                if not os.fstat(file).st_nlink:
+                    os.close(_indexes.pop(known))
+            found = _identity(os.stat(f"{path}-shm"))  # noqa: PTH116
+            if found not in _indexes:
+                file = os.open(f"{path}-shm", os.O_RDONLY)
+                _indexes[_identity(os.fstat(file))] = file
+            else:
+                file = _indexes[found]
+            return os.pread(file, 2 * _INDEX_HEADER, 0)
+        except OSError:
+            return b""
+
+
 _Salts = tuple[int, int]
 
 
@@ -232,9 +314,14 @@ def _is_whole(header: bytes, magic: int) -> bool:
     if magic not in _WAL_MAGIC:
         return False
     order = ">" if magic & 1 else "<"
-    words = struct.unpack(f"{order}6I", header[:24])
-    first = second = 0
+    return _checksum(header[:24], order, (0, 0)) == struct.unpack(">2I", header[24:32])
+
+
+def _checksum(data: bytes, order: str, sums: tuple[int, int]) -> tuple[int, int]:
+    """SQLite's checksum of what came before and `data`."""
+    first, second = sums
+    words = struct.unpack(f"{order}{len(data) // 4}I", data)
     for one, other in zip(words[::2], words[1::2], strict=True):
         first = (first + one + second) & 0xFFFFFFFF
         second = (second + other + first) & 0xFFFFFFFF
-    return (first, second) == struct.unpack(">2I", header[24:32])
+    return first, second

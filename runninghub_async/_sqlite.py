@@ -28,7 +28,7 @@ from . import _rows
 from ._exceptions import JournalBusy, JournalError
 from ._inspection import inspect, recount
 from ._journal import Begun, JobRecord, Moved
-from ._journal_file import JournalFile, create, is_begun_anew, lost_commits
+from ._journal_file import JournalFile, create, is_begun_anew, is_log_cut, lost_commits
 from ._log import logger_of
 from ._migrations import OLDEST, steps_from
 from ._owner import LEASE, Owner
@@ -248,6 +248,9 @@ class SqliteJobStore:
             self.path = os.path.abspath(self.path)  # noqa: PTH100 - text, for messages and SQLite
             create(self.path)
             has_log = os.path.exists(f"{self.path}-wal")  # noqa: PTH110 - text, as above
+            # Before SQLite counts what is left, also for the next run.
+            if not self._repair and is_log_cut(self.path):
+                raise self._log_lost("is damaged")
             db = connect(self.path)
         except (OSError, sqlite3.Error) as error:
             text = getattr(error, "strerror", None) or str(error)
@@ -304,9 +307,9 @@ class SqliteJobStore:
         lost = lost_commits(self.path, frames)
         # One may be a commit that was not on the disk when the power failed: nothing was sent.
         if lost < 0 or lost > 1:
-            what = f"its log, {self.path}-wal, is damaged"
+            what = "is damaged"
         elif not frames and self._log_is_missing(db) and not is_begun_anew(self.path):
-            what = f"its log, {self.path}-wal, was deleted after its last process had died"
+            what = "was deleted after its last process had died"
         else:
             if lost:
                 logger.warning(
@@ -315,9 +318,12 @@ class SqliteJobStore:
                     self.path,
                 )
             return
-        raise JournalError(
-            f"{what}. The jobs in it would be submitted and paid for again: restore it, or"
-            " continue without it with SqliteJobStore(path, repair=True)",
+        raise self._log_lost(what)
+
+    def _log_lost(self, what: str) -> JournalError:
+        return JournalError(
+            f"its log, {self.path}-wal, {what}. The jobs in it would be submitted and paid for"
+            " again: restore it, or continue without it with SqliteJobStore(path, repair=True)",
             self.path,
         )
 

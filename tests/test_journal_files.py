@@ -7,7 +7,10 @@ import asyncio
 import contextlib
 import os
 import shutil
+import signal
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -284,6 +287,98 @@ def test_a_damaged_log_is_left_as_it_is_and_refused_again(where: str, tmp_path: 
     assert set(service.submitted.values()) == {1}
 
 
+PAGE = 4096
+
+#: Writes six jobs whose tasks run on, and is killed in the middle.
+KILLED = """
+import asyncio, os, signal, sys
+import runninghub_async as rh
+from runninghub_async.testing import run
+from support import Service, posters
+
+async def main():
+    async with Service(5.0).session(journal=sys.argv[1]) as session:
+        async for _ in session.stream(posters(6)):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+run(main)
+"""
+
+
+def really_killed(journal: Path) -> Path:
+    """Have a process that writes `journal` killed; return the log it leaves."""
+    here = [str(Path(__file__).parent), str(Path(rh.__file__).parent.parent)]
+    ended = subprocess.run(
+        [sys.executable, "-c", KILLED, str(journal)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(here)},
+        check=False,
+        capture_output=True,
+    )
+    assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
+    return Path(f"{journal}-wal")
+
+
+def cut_at_half(log: bytes) -> bytes:
+    return log[: len(log) // 2]
+
+
+def cut_between_frames(log: bytes) -> bytes:
+    step = 24 + PAGE
+    return log[: 32 + (len(log) - 32) // step // 2 * step]
+
+
+def cut_behind_its_header(log: bytes) -> bytes:
+    return log[:32]
+
+
+def with_a_blank_end(log: bytes) -> bytes:
+    left = cut_between_frames(log)
+    return left + bytes(len(log) - len(left))
+
+
+def blank_from_the_middle_of_a_frame(log: bytes) -> bytes:
+    half = len(log) // 2
+    return log[:half] + bytes(len(log) - half)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        cut_at_half,
+        cut_between_frames,
+        cut_behind_its_header,
+        with_a_blank_end,
+        blank_from_the_middle_of_a_frame,
+    ],
+)
+def test_a_log_that_lost_its_end_after_a_crash_is_refused(
+    damage: Callable[[bytes], bytes], tmp_path: Path
+) -> None:
+    """Its index still counts what was in it, also at the second try."""
+    journal = tmp_path / "run.db"
+    log = really_killed(journal)
+    damaged = damage(log.read_bytes())
+    log.write_bytes(damaged)
+    service = Service(5.0)
+    for _ in range(2):
+        with pytest.raises(rh.JournalError, match="is damaged"):
+            streamed_with(service, rh.SqliteJobStore(journal))
+        assert log.read_bytes() == damaged
+    assert not service.submitted
+
+
+def test_a_log_of_a_killed_process_is_read_on(tmp_path: Path) -> None:
+    """Its index counts what is in it."""
+    journal = tmp_path / "run.db"
+    really_killed(journal)
+
+    async def main() -> None:
+        async with Service(5.0).session(journal=journal):
+            pass
+
+    run(main)
+
+
 def test_a_last_entry_that_is_not_whole_counts_as_never_written(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -293,6 +388,8 @@ def test_a_last_entry_that_is_not_whole_counts_as_never_written(
     journal = tmp_path / "left" / "run.db"
     log = Path(f"{journal}-wal")
     log.write_bytes(log.read_bytes()[:-1] + b"?")
+    # The index counts no entry that is not on the disk.
+    Path(f"{journal}-shm").unlink()
     assert len(streamed_with(service, rh.SqliteJobStore(journal, take_over=True))) == JOBS
     assert "the last entry of its log is not whole" in caplog.text
     assert set(service.submitted.values()) == {1}
