@@ -12,8 +12,9 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from ._dispatcher import Dispatcher
-from ._exceptions import ConnectError, ProtocolError, RunningHubError
+from ._exceptions import ConnectError, PolicyError, ProtocolError, RunningHubError
 from ._models import Request, Response
+from ._policies import guarded_chance
 from ._protocol import Site
 from ._retry import RetryPolicy, call_pause
 from ._transport import DistrustingTransport, Transport
@@ -73,12 +74,21 @@ class Caller:
                     # Most likely a wrong address, which is reported soon.
                     raise
                 pause = call_pause(
-                    self.retry, error, number, self._rng.random(), safe=safe, passing=passing
+                    self.retry, error, number, self._chance(), safe=safe, passing=passing
                 )
                 if pause is None:
                     raise
             await self.pause(pause)
         raise AssertionError  # pragma: no cover - the loop has no end
+
+    def _chance(self) -> float:
+        """A uniform random number in [0, 1). Raises `PolicyError` where the user's source of them
+        gives none: a single call has nothing to lose by ending at once."""
+        faults: list[PolicyError] = []
+        u = guarded_chance(self._rng.random, faults.append)()
+        if faults:
+            raise faults[0]
+        return u
 
     async def pause(self, seconds: float) -> None:
         """Wait for so long; raises `SessionError` as soon as the session closes."""

@@ -193,6 +193,23 @@ def test_chance_that_fails_ends_the_session(value: Any) -> None:
     run(main)
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1.0, -5.0, None, "0.5", fails])
+def test_chance_that_fails_ends_a_single_call(value: Any) -> None:
+    """The call would be repeated after a pause, which is drawn by chance."""
+
+    async def main() -> None:
+        transport = MockTransport(lambda _: json_response({}, status=503))
+        dice = Dice(value if callable(value) else lambda: value)
+        async with asyncio.timeout(3600), rh.Session("k", transport=transport, rng=dice) as session:
+            with pytest.raises(rh.PolicyError) as caught:
+                await session.account.queue()
+        assert caught.value.name == "rng.random"
+        assert isinstance(caught.value.__cause__, ZeroDivisionError) == (value is fails)
+        assert len(transport.requests) == 1
+
+    run(main)
+
+
 @pytest.mark.parametrize("value", ["again", None, True, *FAILING])
 def test_a_policy_for_unknown_submits_that_fails_ends_the_session(value: Any) -> None:
     """The submit is held, not repeated."""
