@@ -318,7 +318,8 @@ class OutageError(RunningHubError):
 class PolicyError(RunningHubError):
     """A policy or a callable given by the user raised, or returned something invalid.
 
-    `name` is the callable's (`polling.delay`, `rng`, `unknown`, `key`, `name`), `task_ids` the
+    `name` is the callable's (`polling.delay`, `rng.random`, `unknown`, `key`, `name`,
+    `progress`), `task_ids` the
     tasks that were running when the session ended because of it. The exception that it raised is
     the `__cause__`.
     """

@@ -16,7 +16,14 @@ from ._job import Decision, UnknownPolicy
 from ._outcomes import Unknown
 from ._polling import Polling
 
-__all__ = ["GuardedPolling", "guarded_chance", "guarded_unknown", "policy_error", "wrong_value"]
+__all__ = [
+    "GuardedPolling",
+    "guarded_chance",
+    "guarded_progress",
+    "guarded_unknown",
+    "policy_error",
+    "wrong_value",
+]
 
 OnFault = Callable[[PolicyError], object]
 
@@ -95,6 +102,29 @@ def guarded_chance(draw: Callable[[], float], on_fault: OnFault) -> Callable[[],
 def _of_result(name: str, value: Any, wanted: str, error: BaseException) -> PolicyError:
     """The error for a callable that raised, or whose value, if it has one, cannot be compared."""
     return policy_error(name, error) if value is None else wrong_value(name, value, wanted)
+
+
+def guarded_progress(progress: Callable[[int, int], object]) -> Callable[[int, int], None]:
+    """`progress`, which raises nothing but `PolicyError`: any other exception would be taken for
+    the network's, or for a cancellation or the end of the body that it is called for. Raises
+    `PolicyError` for a function that is `async`."""
+    if inspect.iscoroutinefunction(progress):
+        raise PolicyError("progress", "is an async function, which would not be awaited")
+
+    def report(sent: int, total: int) -> None:
+        try:
+            result = progress(sent, total)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            # It is called without a pause, so not even a CancelledError comes from outside.
+            raise policy_error("progress", error) from error
+        # No other awaitable: a task runs by itself.
+        if inspect.iscoroutine(result):
+            result.close()
+            raise PolicyError("progress", f"returned {result!r}, which would not be awaited")
+
+    return report
 
 
 def guarded_unknown(policy: UnknownPolicy, on_fault: OnFault) -> UnknownPolicy:

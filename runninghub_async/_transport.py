@@ -332,7 +332,7 @@ class AiohttpTransport:
         except Exception as error:
             fault = getattr(payload, "fault", None)
             if fault is not None:
-                raise fault from None
+                raise fault from fault.__cause__
             ours = self._translated(error, sent=exchange.sent)
             ours.response = _partial(answer, body, exchange)
             raise ours from _cause(error)

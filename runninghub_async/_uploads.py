@@ -30,6 +30,7 @@ from ._local import file_stamp, open_regular
 from ._log import logger_of
 from ._media import HEAD, FilePath, check_file, is_file, kind_of, sniff
 from ._models import FileBody, Request, Response
+from ._policies import guarded_progress
 from ._protocol import build_upload, parse_upload
 from ._protocol_v1 import build_lora, build_lora_put, build_old_upload, parse_lora
 from ._records import Lora, Upload
@@ -133,7 +134,8 @@ class Uploader:
 
     def _body(self, file: _File, progress: OnProgress | None) -> bytes | FileBody:
         in_pieces = getattr(self._caller.transport, "takes_content", False)
-        return file.body(progress, in_pieces=in_pieces)
+        guarded = None if progress is None else guarded_progress(progress)
+        return file.body(guarded, in_pieces=in_pieces)
 
     async def _put(self, request: Request) -> None:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 import itertools
 import json
@@ -579,19 +580,71 @@ def test_an_odd_answer_to_an_upload_hurts_nobody_else(picture: Path) -> None:
     assert asyncio.run(main()) == [True, True]
 
 
-def test_an_error_of_ones_own_progress_is_ones_own(picture: Path) -> None:
-    """It is raised as it is, and the file is not sent again."""
+class Stop(BaseException):
+    """No `Exception`, like those by which frameworks stop a task."""
 
-    def complain(*_: int) -> None:
-        raise ZeroDivisionError
+
+@pytest.mark.parametrize(
+    "error",
+    [ZeroDivisionError, OSError, TimeoutError, StopIteration, StopAsyncIteration,
+     asyncio.CancelledError, GeneratorExit, Stop],
+)  # fmt: skip
+def test_progress_that_raises_ends_its_upload(error: type[BaseException], picture: Path) -> None:
+    """One error names it, whatever it raises, and the file is not sent again."""
+    called: list[int] = []
+
+    def complain(sent: int, _: int) -> None:
+        called.append(sent)
+        raise error
 
     async def main() -> int:
         async with Emulator() as emulator, rh.Session("a-key", base_url=emulator.url) as session:
-            with pytest.raises(ZeroDivisionError):
+            with pytest.raises(rh.PolicyError, match=f"progress raised {error.__name__}") as caught:
                 await session.upload(picture, progress=complain)
+            assert caught.value.name == "progress"
+            assert type(caught.value.__cause__) is error
+            # The next upload works.
+            assert (await session.upload(picture)).url
             return emulator.stats.uploads
 
-    assert asyncio.run(main()) <= 1
+    assert asyncio.run(main()) <= 2
+    assert len(called) == 1
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("hidden", [False, True])
+def test_progress_that_is_async_is_refused(picture: Path, *, hidden: bool) -> None:
+    """An async function, and a plain one that returns a coroutine, which is closed."""
+
+    async def report(*_: int) -> None:
+        raise AssertionError
+
+    def plain(*sent: int) -> object:
+        return report(*sent)
+
+    async def main() -> None:
+        async with Emulator() as emulator, rh.Session("a-key", base_url=emulator.url) as session:
+            progress = plain if hidden else report
+            with pytest.raises(rh.PolicyError, match=r"progress .* would not be awaited"):
+                await session.upload(picture, progress=progress)
+            assert emulator.stats.uploads == 0
+
+    asyncio.run(main())
+    gc.collect()
+
+
+def test_an_upload_that_is_cancelled_while_it_reports_is_cancelled(picture: Path) -> None:
+    """Its own task is cancelled by the callable: a cancellation, not a fault of it."""
+
+    async def main() -> None:
+        async with Emulator() as emulator, rh.Session("a-key", base_url=emulator.url) as session:
+            upload = asyncio.ensure_future(
+                session.upload(picture, progress=lambda *_: upload.cancel())
+            )
+            await asyncio.wait([upload])
+            assert upload.cancelled()
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize("fails", [False, True])
