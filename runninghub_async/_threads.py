@@ -8,10 +8,12 @@ the application. So each kind of work here has a limiter of its own, one for eac
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import queue
 import threading
 from collections.abc import Callable
-from typing import Any, Final, Literal, TypeVar, TypeVarTuple, Unpack
+from functools import partial
+from typing import Final, Literal, TypeVar, TypeVarTuple, Unpack
 
 import anyio
 import anyio.lowlevel
@@ -46,6 +48,8 @@ async def run_in_thread(
     scope is cancelled, leave the thread to finish by itself instead of waiting for it. The
     cancellation of a task (`Task.cancel`) never waits for the thread: see `Lane` and `wait_out`.
     """
+    if kind == "names":
+        return await _run_in_daemon(function, *args, abandon=abandon)
     return await anyio.to_thread.run_sync(
         function, *args, abandon_on_cancel=abandon, limiter=_limiter(kind)
     )
@@ -58,6 +62,43 @@ def _limiter(kind: str) -> anyio.CapacityLimiter:
         limiters = {name: anyio.CapacityLimiter(count) for name, count in _THREADS.items()}
         _limiters.set(limiters)
     return limiters[kind]
+
+
+async def _run_in_daemon(
+    function: Callable[[Unpack[_Args]], _T], *args: *_Args, abandon: bool
+) -> _T:
+    """The same, in a daemon thread of its own: Python waits for any other when the program ends,
+    and a name server that answers nothing would hold it up. A thread that was left counts towards
+    the limit until it ends."""
+    limiter, borrower = _limiter("names"), object()
+    await limiter.acquire_on_behalf_of(borrower)
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[None] = loop.create_future()
+    result: list[_T] = []
+    fault: list[BaseException] = []
+
+    def end() -> None:
+        limiter.release_on_behalf_of(borrower)
+        _end(ended)
+
+    def work() -> None:
+        try:
+            result.append(context.run(function, *args))
+        except BaseException as error:
+            fault.append(error)
+        _tell(loop, end)
+
+    context = contextvars.copy_context()
+    try:
+        threading.Thread(target=work, name="runninghub_async names", daemon=True).start()
+    except BaseException:
+        limiter.release_on_behalf_of(borrower)
+        raise
+    with anyio.CancelScope(shield=not abandon):
+        await ended
+    if fault:
+        raise fault.pop()
+    return result.pop()
 
 
 class Lane:
@@ -95,7 +136,7 @@ class Lane:
                 result.append(function(*args))
             except BaseException as error:
                 fault.append(error)
-            _tell(loop, ended)
+            _tell(loop, partial(_end, ended))
 
         self._work.put(work)
         await (ended if abandon else wait_out([ended]))
@@ -118,13 +159,15 @@ def _work_off(work: queue.SimpleQueue[Callable[[], None] | None]) -> None:
         del step
 
 
-def _tell(loop: asyncio.AbstractEventLoop, ended: asyncio.Future[Any]) -> None:
-    def tell() -> None:
-        if not ended.done():
-            ended.set_result(None)
+def _end(ended: asyncio.Future[None]) -> None:
+    if not ended.done():
+        ended.set_result(None)
 
+
+def _tell(loop: asyncio.AbstractEventLoop, end: Callable[[], object]) -> None:
+    """Have the loop call `end`, from a thread."""
     try:
-        loop.call_soon_threadsafe(tell)
+        loop.call_soon_threadsafe(end)
     except RuntimeError:
         # The loop is closed: nobody waits.
         return

@@ -8,6 +8,9 @@ import itertools
 import json
 import logging
 import socket
+import subprocess
+import sys
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -190,6 +193,45 @@ def test_a_name_that_takes_long_is_no_lost_response(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(socket, "getaddrinfo", slow)
     asyncio.run(main())
+
+
+_ENDS_DURING_A_LOOK_UP = """
+    import asyncio, socket, sys, threading
+    import runninghub_async as rh
+
+    def hang(*_, **__):
+        if FOREVER:
+            threading.Event().wait()
+        left.wait()
+        return []
+
+    async def main():
+        transport = rh.AiohttpTransport(connect_timeout=0.2, trust_env=False)
+        try:
+            await transport.send(rh.Request("GET", "http://hangs.example/"))
+        except rh.ConnectError as error:
+            print(error)
+        await transport.aclose()
+
+    FOREVER, left = sys.argv[1] == "forever", threading.Event()
+    socket.getaddrinfo = hang
+    asyncio.run(main())
+    left.set()
+    for thread in threading.enumerate():
+        if not FOREVER and thread is not threading.main_thread():
+            thread.join()
+"""
+
+
+@pytest.mark.parametrize("ends", ["forever", "later"])
+def test_a_name_server_that_hangs_does_not_hold_up_the_end_of_the_program(ends: str) -> None:
+    """Nor does a look-up print anything when it ends after the loop was closed."""
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(_ENDS_DURING_A_LOOK_UP), ends],
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert "no connection within 0.2 s" in done.stdout
+    assert done.stderr == ""
 
 
 def test_threads_of_the_application_do_not_hold_up_names(tmp_path: Path) -> None:
