@@ -171,6 +171,13 @@ _ALLOW: Final = (
 
 def _translated(error: BaseException, *, sent: bool, connect_timeout: float) -> TransportError:
     """Our error for aiohttp's; `sent` if the request may have left."""
+    if (fault := _of_trace(error)) is not None:
+        text = f"a trace config of the aiohttp.ClientSession brought along raised {fault!r:.300}"
+        if sent:
+            return ReadError(text)
+        stopped = ConnectError(text)
+        stopped.permanent = True
+        return stopped
     if isinstance(error, aiohttp.ClientConnectorError) and isinstance(
         error.os_error, PrivateAddressError
     ):
@@ -180,6 +187,20 @@ def _translated(error: BaseException, *, sent: bool, connect_timeout: float) -> 
     ours = next((ours for theirs, ours in _AFTER.items() if isinstance(error, theirs)), ReadError)
     text = _words(error)
     return ours(f"{type(error).__name__}: {text}" if text else type(error).__name__)
+
+
+def _of_trace(error: BaseException) -> BaseException | None:
+    """What a callback of a trace config raised, if that is what `error` is or comes from. It is no
+    trouble with the network, whatever its class."""
+    found: BaseException | None = error
+    while found is not None:
+        step = found.__traceback__
+        while step is not None:
+            if step.tb_frame.f_globals.get("__name__") == "aiohttp.tracing":
+                return found
+            step = step.tb_next
+        found = found.__cause__
+    return None
 
 
 def _before(error: BaseException, connect_timeout: float) -> str:
@@ -205,7 +226,7 @@ def _words(error: BaseException) -> str:
 
 def _cause(error: BaseException) -> BaseException | None:
     """What may be shown as the cause of our error."""
-    return error if isinstance(error, _PLAIN) else None
+    return _of_trace(error) or (error if isinstance(error, _PLAIN) else None)
 
 
 class AiohttpTransport:

@@ -847,6 +847,45 @@ def test_a_connection_of_ones_own_connector_is_waited_for(
     assert len(list(tmp_path.glob("*.png"))) == 6
 
 
+@pytest.mark.parametrize("fault", [ValueError("a bug"), OSError("a bug"), TimeoutError("a bug")])
+@pytest.mark.parametrize("sent", [False, True])
+def test_a_trace_config_that_raises_is_no_trouble_with_the_network(
+    fault: Exception, *, sent: bool
+) -> None:
+    """The error names it. Before a request left, the run ends with it at once; a submit that had
+    left is unknown."""
+    trace = aiohttp.TraceConfig()
+
+    async def callback(*_: Any) -> None:
+        raise fault
+
+    (trace.on_request_end if sent else trace.on_request_start).append(callback)
+
+    async def main() -> None:
+        async with (
+            raw_server(service()) as server,
+            aiohttp.ClientSession(trace_configs=[trace]) as own,
+        ):
+            transport = rh.AiohttpTransport(session=own)
+            found, error = await outcomes_of(session(server.url, transport), 1)
+            asked = len(server.asked)
+        if sent:
+            assert [type(outcome) for outcome in found] == [rh.Unknown]
+            assert found[0].error is not None
+            error = found[0].error.__cause__
+            assert isinstance(error, rh.ReadError)
+            assert asked == 1
+        else:
+            assert (found, asked) == ([], 0)
+            assert isinstance(error, rh.ConnectError)
+            assert error.permanent
+        assert "trace config" in str(error)
+        assert "a bug" in str(error)
+        assert error.__cause__ is fault
+
+    asyncio.run(main())
+
+
 def test_a_session_that_cannot_be_used_is_refused_on_entering() -> None:
     """Closed, of another loop, with middlewares, or none at all: before anything is sent."""
 
