@@ -12,7 +12,13 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from ._dispatcher import Dispatcher
-from ._exceptions import ConnectError, PolicyError, ProtocolError, RunningHubError
+from ._exceptions import (
+    ConnectError,
+    PolicyError,
+    ProtocolError,
+    RunningHubError,
+    TransportError,
+)
 from ._models import Request, Response
 from ._policies import guarded_chance
 from ._protocol import Site
@@ -67,7 +73,7 @@ class Caller:
             try:
                 return await attempt()
             except RunningHubError as error:
-                if isinstance(error, ConnectError) and error.permanent:
+                if isinstance(error, TransportError) and error.permanent:
                     raise
                 late = dispatcher.loop.time() - began >= self.retry.unreachable_after
                 if late and isinstance(error, ConnectError) and not dispatcher.scheduler.reached:

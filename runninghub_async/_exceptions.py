@@ -169,19 +169,17 @@ class TransportError(RunningHubError):
     """No whole answer came. The original exception is the `__cause__`.
 
     `response` is what had arrived of the answer when it broke off; None if nothing had.
+    `permanent`: no later try of this session can do better.
     """
 
     response: Response | None = None
+    permanent: bool = False
 
 
 class ConnectError(TransportError):
     """The request certainly did not leave: name, connection, proxy or TLS failed, or no
     connection was free in time.
-
-    `permanent`: no later try of this session can do better.
     """
-
-    permanent: bool = False
 
 
 class ReadError(TransportError):

@@ -28,6 +28,7 @@ from ._exceptions import (
     OutageError,
     RateLimitError,
     RunningHubError,
+    TransportError,
 )
 from ._job import (
     Accepted,
@@ -593,6 +594,8 @@ class Scheduler:
 
     def _judge(self, error: RunningHubError, now: float, sent_at: float) -> None:
         """Learn from a submit without a task what it means for all the others."""
+        if isinstance(error, TransportError) and error.permanent:
+            self._halt(error)
         if isinstance(error, ConnectError):
             self.circuit.not_sent()
             self._judge_reach(error, now, sent_at)
@@ -621,8 +624,6 @@ class Scheduler:
 
     def _judge_reach(self, error: ConnectError, now: float, sent_at: float) -> None:
         """Nothing was sent. Before the first answer the most likely cause is a wrong address."""
-        if error.permanent:
-            self._halt(error)
         if self.reached or self._rules.retry.attempts is None:
             return
         if self._unreachable_since is None:
@@ -739,7 +740,7 @@ class Scheduler:
             self._missed_since, self._missed_told = sent_at, _MISSED_TOLD
         self._missed += 1
         lasts = now - self._missed_since
-        if isinstance(error, ConnectError) and error.permanent:
+        if isinstance(error, TransportError) and error.permanent:
             self._leave_all(error)
             return
         if not self.reached and self._is_hopeless(error):

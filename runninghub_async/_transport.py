@@ -173,11 +173,9 @@ def _translated(error: BaseException, *, sent: bool, connect_timeout: float) -> 
     """Our error for aiohttp's; `sent` if the request may have left."""
     if (fault := _of_trace(error)) is not None:
         text = f"a trace config of the aiohttp.ClientSession brought along raised {fault!r:.300}"
-        if sent:
-            return ReadError(text)
-        stopped = ConnectError(text)
-        stopped.permanent = True
-        return stopped
+        ended = ReadError(text) if sent else ConnectError(text)
+        ended.permanent = True
+        return ended
     if isinstance(error, aiohttp.ClientConnectorError) and isinstance(
         error.os_error, PrivateAddressError
     ):

@@ -364,13 +364,18 @@ def test_a_log_that_lost_its_end_after_a_crash_is_refused(
         with pytest.raises(rh.JournalError, match="is damaged"):
             streamed_with(service, rh.SqliteJobStore(journal))
         assert log.read_bytes() == damaged
+        # SQLite would repair the index for a reader, too, and nothing would be missing then.
+        with pytest.raises(rh.JournalError, match="is damaged"):
+            rh.JournalReader(journal)
     assert not service.submitted
 
 
 def test_a_log_of_a_killed_process_is_read_on(tmp_path: Path) -> None:
-    """Its index counts what is in it."""
+    """Its index counts what is in it; a reader sees its jobs as well."""
     journal = tmp_path / "run.db"
     really_killed(journal)
+    with rh.JournalReader(journal) as reader:
+        assert sum(reader.summary().states.values()) == 6
 
     async def main() -> None:
         async with Service(5.0).session(journal=journal):

@@ -26,7 +26,6 @@ from .._session import Session
 from .._transport import AiohttpTransport
 from ._prompts import UsageError
 from ._tables import one_line
-from ._terminal import escaped
 
 __all__ = [
     "FAILED",
@@ -38,7 +37,6 @@ __all__ = [
     "opened",
     "say",
     "status_of",
-    "tell",
     "worded",
 ]
 
@@ -126,13 +124,6 @@ def worded(error: RunningHubError) -> str:
     if isinstance(error, PayloadError):
         return "; ".join(problem.removesuffix(" @ $") for problem in error.problems)
     return str(error)
-
-
-def tell(text: str) -> None:
-    """Print one line on standard output at once. A line feed in it is of a name or a path, perhaps
-    of a journal that somebody else wrote, and is escaped: what follows it would pass for a line of
-    the command's own."""
-    print(escaped(text).replace("\n", "\\x0a"), flush=True)
 
 
 def say(text: object) -> None:

@@ -20,7 +20,7 @@ from .._outcomes import Outcome
 from .._session import Session
 from .._stream import JobStream
 from .._threads import run_in_thread
-from ._calls import FAILED, INTERRUPTED, budget_of, currency_of, open_session, say, status_of, tell
+from ._calls import FAILED, INTERRUPTED, budget_of, currency_of, open_session, say, status_of
 from ._drive import drive
 from ._manifest import Line, Manifest, ManifestFile, job_line, unfinished_line
 from ._progress import Progress, duration
@@ -29,6 +29,7 @@ from ._records import written
 from ._report import at_stake, in_words
 from ._sheet import sheet_pieces
 from ._signals import Stop, until_stopped
+from ._tables import tell
 from ._waiting import until_written
 
 __all__ = ["generate"]

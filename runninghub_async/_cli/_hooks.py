@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 
 from .._plain import unstructure
-from ._calls import opened, tell
-from ._tables import facts, print_json
+from ._calls import opened
+from ._tables import facts, print_json, tell
 
 __all__ = ["resend_webhook", "show_webhook"]
 

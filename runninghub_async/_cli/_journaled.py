@@ -13,12 +13,13 @@ from .._reader import JournalReader
 from .._states import JobState
 from .._stream import JobStream
 from .._threads import run_in_thread
-from ._calls import FAILED, say, tell
+from ._calls import FAILED, say
 from ._facts import STANDARD_INPUT, facts_in, mark_of, new_facts, take_folder
 from ._prompts import Item, UsageError, first, look_over, read_items
 from ._resumable import Run, opened, summary_of
 from ._retrying import queue_failed
 from ._signals import Stop, until_stopped
+from ._tables import tell
 
 __all__ = ["generate_journaled", "resume", "retry"]
 

@@ -6,8 +6,7 @@ import argparse
 
 from .._catalogue import Catalogue, ModelSpec, ParamSpec, PriceSpec
 from .._plain import unstructure
-from ._calls import tell
-from ._tables import print_json
+from ._tables import print_json, tell
 
 __all__ = ["listed_price", "show_models"]
 

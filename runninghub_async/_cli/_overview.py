@@ -14,11 +14,10 @@ from .._money import Money
 from .._names import prompt_of
 from .._reader import JournalReader, JournalSummary
 from .._states import JobState
-from ._calls import tell
 from ._manifest import stamp
 from ._records import moment
 from ._report import at_stake, in_words, outline
-from ._tables import amount, cut, facts, print_json, table
+from ._tables import amount, cut, facts, print_json, table, tell
 from ._terminal import is_broken, live
 
 __all__ = ["show_runs"]

@@ -21,12 +21,13 @@ from .._sqlite import SqliteJobStore
 from .._states import OPEN, JobState
 from .._stream import JobStream
 from .._threads import run_in_thread
-from ._calls import FAILED, INTERRUPTED, budget_of, open_session, say, status_of, tell
+from ._calls import FAILED, INTERRUPTED, budget_of, open_session, say, status_of
 from ._drive import drive
 from ._progress import Progress, duration
 from ._records import write_pages
 from ._report import at_stake, ending_of, in_words, next_steps, outline
 from ._signals import HUNG_UP, TERMINATED, Stop
+from ._tables import tell
 from ._waiting import until_written
 
 __all__ = ["Run", "opened", "summary_of"]

@@ -10,7 +10,7 @@ from typing import Any
 
 from ._terminal import escaped
 
-__all__ = ["amount", "cut", "facts", "one_line", "print_json", "table"]
+__all__ = ["amount", "cut", "facts", "one_line", "print_json", "table", "tell"]
 
 #: What `cut` leaves, in columns of a terminal.
 _WIDEST = 60
@@ -75,3 +75,10 @@ def _width(text: str) -> int:
         0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
         for c in text
     )
+
+
+def tell(text: str) -> None:
+    """Print one line on standard output at once. A line feed in it is of a name or a path, perhaps
+    of a journal that somebody else wrote, and is escaped: what follows it would pass for a line of
+    the command's own."""
+    print(escaped(text).replace("\n", "\\x0a"), flush=True)

@@ -6,10 +6,10 @@ import argparse
 import asyncio
 
 from .._models import TaskStatus
-from ._calls import FAILED, opened, say, tell
+from ._calls import FAILED, opened, say
 from ._results import make_folder
 from ._runs import finish, follow, watch
-from ._tables import print_json
+from ._tables import print_json, tell
 
 __all__ = ["show_progress", "show_task"]
 
