@@ -23,8 +23,9 @@ _HEADER: Final = 100
 
 _WAL_HEADER: Final = 32
 _FRAME_HEADER: Final = 24
-#: What begins the index of a log, twice.
+#: What begins the index of a log, twice. How many frames are in the data base as well follows.
 _INDEX_HEADER: Final = 48
+_INDEX_START: Final = 2 * _INDEX_HEADER + 4
 _WAL_MAGIC: Final = (0x377F0682, 0x377F0683)
 
 
@@ -212,6 +213,8 @@ def is_log_cut(path: str) -> bool:
     try:
         with open(f"{path}-wal", "rb") as log:  # noqa: PTH123
             missing = _whole_frames(log, salts, counted) < counted
+    except FileNotFoundError:
+        missing = True
     except OSError:
         return False
     # Whoever writes meanwhile may begin the log anew.
@@ -220,12 +223,15 @@ def is_log_cut(path: str) -> bool:
 
 def _whole_frames(log: BinaryIO, salts: bytes, most: int) -> int:
     """How many of the first `most` frames of a log with these salts are as they were written. All
-    of them if it is another log, or none that can be told."""
+    of them if it is another log."""
     header = log.read(_WAL_HEADER)
-    if len(header) < _WAL_HEADER or header[16:24] != salts:
-        return most
+    if len(header) < _WAL_HEADER:
+        return 0
     magic, _, size = struct.unpack(">3I", header[:12])
     if not _is_whole(header, magic):
+        # SQLite takes nothing from such a log.
+        return 0
+    if header[16:24] != salts:
         return most
     order = ">" if magic & 1 else "<"
     sums: tuple[int, int] = struct.unpack(">2I", header[24:32])
@@ -241,13 +247,15 @@ def _whole_frames(log: BinaryIO, salts: bytes, most: int) -> int:
 
 def _counted(index: bytes) -> tuple[int, bytes]:
     """How many committed frames an index counts, and the salts of their log; 0 if it is not
-    whole."""
-    one, other = index[:_INDEX_HEADER], index[_INDEX_HEADER:]
-    if len(other) < _INDEX_HEADER or one != other or not one[12]:
+    whole, or all of them are in the data base, too."""
+    one, other = index[:_INDEX_HEADER], index[_INDEX_HEADER : 2 * _INDEX_HEADER]
+    copied = index[2 * _INDEX_HEADER :]
+    if len(copied) < 4 or one != other or not one[12]:
         return 0, b""
     if _checksum(one[:40], "=", (0, 0)) != struct.unpack("=2I", one[40:]):
         return 0, b""
-    return struct.unpack("=I", one[16:20])[0], one[32:40]
+    counted: int = struct.unpack("=I", one[16:20])[0]
+    return (counted if counted > struct.unpack("=I", copied[:4])[0] else 0), one[32:40]
 
 
 #: Indexes that were looked at, and stay open until they are deleted: to close one would drop the
@@ -263,7 +271,7 @@ def _read_index(path: str) -> bytes:
             if os.name == "nt":
                 # Closing drops no locks there, and an open file cannot be deleted.
                 with open(f"{path}-shm", "rb", buffering=0) as index:  # noqa: PTH123
-                    return index.read(2 * _INDEX_HEADER)
+                    return index.read(_INDEX_START)
             for known, file in list(_indexes.items()):
                 if not os.fstat(file).st_nlink:
                     os.close(_indexes.pop(known))
@@ -273,7 +281,7 @@ def _read_index(path: str) -> bytes:
                 _indexes[_identity(os.fstat(file))] = file
             else:
                 file = _indexes[found]
-            return os.pread(file, 2 * _INDEX_HEADER, 0)
+            return os.pread(file, _INDEX_START, 0)
         except OSError:
             return b""
 
