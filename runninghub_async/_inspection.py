@@ -44,7 +44,12 @@ def inspect(db: sqlite3.Connection, path: str, size: int) -> None:
 def _compare_sums(db: sqlite3.Connection, path: str, *, thorough: bool) -> None:
     sums = fetch(db, "SELECT name, amount FROM totals", (), path)
     states, _, _ = totals_in(sums, path)
-    (count,) = db.execute("SELECT count(*) FROM jobs").fetchone()
+    count, first = db.execute("SELECT count(*), min(seq) FROM jobs").fetchone()
+    if count and not (isinstance(first, int) and first > 0):
+        # Jobs are read from number 1 on, so this one would be passed over.
+        raise JournalError(
+            f"is damaged: table jobs: a row has the number {first!r:.40}. {_WHAT_TO_DO}", path
+        )
     if sum(states.values()) != count:
         raise JournalError(
             f"is damaged: it holds {count} jobs and has recorded {sum(states.values())}."
@@ -64,6 +69,10 @@ def _sum_of_keys(db: sqlite3.Connection, path: str) -> int:
 def recount(db: sqlite3.Connection, path: str) -> None:
     """Recompute the sums from the rows that are left; the money that was paid stays as recorded."""
     db.execute("REINDEX")
+    db.execute(
+        "UPDATE jobs SET seq = seq + (SELECT max(0, max(seq)) - min(seq) + 1 FROM jobs)"
+        " WHERE seq < 1"
+    )
     kept = {
         name: amount for name, amount in fetch(db, "SELECT name, amount FROM totals", (), path)
         if name in ("spent", "assumed") and isinstance(amount, int) and amount >= 0

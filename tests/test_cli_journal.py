@@ -859,6 +859,19 @@ def test_each_command_lists_the_rows_beside_one_without_a_date(time: str, place:
                 ]  # fmt: skip
 
 
+def test_a_bad_row_of_a_stored_job_is_a_failure_in_the_manifest(place: Place) -> None:
+    """With the error that names the row, as in the outcome; the exit status is 1."""
+    place.write(*posters(3))
+    with emulated(duration=0) as emulator:
+        place.generate(emulator)
+        edit(place.folder / "run.db", "UPDATE jobs SET files = '[[' WHERE seq = 2")
+        assert place.run("resume", "run.db").status == 1
+    lines = place.lines()
+    assert [line["status"] for line in lines] == ["succeeded", "failed", "succeeded"]
+    assert lines[1]["error"]["type"] == "JournalError"
+    assert "is damaged: files" in lines[1]["error"]["message"]
+
+
 def test_a_line_feed_in_a_fact_does_not_make_a_line(place: Place) -> None:
     """Of the folder of a journal that somebody else wrote: it is escaped, here and in `runs`."""
     place.write(*posters(1))

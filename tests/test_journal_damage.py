@@ -254,6 +254,24 @@ def test_a_reader_says_what_it_cannot_read(statement: str, told: str, tmp_path: 
     assert caught.value.path == str(journal)
 
 
+@pytest.mark.parametrize("number", [0, -5])
+def test_a_row_before_the_first_one_is_not_passed_over(number: int, tmp_path: Path) -> None:
+    """Rows are read from number 1 on. The journal is refused; repaired, it has the job again."""
+    service, journal = Service(50.0), tmp_path / "run.db"
+
+    async def start() -> None:
+        async with service.session(journal=journal) as session:
+            await session.submit_many(posters(4))
+
+    run(start)
+    edit(journal, f"UPDATE jobs SET seq = {number} WHERE seq = 2")
+    with pytest.raises(rh.JournalError, match=f"a row has the number {number}"):
+        run_again(service, journal, resume=True)
+    repaired = rh.SqliteJobStore(journal, repair=True)
+    assert [outcome.ok for outcome in run_again(service, repaired, resume=True)] == [True] * 4
+    assert set(service.submitted.values()) == {1}
+
+
 #: A row of the table `meta`, and what the error names.
 BAD_FACTS = [
     ("'fact:currency', ''", "fact currency"),

@@ -54,7 +54,7 @@ def line_of(record: JobRecord, currency: str) -> Line:
     missing = missing_places(record) if record.state is JobState.PARTLY_STORED else ()
     return {
         "index": record.seq if record.place is None else record.place,
-        "status": _STATUS[record.state],
+        "status": _STATUS[JobState.FAILED if record.damage is not None else record.state],
         "model": record.request.path,
         "request": record.request.to_params(),
         "task_id": record.task.id if record.task else None,
@@ -95,6 +95,8 @@ def missing_places(record: JobRecord) -> list[int]:
 
 def error_of(record: JobRecord) -> dict[str, Any] | None:
     """What went wrong with a job: the error's type, the service's code, and the message."""
+    if record.damage is not None:
+        return {"type": "JournalError", "code": None, "message": str(record.damage)}
     if record.state is JobState.UNKNOWN:
         return {"type": "SubmitUnknown", "code": None, "message": str(error_in(record))}
     if record.error and record.state in _WITH_ERROR:

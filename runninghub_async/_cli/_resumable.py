@@ -118,7 +118,10 @@ class Run:
             written = await self._write_pages(
                 facts, patient=not isinstance(stopped, asyncio.CancelledError)
             )
-        return self._status(stopped, stop, end) or (0 if written else FAILED)
+        status = self._status(stopped, stop, end)
+        # The row of a stored job may be damaged, and then counts as stored all the same.
+        whole = written and not progress.tally.failed
+        return status or (0 if whole else FAILED)
 
     def _status(self, stopped: BaseException | None, stop: Stop, end: JournalSummary) -> int:
         if isinstance(stopped, asyncio.CancelledError):
