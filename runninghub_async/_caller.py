@@ -23,7 +23,7 @@ from ._models import Request, Response
 from ._policies import guarded_chance
 from ._protocol import Site
 from ._retry import RetryPolicy, call_pause
-from ._transport import DistrustingTransport, Transport
+from ._transport import Transport
 
 __all__ = ["Caller"]
 
@@ -91,7 +91,7 @@ class Caller:
         """A uniform random number in [0, 1). Raises `PolicyError` where the user's source of them
         gives none: a single call has nothing to lose by ending at once."""
         faults: list[PolicyError] = []
-        u = guarded_chance(self._rng.random, faults.append)()
+        u = guarded_chance(self._rng, faults.append)()
         if faults:
             raise faults[0]
         return u
@@ -116,10 +116,9 @@ class Caller:
         try:
             answer = parse(await self.transport.send(request))
         except RunningHubError as error:
-            transport = self.transport
-            if isinstance(error, ProtocolError) and isinstance(transport, DistrustingTransport):
+            if isinstance(error, ProtocolError):
                 # It may be the answer to another call.
-                transport.distrust()
+                dispatcher.distrust(error)
             scheduler.slow_down(error, clock(), sent_at)
             raise
         scheduler.reached = True

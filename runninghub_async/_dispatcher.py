@@ -106,9 +106,7 @@ class Dispatcher:
             polling=GuardedPolling(rules.polling, self.fault),
             unknown=guarded_unknown(rules.unknown, self.fault),
         )
-        # Where it has no such method, the call of it is the fault.
-        draw: Any = getattr(rng, "random", None)
-        self.scheduler = Scheduler(limits, rules, guarded_chance(draw, self.fault))
+        self.scheduler = Scheduler(limits, rules, guarded_chance(rng, self.fault))
         self.scheduler.say = logger.warning
         self.scheduler.wall = time.time
         self.scheduler.origin = origin
@@ -373,7 +371,7 @@ class Dispatcher:
                 answer = error.response
             task = parse_query(answer, entry.job.task_id)
         except RunningHubError as error:
-            self._distrust(error)
+            self.distrust(error)
             scheduler.missed(entry, error, clock(), sent_at)
             if entry.job.misses in _MISSES_TOLD:
                 logger.warning(
@@ -392,7 +390,7 @@ class Dispatcher:
             if not task.done or not entry.gone:
                 self._note_wait(entry, task)
 
-    def _distrust(self, error: RunningHubError) -> None:
+    def distrust(self, error: RunningHubError) -> None:
         """Give up the connection of an answer that was not the service's own to this request."""
         if getattr(error, "response", None) is not None and self._can_distrust is not None:
             self._can_distrust.distrust()
@@ -454,7 +452,7 @@ class Dispatcher:
                 task = salvaged
             self._refuse_foreign(task, request, answer)
         except RunningHubError as error:
-            self._distrust(error)
+            self.distrust(error)
             self._not_accepted(entry, error, sent_at)
         except BaseException:
             scheduler.abandoned(entry)

@@ -16,7 +16,7 @@ from typing import BinaryIO, Final
 
 from ._exceptions import JournalError
 
-__all__ = ["JournalFile", "create", "is_begun_anew", "is_log_cut", "lost_commits"]
+__all__ = ["JournalFile", "create", "is_begun_anew", "is_log_cut", "log_lost", "lost_commits"]
 
 #: The start of the file, with its version and the count of its changes.
 _HEADER: Final = 100
@@ -200,6 +200,15 @@ def is_begun_anew(path: str) -> bool:
     return any(own[0] == (first - 1) & 0xFFFFFFFF for _, own in frames)
 
 
+def log_lost(path: str, what: str, remedy: str) -> JournalError:
+    """The error for a journal whose log is not what it was, as `what` says."""
+    return JournalError(
+        f"its log, {path}-wal, {what}. The jobs in it would be submitted and paid for again:"
+        f" restore it{remedy}",
+        path,
+    )
+
+
 def is_log_cut(path: str) -> bool:
     """Whether the index of the journal `path` counts committed frames that its log does not hold.
 
@@ -217,7 +226,7 @@ def is_log_cut(path: str) -> bool:
         missing = True
     except OSError:
         return False
-    # Whoever writes meanwhile may begin the log anew.
+    # Another process that writes may have restarted the log in the meantime.
     return missing and _read_index(path) == before
 
 

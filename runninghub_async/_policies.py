@@ -81,8 +81,10 @@ class GuardedPolling:
         return _HARMLESS
 
 
-def guarded_chance(draw: Callable[[], float], on_fault: OnFault) -> Callable[[], float]:
-    """Uniform random numbers in [0, 1), drawn by `draw`."""
+def guarded_chance(rng: object, on_fault: OnFault) -> Callable[[], float]:
+    """Uniform random numbers in [0, 1), drawn by `rng.random`."""
+    # If there is no such method, the call of it is the fault.
+    draw: Any = getattr(rng, "random", None)
 
     def chance() -> float:
         u: Any = None

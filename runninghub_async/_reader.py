@@ -16,7 +16,7 @@ import attrs
 from ._budget import listed_price
 from ._exceptions import JournalError
 from ._journal import JobRecord, amount_of
-from ._journal_file import is_log_cut
+from ._journal_file import is_log_cut, log_lost
 from ._migrations import OLDEST, WITH_ASSUMED, assumed_before
 from ._money import Money, Sums
 from ._owner import LEASE
@@ -79,11 +79,7 @@ class JournalReader:
         self.path = os.path.abspath(path)  # noqa: PTH100 - text, for messages and SQLite
         if is_log_cut(self.path):
             # SQLite would forget what is missing, and a later run pay for it again.
-            raise JournalError(
-                f"its log, {self.path}-wal, is damaged. The jobs in it would be submitted and paid"
-                " for again: restore it before you continue",
-                self.path,
-            )
+            raise log_lost(self.path, "is damaged", " before you continue")
         with contextlib.ExitStack() as on_error:
             try:
                 self._db = on_error.enter_context(

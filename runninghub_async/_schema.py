@@ -151,7 +151,7 @@ def record_or_damage(row: Sequence[Any], path: str) -> JobRecord:
     `JournalError` for a row without a number."""
     fields: dict[str, Any] = dict(zip(_FIELDS, row, strict=True))
     if not isinstance(fields["seq"], int):
-        # Whoever reads on from its number would find the same rows again and again.
+        # The page after such a number would hold the same rows again, without an end.
         raise JournalError(
             f"is damaged: table jobs: {fields['seq']!r:.40} is no number of a row", path
         )

@@ -28,7 +28,7 @@ from . import _rows
 from ._exceptions import JournalBusy, JournalError
 from ._inspection import inspect, recount
 from ._journal import Begun, JobRecord, Moved
-from ._journal_file import JournalFile, create, is_begun_anew, is_log_cut, lost_commits
+from ._journal_file import JournalFile, create, is_begun_anew, is_log_cut, log_lost, lost_commits
 from ._log import logger_of
 from ._migrations import OLDEST, steps_from
 from ._owner import LEASE, Owner
@@ -321,11 +321,8 @@ class SqliteJobStore:
         raise self._log_lost(what)
 
     def _log_lost(self, what: str) -> JournalError:
-        return JournalError(
-            f"its log, {self.path}-wal, {what}. The jobs in it would be submitted and paid for"
-            " again: restore it, or continue without it with SqliteJobStore(path, repair=True)",
-            self.path,
-        )
+        remedy = ", or continue without it with SqliteJobStore(path, repair=True)"
+        return log_lost(self.path, what, remedy)
 
     def _log_is_missing(self, db: sqlite3.Connection) -> bool:
         if _pragma(db, "user_version") < _WITH_FILE:

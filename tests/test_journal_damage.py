@@ -79,6 +79,16 @@ def run_again(service: Service, journal: Path | rh.JobStore, count: int = 6, **o
     return run(lambda: within_reason(main()))
 
 
+def submit_four(service: Service, journal: Path) -> None:
+    """Leave a journal with four tasks that run."""
+
+    async def start() -> None:
+        async with service.session(journal=journal) as session:
+            await session.submit_many(posters(4))
+
+    run(start)
+
+
 COPIED = (
     "INSERT INTO jobs (seq, key, batch, path, params, content, open, state)"
     " SELECT 99, 'copy', batch, path, params, content, open, state FROM jobs WHERE seq = 1"
@@ -182,11 +192,7 @@ def test_resume_names_a_bad_row_of_a_job_that_runs(change: str, tmp_path: Path) 
     """With its task, which the user may query; the others are finished."""
     service, journal = Service(50.0), tmp_path / "run.db"
 
-    async def start() -> None:
-        async with service.session(journal=journal) as session:
-            await session.submit_many(posters(4))
-
-    run(start)
+    submit_four(service, journal)
     edit(journal, f"UPDATE jobs SET {change} WHERE seq = 2")
     outcomes = run_again(service, journal, resume=True)
     assert [outcome.ok for outcome in outcomes].count(True) == 3
@@ -259,11 +265,7 @@ def test_a_row_before_the_first_one_is_not_passed_over(number: int, tmp_path: Pa
     """Rows are read from number 1 on. The journal is refused; repaired, it has the job again."""
     service, journal = Service(50.0), tmp_path / "run.db"
 
-    async def start() -> None:
-        async with service.session(journal=journal) as session:
-            await session.submit_many(posters(4))
-
-    run(start)
+    submit_four(service, journal)
     edit(journal, f"UPDATE jobs SET seq = {number} WHERE seq = 2")
     with pytest.raises(rh.JournalError, match=f"a row has the number {number}"):
         run_again(service, journal, resume=True)
